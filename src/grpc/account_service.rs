@@ -153,8 +153,9 @@ impl AccountService for AccountServiceImpl {
         let (context, (filter, page)) = self.decode(request, decode::account_list)?;
         let after = page.cursor.as_ref();
         let list = self.ledger.list_accounts(&context, &filter, after, page.limit + 1).await?;
-        let (accounts, next_page_token) =
-            page.encode(list.rows, list.next, |last| last.account_id.clone(), encode::account);
+        let (accounts, next_page_token) = page
+            .encode(list.rows, list.next, |last| last.account_id.clone(), encode::account)
+            .await;
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
 
@@ -208,7 +209,7 @@ impl AccountService for AccountServiceImpl {
         let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
         let changes = self.ledger.list_account_changes(&context, &account_id, after, limit).await?;
         let (changes, next_page_token) =
-            page.encode(changes, None, |last| last.version, encode::account_change);
+            page.encode(changes, None, |last| last.version, encode::account_change).await;
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
 
@@ -276,10 +277,8 @@ impl AccountService for AccountServiceImpl {
     ) -> Reply<proto::ReverseTransactionResponse> {
         let result = self.execute(request, decode::reversal).await?;
         let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        Ok(Response::new(proto::ReverseTransactionResponse {
-            transaction,
-            replayed: result.replayed,
-        }))
+        let replayed = result.replayed;
+        Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))
     }
 
     async fn get_transaction(
@@ -307,6 +306,7 @@ impl AccountService for AccountServiceImpl {
                     |last| last.transaction_id.unwrap_or_default(),
                     |it| encode::transaction(&it),
                 )
+                .await
             }
             TransactionList::OfAccount(account_id, filter, page) => {
                 let (before, limit) = (page.cursor, page.limit);
@@ -320,6 +320,7 @@ impl AccountService for AccountServiceImpl {
                     |last| last.last_sequence_of(&account_id),
                     |it| encode::transaction(&it),
                 )
+                .await
             }
         };
         Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
@@ -333,7 +334,7 @@ impl AccountService for AccountServiceImpl {
         let limit = page.limit + 1;
         let entries = self.ledger.list_entries(&context, &account_id, &range, limit).await?;
         let (entries, next_page_token) =
-            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it));
+            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it)).await;
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
 
@@ -364,11 +365,8 @@ impl AccountService for AccountServiceImpl {
         let result = self.execute(request, decode::capture).await?;
         let transaction = result.effects.transaction.as_deref().map(encode::transaction);
         let hold = result.effects.hold.as_deref().map(encode::hold);
-        Ok(Response::new(proto::CaptureHoldResponse {
-            transaction,
-            hold,
-            replayed: result.replayed,
-        }))
+        let replayed = result.replayed;
+        Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
     }
 
     async fn release_hold(
@@ -396,8 +394,9 @@ impl AccountService for AccountServiceImpl {
     ) -> Reply<proto::ListHoldsResponse> {
         let (context, (account_id, filter, page)) = self.decode(request, decode::hold_list)?;
         let list = self.ledger.list_holds(&context, &account_id, &filter, page.limit + 1).await?;
-        let (holds, next_page_token) =
-            page.encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it));
+        let (holds, next_page_token) = page
+            .encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it))
+            .await;
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 

@@ -1,5 +1,6 @@
 //! CreateAccount and BatchCreateAccounts: accounts to open, in one call.
 
+use tokio::task::consume_budget;
 use tonic::Status;
 
 use crate::{
@@ -48,6 +49,7 @@ impl Opening<'_> {
         let requests = decode::account_batch(request)?;
         let size = response_size::check_room(&requests, |_| 0)?;
         let _room = self.ledger.response_room(&self.context.caller, size)?;
+        self.ledger.charge_batch(&self.context.caller, requests.len());
         let opened = self.create_all(requests).await;
         let mut results = Vec::with_capacity(opened.len());
         for result in opened {
@@ -62,7 +64,12 @@ impl Opening<'_> {
         &self,
         requests: Vec<proto::CreateAccountRequest>,
     ) -> Vec<Result<Account, StatusBuilder>> {
-        let decoded: Vec<_> = requests.into_iter().map(|request| self.decode(request)).collect();
+        let mut decoded = Vec::with_capacity(requests.len());
+        for request in requests {
+            // A thousand requests without a pause would be one for every call of the same thread.
+            consume_budget().await;
+            decoded.push(self.decode(request));
+        }
         // A repeated request gets the account, even if no more accounts are opened in its currency.
         let outdated = decoded.iter().flatten().filter(|(_, currency)| currency.is_err());
         let outdated = outdated.map(|(new, _)| new).collect();

@@ -121,6 +121,14 @@ impl DatabaseKind {
         }
     }
 
+    /// A list of integers, likewise.
+    pub(in crate::storage) fn integers(self, integers: impl Iterator<Item = i64>) -> Value {
+        match self {
+            Self::Sqlite => serde_json::Value::from_iter(integers).to_string().into(),
+            Self::Postgres => integers.collect::<Vec<_>>().into(),
+        }
+    }
+
     /// A list of pairs: two arrays on PostgreSQL, one JSON array of arrays on SQLite.
     pub(in crate::storage) fn pairs<S: Serialize, T: Serialize>(
         self,

@@ -51,26 +51,26 @@ UNNEST($19::text[]) AS labels) AS new WHERE accounts.account_id = ANY (ARRAY[new
 "C"])
 
 -- INSERT_HOLDS, postgres
-INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
+INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
 transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
-SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), NULLIF(captured_amount, 0),
-NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'), request_id, description,
-labels::jsonb, create_time_us, update_time_us, caller, end_caller FROM (SELECT UNNEST($1::text[]) AS
-hold_id, UNNEST($2::text[]) AS account_id, UNNEST($3::numeric[]) AS amount, UNNEST($4::text[]) AS
-state, UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS captured_amount,
-UNNEST($7::uuid[]) AS transaction_id, UNNEST($8::text[]) AS request_id, UNNEST($9::text[]) AS
-description, UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS create_time_us,
-UNNEST($12::bigint[]) AS update_time_us, UNNEST($13::text[]) AS caller, UNNEST($14::text[]) AS
-end_caller) AS new
+SELECT hold_id, account_key, amount, state, NULLIF(expire_time_us, 0), NULLIF(captured_amount, 0),
+NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'), request_id, NULLIF(description, ''),
+NULLIF(labels, '')::jsonb, create_time_us, update_time_us, caller, end_caller FROM (SELECT
+UNNEST($1::text[]) AS hold_id, UNNEST($2::bigint[]) AS account_key, UNNEST($3::numeric[]) AS amount,
+UNNEST($4::text[]) AS state, UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS
+captured_amount, UNNEST($7::uuid[]) AS transaction_id, UNNEST($8::text[]) AS request_id,
+UNNEST($9::text[]) AS description, UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS
+create_time_us, UNNEST($12::bigint[]) AS update_time_us, UNNEST($13::text[]) AS caller,
+UNNEST($14::text[]) AS end_caller) AS new
 
 -- UPDATE_HOLDS, postgres
 UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), transaction_id
 = NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us =
-new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::text[]) AS account_id,
+new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::bigint[]) AS account_key,
 UNNEST($2::text[]) AS hold_id, UNNEST($3::text[]) AS state, UNNEST($4::numeric[]) AS
 captured_amount, UNNEST($5::uuid[]) AS transaction_id, UNNEST($6::bigint[]) AS update_time_us,
-UNNEST($7::text[]) AS end_caller) AS new WHERE holds.account_id = ANY (ARRAY[new.account_id COLLATE
-"C"]) AND holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
+UNNEST($7::text[]) AS end_caller) AS new WHERE holds.account_key = ANY (ARRAY[new.account_key]) AND
+holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
 
 -- NEW_ACCOUNTS, sqlite
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
@@ -101,14 +101,14 @@ INSERT INTO account_changes (account_id, version, kind, reason, caller, attribut
 attributes_after, create_time_us) VALUES (...)
 
 -- NEW_HOLDS, sqlite
-INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
+INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
 transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
 VALUES (...)
 
 -- CLOSED_HOLDS, sqlite
 UPDATE holds SET state = new.column3, captured_amount = new.column4, transaction_id = new.column5,
 update_time_us = new.column6, end_caller = new.column7 FROM (VALUES (...)) AS new WHERE
-holds.account_id = new.column1 AND holds.hold_id = new.column2
+holds.account_key = new.column1 AND holds.hold_id = new.column2
 
 -- requests::RECORDS, postgres
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
@@ -129,8 +129,8 @@ r ON true
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
 e.hash, a.account_id, a.currency_code, a.currency_scale FROM UNNEST($1::bigint[], $2::bigint[]) AS
 name(account_key, sequence) CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.account_key =
-name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT a.account_id,
-a.currency_code, a.currency_scale FROM accounts a WHERE a.account_key = e.account_key LIMIT 1) a
+name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT * FROM
+accounts a WHERE a.account_key = e.account_key LIMIT 1) a
 
 -- entries::BY_KEY, sqlite
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
@@ -140,33 +140,33 @@ e.account_key
 
 -- holds::BY_KEY, postgres
 SELECT clock.now_us, h.* FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS
-bigint) AS now_us) clock LEFT JOIN (SELECT h.hold_id, h.account_id, h.amount, h.state,
+bigint) AS now_us) clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state,
 h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM
-UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h WHERE h.hold_id >=
-name.hold_id COLLATE "C" AND h.hold_id <= name.hold_id COLLATE "C" ORDER BY h.hold_id LIMIT 1) h
-CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id =
-h.account_id LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_id, h.amount, h.state,
-h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM
-UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h WHERE h.account_id
-= held.account_id COLLATE "C" AND h.open_until_us <= CAST(extract(epoch FROM statement_timestamp())
-* 1000000 AS bigint) + 1000000 ORDER BY h.open_until_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT
-a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id = h.account_id LIMIT 1) a ORDER
-BY h.expire_time_us LIMIT 5000) expired ) h ON true
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code,
+a.currency_scale FROM UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h
+WHERE h.hold_id >= name.hold_id COLLATE "C" AND h.hold_id <= name.hold_id COLLATE "C" ORDER BY
+h.hold_id LIMIT 1) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
+h.account_key LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount,
+h.state, h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description,
+h.labels, h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code,
+a.currency_scale FROM UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL (SELECT * FROM
+holds h WHERE h.account_key = held.account_key AND h.open_until_us <= CAST(extract(epoch FROM
+statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY h.open_until_us LIMIT 5000) h CROSS
+JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key = h.account_key LIMIT 1) a ORDER BY
+h.expire_time_us LIMIT 5000) expired ) h ON true
 
 -- holds::BY_KEY, sqlite
 SELECT clock.now_us, h.* FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us)
-clock LEFT JOIN (SELECT h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us,
+clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state, h.expire_time_us,
 h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
-h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM json_each(?) name
-JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_id = h.account_id UNION ALL
-SELECT * FROM (SELECT h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us,
-h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
-h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM json_each(?) held
-JOIN holds h ON h.account_id = held.value AND h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS
-INTEGER) * 1000 + 1000000 JOIN accounts a ON a.account_id = h.account_id ORDER BY h.expire_time_us
-LIMIT 5000) expired ) h ON true
+h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code, a.currency_scale FROM
+json_each(?) name JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_key =
+h.account_key UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount, h.state,
+h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.account_id, a.currency_code,
+a.currency_scale FROM json_each(?) held JOIN holds h ON h.account_key = held.value AND
+h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + 1000000 JOIN accounts a ON
+a.account_key = h.account_key ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
 
 -- new_entries::NEW_ENTRIES, postgres
 SELECT watched.position - 1 AS position, e.* FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY

@@ -50,7 +50,7 @@ fn rejections() -> Vec<Rejection> {
             account_id: account_id(),
             currency_code: currency_code(),
             balance: Some(amount("1")),
-            amount: amount("2"),
+            amount: Some(amount("2")),
         },
         Rejection::ConditionFailed {
             account_id: account_id(),
@@ -63,7 +63,7 @@ fn rejections() -> Vec<Rejection> {
             account_id: account_id(),
             currency_code: currency_code(),
             available: Some(amount("1")),
-            required: amount("2"),
+            required: Some(amount("2")),
             version: Some(3),
         },
         Rejection::HoldAmountExceeded {

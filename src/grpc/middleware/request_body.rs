@@ -32,7 +32,8 @@ const PREFIX_LENGTH: usize = 5;
 
 /// The body of a request. Its headers and its incomplete message are charged to a share: a message
 /// with the length in its prefix, as soon as the prefix has arrived. While a stream is not read, all
-/// that HTTP/2 may keep for it is charged. As long as a stream lives, what its decoder keeps is.
+/// that HTTP/2 may keep for it is charged. A stream stays charged with its largest message, because
+/// its buffer stays as large, or, after a compressed one, with the largest that there can be.
 pub struct RequestBody {
     body: Body,
     header_size: usize,
@@ -119,18 +120,16 @@ impl RequestBody {
         })
     }
 
-    /// Charges the headers, and the incomplete message or what the decoder of a stream keeps. `unread`
-    /// is what HTTP/2 may keep beside them.
+    /// Charges the headers, and the incomplete message or what a stream's buffer keeps. `unread` is what
+    /// HTTP/2 may keep beside them.
     fn charge(&mut self, unread: usize) -> Result<(), Status> {
-        let incomplete = self.message.incomplete().min(self.message_size_max);
-        let kept = match self.receive_until {
-            // The decoder of a single message does not outlive it.
-            Some(_) => 0,
+        let buffered = match self.receive_until {
+            Some(_) => self.message.incomplete(),
             // However short the compressed message is.
             None if self.message.is_compressed => self.message_size_max,
-            None => self.message.largest.min(self.message_size_max),
+            None => self.message.incomplete().max(self.message.largest),
         };
-        let bytes = self.header_size + incomplete.max(unread).max(kept);
+        let bytes = self.header_size + buffered.min(self.message_size_max).max(unread);
         let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
         charged.map_err(|exhausted| error::overloaded(exhausted, Some(Outcome::NotApplied)).into())
     }
@@ -258,6 +257,15 @@ mod tests {
         assert_eq!(budget.used(), SMALL_BYTES_MAX + 1, "the headers count");
         assert!(body.charge(UNREAD_MAX).is_ok());
         assert_eq!(budget.used(), UNREAD_MAX + 100, "a stream may send more meanwhile");
+        announce(&mut body, MIB);
+        body.message.advance(&vec![0; MIB]);
+        assert_eq!(body.message.incomplete(), 0);
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), MIB + 100, "the buffer of a stream stays as large");
+        body.receive_until = Some(Instant::now());
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), 0, "a unary call has no other message");
+        body.receive_until = None;
         announce(&mut body, 50 * MIB);
         assert!(body.charge(0).is_ok(), "no more is received than 20 MiB");
         assert_eq!(budget.used(), 20 * MIB + 100);
@@ -267,16 +275,8 @@ mod tests {
         assert!(body.charge(0).is_ok());
         assert!(other.resize(12 * MIB).is_ok());
         assert!(other.resize(0).is_ok());
-        // What the decoder keeps, as long as it lives.
-        body.message.advance(&[0, 0, 0, 0x20, 0]);
-        body.message.advance(&[7; 0x2000]);
-        assert!(body.charge(0).is_ok());
-        assert_eq!(budget.used(), 0x2000 + 100, "the largest message");
         body.message.advance(&[1, 0, 0, 0, 1, 7]);
         assert!(body.charge(0).is_ok());
         assert_eq!(budget.used(), 20 * MIB + 100, "a message that is decompressed");
-        body.receive_until = Some(Instant::now());
-        assert!(body.charge(0).is_ok());
-        assert_eq!(budget.used(), 0, "the only message");
     }
 }

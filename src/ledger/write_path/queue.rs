@@ -309,15 +309,21 @@ impl AccountLease {
         first
     }
 
-    /// Takes parked jobs, up to this cost.
+    /// Takes parked jobs, up to this cost. Their identities are charged in the queue of the others.
     pub fn take(&self, cost_max: CostMax) -> Vec<Arc<Job>> {
-        let jobs = self.parked(|parked| {
+        let (uncharged, jobs) = self.parked(|parked| {
+            let uncharged: Vec<_> = parked.iter().filter(|it| !it.is_charged()).cloned().collect();
             let mut waiting = FairQueue::default();
             parked.drain(..).for_each(|job| waiting.push(job));
             let taken = waiting.take(cost_max, |_, _| Decision::Take);
             parked.extend(waiting.into_jobs());
-            taken.jobs
+            (uncharged, taken.jobs)
         });
+        let mut state = self.queue.state();
+        for job in uncharged.iter().filter(|it| it.is_charged()) {
+            state.waiting.charge(&job.identity, job.command.cost());
+        }
+        drop(state);
         self.queue.contention.end_waits(jobs.iter());
         jobs
     }

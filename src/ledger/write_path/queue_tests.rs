@@ -60,7 +60,7 @@ fn job_until(identity: &str, account_ids: &[String], deadline: Instant) -> (Arc<
     let budgets = Budgets::for_tests(1, false);
     let queue = budgets.queue.take_one(&Identity::from_stored(identity)).unwrap();
     let permits = job::Permits { queue, records: budgets.records.clone() };
-    job::new(command, deadline, permits, None)
+    job::new(command, deadline, permits)
 }
 
 fn split(letters: &str) -> Vec<String> {

@@ -1,11 +1,12 @@
 //! The table `accounts`.
 
-use sea_orm::entity::prelude::*;
+use sea_orm::{QueryResult, entity::prelude::*};
 
 use crate::{
     domain::{
         account::{Account, AccountState, COUNT_MAX},
         ids::{AccountId, Identity},
+        money::Currency,
     },
     storage::{
         entity::{currencies::currency, number::Number},
@@ -32,7 +33,7 @@ pub struct Model {
     pub create_time_us: i64,
     pub update_time_us: i64,
     pub caller: String,
-    /// The number by which entries and requests name the account.
+    /// The number by which entries, requests and holds name the account.
     pub account_key: i64,
 }
 
@@ -40,6 +41,17 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// The columns of `accounts a` that [`account_of`] reads.
+pub const OF_ACCOUNT: &str = "a.account_id, a.currency_code, a.currency_scale";
+
+/// The account of an entry or a hold, and its currency.
+pub fn account_of(row: &QueryResult) -> Result<(AccountId, Currency), StorageError> {
+    let account_id: String = row.try_get("", "account_id")?;
+    let code: String = row.try_get("", "currency_code")?;
+    let currency = currency(&code, row.try_get("", "currency_scale")?)?;
+    Ok((AccountId::from_stored(&account_id), currency))
+}
 
 impl TryFrom<Model> for Account {
     type Error = StorageError;

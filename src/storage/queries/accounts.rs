@@ -142,7 +142,7 @@ pub fn expired_holds(kind: DatabaseKind, account: &str, until_us: &str) -> Strin
     let (least, clock) = (kind.least(), kind.statement_clock());
     format!(
         "(SELECT string_agg(h.amount || '@' || h.expire_time_us, ' ') FROM holds h \
-          WHERE h.account_id = {account}.account_id \
+          WHERE h.account_key = {account}.account_key \
           AND h.open_until_us <= {least}({clock}, {until_us}))"
     )
 }

@@ -79,6 +79,7 @@ pub async fn verify(
 
 /// Verifies what is no entry and no request.
 async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+    orphans::verify_transaction_ids(connection).await?;
     holds::verify(connection).await?;
     records::verify_holds(connection).await?;
     attributes::verify(connection).await

@@ -12,7 +12,10 @@ use crate::{
     storage::{
         StorageError,
         dialect::DatabaseKind,
-        entity::{currencies::currency, holds, requests},
+        entity::{
+            accounts::{OF_ACCOUNT, account_of},
+            holds, requests,
+        },
         error::undecodable_column,
         tables::{Column, ColumnType, HOLDS, REQUESTS},
         verify::{error::VerifyError, rows::columns},
@@ -117,8 +120,8 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
     let kind = DatabaseKind::of(connection);
     let columns = HOLDS.column_list("h.");
     let page = format!(
-        "SELECT {columns}, a.currency_code, a.currency_scale FROM holds h \
-             JOIN accounts a ON a.account_id = h.account_id \
+        "SELECT {columns}, {OF_ACCOUNT} FROM holds h \
+             JOIN accounts a ON a.account_key = h.account_key \
          WHERE h.hold_id > $1 ORDER BY h.hold_id LIMIT {HOLD_PAGE}"
     );
     let mut after = String::new();
@@ -127,9 +130,8 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
         let rows = connection.query_all_raw(statement).await?;
         for row in &rows {
             after = key(row, "hold_id");
-            let code: String = row.try_get("", "currency_code")?;
-            let currency = currency(&code, row.try_get("", "currency_scale")?)?;
-            decode(row, |row: holds::Model| row.into_hold(&currency))
+            let (account_id, currency) = account_of(row)?;
+            decode(row, |row: holds::Model| row.into_hold(&account_id, &currency))
                 .map_err(|description| LedgerFault::Hold { hold_id: after.clone(), description })?;
         }
         if rows.len() < HOLD_PAGE {

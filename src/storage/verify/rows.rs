@@ -133,7 +133,7 @@ pub fn account_columns(kind: DatabaseKind) -> String {
     let amount = kind.text("h.amount");
     format!(
         "{}, (SELECT string_agg({amount}, ' ') FROM holds h \
-            WHERE h.account_id = a.account_id AND h.state = 'open') AS open_holds",
+            WHERE h.account_key = a.account_key AND h.state = 'open') AS open_holds",
         ACCOUNTS.column_list("a.")
     )
 }

@@ -34,6 +34,12 @@ pub struct NewRequest {
     pub entry_keys: String,
 }
 
+/// A hold, and the key of its account.
+pub struct HoldOfAccount {
+    pub account_key: i64,
+    pub hold: Hold,
+}
+
 /// The changes of a unit of work, without its new accounts.
 pub struct Changes<'a> {
     /// Accounts of which only the columns of a balance have changed, in order of their ids.
@@ -45,9 +51,9 @@ pub struct Changes<'a> {
     pub new_requests: Vec<NewRequest>,
     pub new_entries: Vec<NewEntry>,
     /// In order of their ids.
-    pub new_holds: Vec<&'a Hold>,
+    pub new_holds: Vec<HoldOfAccount>,
     /// In order of their ids.
-    pub closed_holds: Vec<&'a Hold>,
+    pub closed_holds: Vec<HoldOfAccount>,
 }
 
 impl<'a> Changes<'a> {
@@ -56,14 +62,19 @@ impl<'a> Changes<'a> {
         let stored = work.accounts().map(|account| (&account.account_id, account.account_key));
         let mut account_keys: HashMap<&AccountId, i64> = stored.collect();
         account_keys.extend(new_accounts.iter().map(|(account_id, key)| (account_id, *key)));
+        let key_of = |account_id: &AccountId| {
+            let missing = || StorageError::Corrupt(format!("account {account_id} has no key"));
+            account_keys.get(account_id).copied().ok_or_else(missing)
+        };
+        let of_account = |hold: &Hold| {
+            Ok(HoldOfAccount { account_key: key_of(&hold.account_id)?, hold: hold.clone() })
+        };
         let mut new_requests = Vec::with_capacity(work.new_records().len());
         let mut new_entries = Vec::with_capacity(work.new_records().len());
         for new in work.new_records() {
             let first = new_entries.len();
             for entry in entries(new) {
-                let account_key = *account_keys.get(&entry.account_id).ok_or_else(|| {
-                    StorageError::Corrupt(format!("account {} has no key", entry.account_id))
-                })?;
+                let account_key = key_of(&entry.account_id)?;
                 new_entries.push(NewEntry { account_key, entry: entry.clone() });
             }
             let keys = new_entries[first..].iter().map(|it| (it.account_key, it.entry.sequence));
@@ -79,8 +90,8 @@ impl<'a> Changes<'a> {
             account_updates,
             new_requests,
             new_entries,
-            new_holds: work.placed().collect(),
-            closed_holds: work.ended().collect(),
+            new_holds: work.placed().map(of_account).collect::<Result<_, StorageError>>()?,
+            closed_holds: work.ended().map(of_account).collect::<Result<_, StorageError>>()?,
             account_changes,
         })
     }

@@ -5,16 +5,13 @@ use std::sync::LazyLock;
 use sea_orm::Value;
 
 use crate::{
-    domain::{
-        account::{Account, AccountChange},
-        hold::Hold,
-    },
+    domain::account::{Account, AccountChange, Labels},
     storage::{
         tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table},
         write::{
             changes::{
-                NewEntry, NewRequest, attributes_json, hold_id, labels_json, rejection_json,
-                reverses,
+                HoldOfAccount, NewEntry, NewRequest, attributes_json, hold_id, labels_json,
+                rejection_json, reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -128,13 +125,13 @@ const REQUEST: &[NamedValue<NewRequest>] = &[
     ("transaction_id", |it| it.new.record.transaction_id.into()),
     ("kind", |it| it.new.request.action.name().into()),
     ("rejection", |it| nullable(rejection_json(&it.new))),
-    ("description", |it| {
-        let description = it.new.request.description.as_str();
-        nullable((it.is_applied() && !description.is_empty()).then_some(description))
+    ("description", |it| match it.is_applied() {
+        true => description(&it.new.request.description),
+        false => NULL,
     }),
-    ("labels", |it| {
-        let labels = &it.new.request.labels;
-        nullable((it.is_applied() && !labels.is_empty()).then(|| labels_json(labels)))
+    ("labels", |it| match it.is_applied() {
+        true => labels(&it.new.request.labels),
+        false => NULL,
     }),
     ("entry_keys", |it| it.entry_keys.as_str().into()),
     ("create_time_us", |it| it.new.create_time_us.into()),
@@ -175,32 +172,42 @@ pub static NEW_ACCOUNT_CHANGES: LazyLock<Rows<AccountChange>> =
 /// What the end of a hold changes. The account is a part of the key, so that it does not matter
 /// which index PostgreSQL searches: while the table has one row or none, `holds_of_account` costs
 /// the same as the primary key, and by the hold's id alone all of it is read.
-const HOLD_END: &[NamedValue<Hold>] = &[
-    ("account_id", |it| it.account_id.as_str().into()),
-    ("hold_id", |it| it.hold_id.as_str().into()),
-    ("state", |it| it.state.name().into()),
-    ("captured_amount", |it| nullable(it.captured.map(|captured| captured.amount.decimal()))),
-    ("transaction_id", |it| nullable(it.captured.map(|captured| captured.transaction_id))),
-    ("update_time_us", |it| it.update_time_us.into()),
-    ("end_caller", |it| it.ended_by.as_str().into()),
+const HOLD_END: &[NamedValue<HoldOfAccount>] = &[
+    ("account_key", |it| it.account_key.into()),
+    ("hold_id", |it| it.hold.hold_id.as_str().into()),
+    ("state", |it| it.hold.state.name().into()),
+    ("captured_amount", |it| nullable(it.hold.captured.map(|it| it.amount.decimal()))),
+    ("transaction_id", |it| nullable(it.hold.captured.map(|it| it.transaction_id))),
+    ("update_time_us", |it| it.hold.update_time_us.into()),
+    ("end_caller", |it| it.hold.ended_by.as_str().into()),
 ];
 
 /// What never changes of a hold.
-const PLACEMENT: &[NamedValue<Hold>] = &[
-    ("amount", |it| it.amount.decimal().into()),
-    ("expire_time_us", |it| nullable(it.expire_time_us)),
-    ("request_id", |it| it.request_id.as_str().into()),
-    ("description", |it| it.description.as_str().into()),
-    ("labels", |it| labels_json(&it.labels).into()),
-    ("create_time_us", |it| it.create_time_us.into()),
-    ("caller", |it| it.created_by.as_str().into()),
+const PLACEMENT: &[NamedValue<HoldOfAccount>] = &[
+    ("amount", |it| it.hold.amount.decimal().into()),
+    ("expire_time_us", |it| nullable(it.hold.expire_time_us)),
+    ("request_id", |it| it.hold.request_id.as_str().into()),
+    ("description", |it| description(&it.hold.description)),
+    ("labels", |it| labels(&it.hold.labels)),
+    ("create_time_us", |it| it.hold.create_time_us.into()),
+    ("caller", |it| it.hold.created_by.as_str().into()),
 ];
 
-pub static NEW_HOLDS: LazyLock<Rows<Hold>> =
+pub static NEW_HOLDS: LazyLock<Rows<HoldOfAccount>> =
     LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_END, PLACEMENT]));
 
-pub static CLOSED_HOLDS: LazyLock<Rows<Hold>> =
+pub static CLOSED_HOLDS: LazyLock<Rows<HoldOfAccount>> =
     LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_END]));
+
+/// Null for an empty description.
+fn description(description: &str) -> Value {
+    nullable((!description.is_empty()).then_some(description))
+}
+
+/// Null for no labels.
+fn labels(labels: &Labels) -> Value {
+    nullable((!labels.is_empty()).then(|| labels_json(labels)))
+}
 
 fn nullable(value: Option<impl Into<Value>>) -> Value {
     value.map_or(NULL, Into::into)

@@ -12,6 +12,7 @@ on_both_databases! {
     a_tampered_account_is_found,
     entries_and_requests_without_each_other_are_found,
     transactions_that_contradict_their_kind_are_found,
+    transfers_that_share_an_id_are_found,
     inconsistent_holds_are_found,
     verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_an_error,
@@ -217,20 +218,39 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
     .await;
 }
 
+/// Neither of them is a transfer, but their amounts make up for each other.
+async fn transfers_that_share_an_id_are_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    for account_id in ["a", "b", "c", "d"] {
+        open_funded(&client, account_id, "10").await;
+    }
+    let legs = [leg("a", "-1"), leg("b", "2"), leg("c", "-2"), leg("d", "1")];
+    client.post_transaction(post(&legs)).await.expect("applied");
+    let second = "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, \
+            rejection, description, labels, entry_names, create_time_us) \
+        SELECT caller, 'second', fingerprint, transaction_id, 'transfer', rejection, \
+            description, labels, '[[\"c\", 2], [\"d\", 2]]', create_time_us \
+        FROM requests WHERE kind = 'posting'; \
+        UPDATE requests SET kind = 'transfer', entry_names = '[[\"a\", 2], [\"b\", 2]]' \
+        WHERE kind = 'posting'";
+    assert_found(&database, &[(second, ": two requests have this id")]).await;
+}
+
 async fn inconsistent_holds_are_found(kind: Kind) {
     let database = ledger(kind).await;
-    let columns = "hold_id, account_id, amount, state, captured_amount, transaction_id, \
-        request_id, description, labels, create_time_us, update_time_us";
-    let hold = |account_id: &str, state: &str, captured: &str, transaction_id: &str| {
+    let columns = "hold_id, account_key, amount, state, captured_amount, transaction_id, \
+        request_id, create_time_us, update_time_us";
+    let bob = "(SELECT account_key FROM accounts WHERE account_id = 'bob')";
+    let hold = |account_key: &str, state: &str, captured: &str, transaction_id: &str| {
         format!(
-            "INSERT INTO holds ({columns}) SELECT 'h', '{account_id}', '5.00', '{state}', \
-             {captured}, {transaction_id}, 'r', '', '{{}}', 0, 0 FROM requests \
+            "INSERT INTO holds ({columns}) SELECT 'h', {account_key}, '5.00', '{state}', \
+             {captured}, {transaction_id}, 'r', 0, 0 FROM requests \
              WHERE kind = 'withdrawal' AND rejection IS NULL"
         )
     };
-    let nobody = hold("nobody", "released", "NULL", "NULL");
-    let not_captured = hold("bob", "captured", "0.05", "transaction_id");
-    let open = hold("bob", "open", "NULL", "NULL");
+    let nobody = hold("0", "released", "NULL", "NULL");
+    let not_captured = hold(bob, "captured", "0.05", "transaction_id");
+    let open = hold(bob, "open", "NULL", "NULL");
     assert_found(
         &database,
         &[

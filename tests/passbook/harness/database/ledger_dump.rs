@@ -108,7 +108,10 @@ impl LedgerDump {
                 is_transaction: row.try_get_by_index(2)?,
             });
         }
-        let holds = format!("SELECT account_id, state, {} FROM holds", text("amount"));
+        let holds = format!(
+            "SELECT account_id, h.state, {} FROM holds h JOIN accounts USING (account_key)",
+            text("h.amount")
+        );
         for row in database::rows(session, &holds).await? {
             dump.holds.push(HoldRow {
                 account_id: row.try_get_by_index(0)?,
