@@ -53,6 +53,11 @@ pub enum Error {
         /// The sequence of the account's last entry.
         sequence: i64,
     },
+    /// A sum would examine more accounts than this.
+    TooManyAccounts {
+        /// The most that a sum may examine.
+        max: u64,
+    },
     /// The database cannot be reached or written. A read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
     /// The schema does not match this program. A read has no outcome.
@@ -93,6 +98,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::WatcherTooSlow { .. }
             | Self::SequenceNotReached { .. }
+            | Self::TooManyAccounts { .. }
             | Self::AuditUnavailable
             | Self::ShuttingDown => self,
         }

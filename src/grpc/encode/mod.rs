@@ -11,7 +11,7 @@ mod transactions;
 mod values;
 mod verification;
 
-pub use accounts::{account, account_change, account_state};
+pub use accounts::{account, account_change, account_state, balance_sum, created_account};
 pub use holds::{hold, hold_state};
 pub use requests::{fenced, outcome, posting_result, streamed_result};
 pub use transactions::{entry, transaction, transaction_kind, watched_entry};

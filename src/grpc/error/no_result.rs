@@ -64,6 +64,12 @@ impl From<Error> for StatusBuilder {
                 let description = format!("is above the account's sequence, which is {sequence}");
                 Self::from(Invalid::new(E::InvalidFilter, "after_sequence", description))
             }
+            Error::TooManyAccounts { max } => {
+                let message = format!(
+                    "a sum examines at most {max} accounts: name a longer account_id_prefix"
+                );
+                Self::new(Code::FailedPrecondition, E::TooManyAccounts, message).with("max", max)
+            }
             Error::DatabaseUnavailable(outcome) => {
                 let message = "the database cannot be reached or written";
                 Self::new(Code::Unavailable, E::DatabaseUnavailable, message)

@@ -227,14 +227,20 @@ async fn transfers_that_share_an_id_are_found(kind: Kind) {
     }
     let legs = [leg("a", "-1"), leg("b", "2"), leg("c", "-2"), leg("d", "1")];
     client.post_transaction(post(&legs)).await.expect("applied");
-    let second = "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, \
-            rejection, description, labels, entry_names, create_time_us) \
-        SELECT caller, 'second', fingerprint, transaction_id, 'transfer', rejection, \
-            description, labels, '[[\"c\", 2], [\"d\", 2]]', create_time_us \
+    let keys = |from, to| {
+        let key = |id| format!("(SELECT account_key FROM accounts WHERE account_id = '{id}')");
+        format!("{} || ':2 ' || {} || ':2'", key(from), key(to))
+    };
+    let second = format!(
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys, \
+            create_time_us) \
+        SELECT caller, 'second', fingerprint, transaction_id, 'transfer', {}, create_time_us \
         FROM requests WHERE kind = 'posting'; \
-        UPDATE requests SET kind = 'transfer', entry_names = '[[\"a\", 2], [\"b\", 2]]' \
-        WHERE kind = 'posting'";
-    assert_found(&database, &[(second, ": two requests have this id")]).await;
+        UPDATE requests SET kind = 'transfer', entry_keys = {} WHERE kind = 'posting'",
+        keys("c", "d"),
+        keys("a", "b")
+    );
+    assert_found(&database, &[(&second, ": two requests have this id")]).await;
 }
 
 async fn inconsistent_holds_are_found(kind: Kind) {
