@@ -87,7 +87,7 @@ async fn every_change_has_one_line(kind: Kind) {
     ];
     assert_eq!(summary, expected);
     let forced: Vec<_> = changes.iter().map(|line| line["forced"] == true).collect();
-    assert_eq!(forced.iter().position(|it| *it), Some(8));
+    assert_eq!(forced.iter().position(|it| *it), Some(9));
     assert_eq!(forced.iter().filter(|it| **it).count(), 1);
     let denials = audit.events("denial");
     let denied: Vec<_> =
