@@ -18,6 +18,7 @@ mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
 mod m20261126_000004_scales_are_kept;
 mod m20261126_000005_account_keys;
+pub mod m20261126_000007_commits;
 
 /// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000003_who_asked::MIGRATION),
             Box::new(m20261126_000004_scales_are_kept::MIGRATION),
             Box::new(m20261126_000005_account_keys::MIGRATION),
+            Box::new(m20261126_000007_commits::MIGRATION),
         ]
     }
 
@@ -53,9 +55,11 @@ struct Migration {
 }
 
 /// The same statements for each database.
-struct Sql {
-    postgres: &'static str,
-    sqlite: &'static str,
+pub struct Sql {
+    /// For PostgreSQL.
+    pub postgres: &'static str,
+    /// For SQLite.
+    pub sqlite: &'static str,
 }
 
 impl MigrationName for Migration {

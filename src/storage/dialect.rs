@@ -4,6 +4,7 @@ use std::{fmt, sync::OnceLock};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement, Value};
 use serde::Serialize;
+use uuid::Uuid;
 
 /// The kind of database behind a connection or a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,17 @@ impl DatabaseKind {
         match self {
             Self::Sqlite => serde_json::Value::from_iter(texts).to_string().into(),
             Self::Postgres => texts.collect::<Vec<_>>().into(),
+        }
+    }
+
+    /// A list of UUIDs, likewise; on SQLite as hexadecimal digits, because JSON has no bytes.
+    pub(in crate::storage) fn uuids(self, uuids: impl Iterator<Item = Uuid>) -> Value {
+        match self {
+            Self::Sqlite => {
+                let digits = uuids.map(|uuid| uuid.simple().to_string());
+                serde_json::Value::from_iter(digits).to_string().into()
+            }
+            Self::Postgres => uuids.collect::<Vec<_>>().into(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod callers;
 pub mod currencies;
 pub mod entries;
+pub mod events;
 pub mod holds;
 pub mod new_entries;
 pub mod opening_attributes;

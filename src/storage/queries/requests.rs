@@ -101,11 +101,8 @@ async fn reversed_by(
     let ids = transaction_ids.iter().copied();
     let is_one = match DatabaseKind::of(connection) {
         DatabaseKind::Sqlite => {
-            // Hexadecimal: JSON has no bytes.
-            let ids = ids.map(|id| id.simple().to_string());
-            let list = serde_json::Value::from_iter(ids).to_string();
             let sql = "reverses_transaction_id IN (SELECT unhex(value) FROM json_each(?))";
-            Expr::cust_with_values(sql, [list])
+            Expr::cust_with_values(sql, [DatabaseKind::Sqlite.uuids(ids)])
         }
         DatabaseKind::Postgres => Column::ReversesTransactionId.eq_any(ids),
     };
@@ -171,7 +168,7 @@ impl WriteTransaction {
 }
 
 /// The records in these rows, in their order, each with its effects.
-async fn with_effects(
+pub async fn with_effects(
     connection: &impl ConnectionTrait,
     rows: Vec<Model>,
 ) -> Result<Vec<(RequestKey, RequestRecord)>, StorageError> {

@@ -15,7 +15,9 @@ use crate::{
     },
     storage::{
         StorageError,
-        entity::{account_changes::StoredAttributes, requests::entry_keys_text},
+        entity::{
+            account_changes::StoredAttributes, commits::columns_of, requests::entry_keys_text,
+        },
     },
 };
 
@@ -34,6 +36,13 @@ pub struct NewRequest {
     pub entry_keys: String,
 }
 
+/// What a unit of work has done, in order.
+pub struct NewCommit {
+    pub create_time_us: i64,
+    pub transaction_ids: Vec<u8>,
+    pub other_events: Option<String>,
+}
+
 /// The changes of a unit of work, without its new accounts.
 pub struct Changes<'a> {
     /// Accounts of which only the columns of a balance have changed, in order of their ids.
@@ -41,6 +50,8 @@ pub struct Changes<'a> {
     /// Accounts of which any column may have changed, in order of their ids.
     pub account_updates: Vec<&'a Account>,
     pub account_changes: Vec<&'a AccountChange>,
+    /// At most one.
+    pub new_commits: Vec<NewCommit>,
     /// In order of their keys.
     pub new_requests: Vec<NewRequest>,
     pub new_entries: Vec<NewEntry>,
@@ -74,6 +85,9 @@ impl<'a> Changes<'a> {
         let has_change =
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
         let (account_updates, balance_updates) = work.changed().partition(has_change);
+        let (transaction_ids, other_events) = columns_of(work.events());
+        let create_time_us = work.now_us();
+        let new_commit = NewCommit { create_time_us, transaction_ids, other_events };
         Ok(Self {
             balance_updates,
             account_updates,
@@ -82,6 +96,7 @@ impl<'a> Changes<'a> {
             new_holds: work.placed().collect(),
             closed_holds: work.ended().collect(),
             account_changes,
+            new_commits: (!work.events().is_empty()).then_some(new_commit).into_iter().collect(),
         })
     }
 }
