@@ -10,7 +10,6 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    auth::CallAuthorization,
     domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
         decode::{self, Decoder, TransactionList},
@@ -20,8 +19,10 @@ use crate::{
         middleware::{authentication, deadline::Deadline},
         stream_transactions::StreamContext,
         watch_entries,
+        watch_events::EventStream,
+        watching::WatchCall,
     },
-    ledger::{CallContext, Error, Ledger},
+    ledger::{CallContext, Ledger},
     proto::{self, account_service_server::AccountService},
 };
 
@@ -93,12 +94,6 @@ fn context<T>(request: &mut Request<T>) -> Result<CallContext, StatusBuilder> {
         deadline: Deadline::of(extensions).at,
         audit: extensions.get().cloned(),
     })
-}
-
-/// What the authentication layer attaches to a call, for a stream, which asks again and again.
-fn authorization_of<T>(request: &Request<T>) -> Result<CallAuthorization, Error> {
-    // None would be a defect of the stack.
-    request.extensions().get().cloned().ok_or(Error::Internal(None))
 }
 
 /// Counts and encodes an error.
@@ -257,7 +252,7 @@ impl AccountService for AccountServiceImpl {
         mut request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
-        let authorization = authorization_of(&request)?;
+        let authorization = authentication::authorization_of(request.extensions())?;
         let streams = self.stream_context(context(&mut request)?);
         let results = streams.serve(request.into_inner(), deadline, authorization);
         Ok(Response::new(Box::pin(results)))
@@ -400,13 +395,26 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
-        let deadline = Deadline::of(request.extensions());
-        let authorization = authorization_of(&request)?;
+        let call = WatchCall::of(request.extensions(), &self.stopping)?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
-        let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
-        let denied = watch_entries::denied(authorization, account_id);
-        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline, denied);
+        let (watcher, share) = self.ledger.watch(&context, &account_id, after_sequence).await?;
+        let forward = |messages| watch_entries::forward(watcher, messages);
+        let entries = call.serve(share, move |grant| grant.check_read(&account_id), forward);
         Ok(Response::new(Box::pin(entries)))
+    }
+
+    type WatchEventsStream = ResponseStream<proto::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<proto::WatchEventsRequest>,
+    ) -> Reply<Self::WatchEventsStream> {
+        let call = WatchCall::of(request.extensions(), &self.stopping)?;
+        let (context, (filter, start)) = self.decode(request, decode::watched_events)?;
+        let (watcher, share) = self.ledger.watch_events(&context, start).await?;
+        let stream = EventStream { watcher, filter, authorization: call.authorization.clone() };
+        let events = call.serve(share, |_| Ok(()), |messages| stream.forward(messages));
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn get_request_outcome(

@@ -1,7 +1,7 @@
 //! The wire: decodes requests into domain types, calls the ledger, and encodes results and errors.
 //!
 //! * `account_service`, `admin_service`: all RPCs. Those with streams are in `stream_transactions`
-//!   (together with the batch) and `watch_entries`.
+//!   (together with the batch), `watch_entries` and `watch_events`.
 //! * `decode`, `encode`, `page`: messages from and into domain types.
 //! * `error`: errors into statuses. `metrics`: counts of outcomes.
 //! * `middleware`: the layers that a call passes before its RPC. `services`: all routes.
@@ -22,6 +22,8 @@ mod page;
 pub mod services;
 mod stream_transactions;
 mod watch_entries;
+mod watch_events;
+mod watching;
 
 pub use middleware::{
     StackConfig, deadline::DeadlinePolicy, limits::SizeLimits, request_body::STREAM_WINDOW, stack,

@@ -53,6 +53,8 @@ pub enum Error {
         /// The sequence of the account's last entry.
         sequence: i64,
     },
+    /// A watch was to resume after an event that the ledger does not have.
+    EventTokenUnknown,
     /// The database cannot be reached or written. A read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
     /// The schema does not match this program. A read has no outcome.
@@ -93,6 +95,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::WatcherTooSlow { .. }
             | Self::SequenceNotReached { .. }
+            | Self::EventTokenUnknown
             | Self::AuditUnavailable
             | Self::ShuttingDown => self,
         }

@@ -53,6 +53,14 @@ impl<S> AuthenticationService<S> {
     }
 }
 
+/// The authorization of a call, for a stream, which asks again and again.
+///
+/// # Errors
+/// There is none, which would be a defect of the stack.
+pub fn authorization_of(extensions: &Extensions) -> Result<CallAuthorization, Error> {
+    extensions.get().cloned().ok_or(Error::Internal(None))
+}
+
 /// The caller of a call whose message has arrived, with the rights of this moment. The message may
 /// have followed the headers long after them.
 ///

@@ -70,7 +70,7 @@ async fn each_entry_is_read_and_encoded_once_for_all_watchers() {
         // A full page and a part of one.
         deposit(&ledger, 1..=300).await;
         let watchers =
-            (0..count).map(async |_| ledger.watch(&context(), &id("a"), 0).await.unwrap());
+            (0..count).map(async |_| ledger.watch(&context(), &id("a"), 0).await.unwrap().0);
         let mut watchers = join_all(watchers).await;
         join_all(watchers.iter_mut().map(|it| follow(it, 300, &encoded))).await;
         assert_eq!(encoded.load(Relaxed), 300, "existing entries, {count} watchers");

@@ -47,7 +47,8 @@ fn without_result(error: &Error) -> audit::Outcome {
         | Error::PermissionDenied(_)
         | Error::Overloaded(_)
         | Error::WatcherTooSlow { .. }
-        | Error::SequenceNotReached { .. } => ("internal", Some(Outcome::Unknown)),
+        | Error::SequenceNotReached { .. }
+        | Error::EventTokenUnknown => ("internal", Some(Outcome::Unknown)),
     };
     match outcome {
         Some(Outcome::Unknown) => audit::Outcome::Unknown(reason),

@@ -30,5 +30,6 @@ mod transfer;
 mod update_account;
 mod verify_account;
 mod watch_entries;
+mod watch_events;
 mod withdraw;
 mod write_path_stats;

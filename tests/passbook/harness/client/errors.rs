@@ -105,7 +105,8 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::CurrencyMismatch
         | Reason::ConditionFailed
         | Reason::InsufficientFunds
-        | Reason::AccountNotEmpty => Code::FailedPrecondition,
+        | Reason::AccountNotEmpty
+        | Reason::EventTokenUnknown => Code::FailedPrecondition,
         Reason::BalanceOutOfRange => Code::OutOfRange,
         Reason::VersionMismatch | Reason::LockTimeout | Reason::Contention => Code::Aborted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
