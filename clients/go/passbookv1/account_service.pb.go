@@ -2176,7 +2176,7 @@ var File_passbook_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"!passbook/v1/account_service.proto\x12\vpassbook.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19passbook/v1/history.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/lifecycle.proto\x1a\x1bpassbook/v1/resources.proto\"\xca\x02\n" +
+	"!passbook/v1/account_service.proto\x12\vpassbook.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18passbook/v1/events.proto\x1a\x19passbook/v1/history.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/lifecycle.proto\x1a\x1bpassbook/v1/resources.proto\"\xca\x02\n" +
 	"\x14CreateAccountRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12#\n" +
@@ -2342,7 +2342,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"EntryOrder\x12\x1b\n" +
 	"\x17ENTRY_ORDER_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENTRY_ORDER_ASCENDING\x10\x01\x12\x1a\n" +
-	"\x16ENTRY_ORDER_DESCENDING\x10\x022\xf6\x13\n" +
+	"\x16ENTRY_ORDER_DESCENDING\x10\x022\xca\x14\n" +
 	"\x0eAccountService\x12V\n" +
 	"\rCreateAccount\x12!.passbook.v1.CreateAccountRequest\x1a\".passbook.v1.CreateAccountResponse\x12M\n" +
 	"\n" +
@@ -2371,7 +2371,8 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vListEntries\x12\x1f.passbook.v1.ListEntriesRequest\x1a .passbook.v1.ListEntriesResponse\x12M\n" +
 	"\n" +
 	"GetBalance\x12\x1e.passbook.v1.GetBalanceRequest\x1a\x1f.passbook.v1.GetBalanceResponse\x12U\n" +
-	"\fWatchEntries\x12 .passbook.v1.WatchEntriesRequest\x1a!.passbook.v1.WatchEntriesResponse0\x01\x12b\n" +
+	"\fWatchEntries\x12 .passbook.v1.WatchEntriesRequest\x1a!.passbook.v1.WatchEntriesResponse0\x01\x12R\n" +
+	"\vWatchEvents\x12\x1f.passbook.v1.WatchEventsRequest\x1a .passbook.v1.WatchEventsResponse0\x01\x12b\n" +
 	"\x11GetRequestOutcome\x12%.passbook.v1.GetRequestOutcomeRequest\x1a&.passbook.v1.GetRequestOutcomeResponse\x12S\n" +
 	"\fFenceRequest\x12 .passbook.v1.FenceRequestRequest\x1a!.passbook.v1.FenceRequestResponse\x12V\n" +
 	"\rVerifyAccount\x12!.passbook.v1.VerifyAccountRequest\x1a\".passbook.v1.VerifyAccountResponseB\x99\x01\n" +
@@ -2452,26 +2453,28 @@ var file_passbook_v1_account_service_proto_goTypes = []any{
 	(*ListTransactionsRequest)(nil),       // 57: passbook.v1.ListTransactionsRequest
 	(*GetBalanceRequest)(nil),             // 58: passbook.v1.GetBalanceRequest
 	(*WatchEntriesRequest)(nil),           // 59: passbook.v1.WatchEntriesRequest
-	(*GetRequestOutcomeRequest)(nil),      // 60: passbook.v1.GetRequestOutcomeRequest
-	(*FenceRequestRequest)(nil),           // 61: passbook.v1.FenceRequestRequest
-	(*VerifyAccountRequest)(nil),          // 62: passbook.v1.VerifyAccountRequest
-	(*UpdateAccountResponse)(nil),         // 63: passbook.v1.UpdateAccountResponse
-	(*FreezeAccountResponse)(nil),         // 64: passbook.v1.FreezeAccountResponse
-	(*UnfreezeAccountResponse)(nil),       // 65: passbook.v1.UnfreezeAccountResponse
-	(*CloseAccountResponse)(nil),          // 66: passbook.v1.CloseAccountResponse
-	(*ListAccountChangesResponse)(nil),    // 67: passbook.v1.ListAccountChangesResponse
-	(*PlaceHoldResponse)(nil),             // 68: passbook.v1.PlaceHoldResponse
-	(*CaptureHoldResponse)(nil),           // 69: passbook.v1.CaptureHoldResponse
-	(*ReleaseHoldResponse)(nil),           // 70: passbook.v1.ReleaseHoldResponse
-	(*GetHoldResponse)(nil),               // 71: passbook.v1.GetHoldResponse
-	(*ListHoldsResponse)(nil),             // 72: passbook.v1.ListHoldsResponse
-	(*ReverseTransactionResponse)(nil),    // 73: passbook.v1.ReverseTransactionResponse
-	(*ListTransactionsResponse)(nil),      // 74: passbook.v1.ListTransactionsResponse
-	(*GetBalanceResponse)(nil),            // 75: passbook.v1.GetBalanceResponse
-	(*WatchEntriesResponse)(nil),          // 76: passbook.v1.WatchEntriesResponse
-	(*GetRequestOutcomeResponse)(nil),     // 77: passbook.v1.GetRequestOutcomeResponse
-	(*FenceRequestResponse)(nil),          // 78: passbook.v1.FenceRequestResponse
-	(*VerifyAccountResponse)(nil),         // 79: passbook.v1.VerifyAccountResponse
+	(*WatchEventsRequest)(nil),            // 60: passbook.v1.WatchEventsRequest
+	(*GetRequestOutcomeRequest)(nil),      // 61: passbook.v1.GetRequestOutcomeRequest
+	(*FenceRequestRequest)(nil),           // 62: passbook.v1.FenceRequestRequest
+	(*VerifyAccountRequest)(nil),          // 63: passbook.v1.VerifyAccountRequest
+	(*UpdateAccountResponse)(nil),         // 64: passbook.v1.UpdateAccountResponse
+	(*FreezeAccountResponse)(nil),         // 65: passbook.v1.FreezeAccountResponse
+	(*UnfreezeAccountResponse)(nil),       // 66: passbook.v1.UnfreezeAccountResponse
+	(*CloseAccountResponse)(nil),          // 67: passbook.v1.CloseAccountResponse
+	(*ListAccountChangesResponse)(nil),    // 68: passbook.v1.ListAccountChangesResponse
+	(*PlaceHoldResponse)(nil),             // 69: passbook.v1.PlaceHoldResponse
+	(*CaptureHoldResponse)(nil),           // 70: passbook.v1.CaptureHoldResponse
+	(*ReleaseHoldResponse)(nil),           // 71: passbook.v1.ReleaseHoldResponse
+	(*GetHoldResponse)(nil),               // 72: passbook.v1.GetHoldResponse
+	(*ListHoldsResponse)(nil),             // 73: passbook.v1.ListHoldsResponse
+	(*ReverseTransactionResponse)(nil),    // 74: passbook.v1.ReverseTransactionResponse
+	(*ListTransactionsResponse)(nil),      // 75: passbook.v1.ListTransactionsResponse
+	(*GetBalanceResponse)(nil),            // 76: passbook.v1.GetBalanceResponse
+	(*WatchEntriesResponse)(nil),          // 77: passbook.v1.WatchEntriesResponse
+	(*WatchEventsResponse)(nil),           // 78: passbook.v1.WatchEventsResponse
+	(*GetRequestOutcomeResponse)(nil),     // 79: passbook.v1.GetRequestOutcomeResponse
+	(*FenceRequestResponse)(nil),          // 80: passbook.v1.FenceRequestResponse
+	(*VerifyAccountResponse)(nil),         // 81: passbook.v1.VerifyAccountResponse
 }
 var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	36, // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
@@ -2551,40 +2554,42 @@ var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	28, // 74: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
 	58, // 75: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
 	59, // 76: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
-	60, // 77: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
-	61, // 78: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
-	62, // 79: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
-	3,  // 80: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
-	5,  // 81: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
-	7,  // 82: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
-	9,  // 83: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
-	63, // 84: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
-	64, // 85: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
-	65, // 86: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
-	66, // 87: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
-	67, // 88: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
-	11, // 89: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
-	13, // 90: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
-	15, // 91: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
-	18, // 92: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
-	20, // 93: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
-	24, // 94: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
-	68, // 95: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
-	69, // 96: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
-	70, // 97: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
-	71, // 98: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
-	72, // 99: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
-	73, // 100: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
-	27, // 101: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
-	74, // 102: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
-	29, // 103: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
-	75, // 104: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
-	76, // 105: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
-	77, // 106: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
-	78, // 107: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
-	79, // 108: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
-	80, // [80:109] is the sub-list for method output_type
-	51, // [51:80] is the sub-list for method input_type
+	60, // 77: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
+	61, // 78: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
+	62, // 79: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
+	63, // 80: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
+	3,  // 81: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
+	5,  // 82: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
+	7,  // 83: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
+	9,  // 84: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
+	64, // 85: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
+	65, // 86: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
+	66, // 87: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
+	67, // 88: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
+	68, // 89: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
+	11, // 90: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
+	13, // 91: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
+	15, // 92: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
+	18, // 93: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
+	20, // 94: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
+	24, // 95: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
+	69, // 96: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
+	70, // 97: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
+	71, // 98: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
+	72, // 99: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
+	73, // 100: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
+	74, // 101: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
+	27, // 102: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
+	75, // 103: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
+	29, // 104: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
+	76, // 105: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
+	77, // 106: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
+	78, // 107: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
+	79, // 108: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
+	80, // 109: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
+	81, // 110: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
+	81, // [81:111] is the sub-list for method output_type
+	51, // [51:81] is the sub-list for method input_type
 	51, // [51:51] is the sub-list for extension type_name
 	51, // [51:51] is the sub-list for extension extendee
 	0,  // [0:51] is the sub-list for field type_name
@@ -2595,6 +2600,7 @@ func file_passbook_v1_account_service_proto_init() {
 	if File_passbook_v1_account_service_proto != nil {
 		return
 	}
+	file_passbook_v1_events_proto_init()
 	file_passbook_v1_history_proto_init()
 	file_passbook_v1_holds_proto_init()
 	file_passbook_v1_lifecycle_proto_init()
