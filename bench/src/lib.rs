@@ -12,26 +12,13 @@ mod workload;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
-use passbook_command::{CliError, client::ClientConfig, output, parse_duration};
+use passbook_command::{CliError, client::ClientConfig, output, parse_duration, proto};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::{
     accounts::Accounts, driver::Driver, report::Report, watchers::Watchers, workload::Plan,
 };
-
-/// The contract's messages and clients.
-mod proto {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        clippy::restriction,
-        reason = "generated"
-    )]
-
-    tonic::include_proto!("passbook.v1");
-}
 
 /// Loads servers with a closed loop: each caller sends its next request when it has the result of
 /// the previous one. The run opens accounts of its own. At its end the balances must equal the sum

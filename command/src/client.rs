@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -16,28 +17,34 @@ use crate::CliError;
 pub type Connection = InterceptedService<Channel, Authorization>;
 
 /// TLS and credentials of a client. The program adds the prefix of the variables.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Connection")]
+#[serde(deny_unknown_fields)]
 pub struct ClientConfig {
     /// The authorities that issue the certificate of an https:// server, in PEM. Default: the
     /// authorities of the system.
     #[arg(long, env, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls_ca_file: Option<PathBuf>,
 
     /// The name in the certificate of the server, if it differs from the host of the target.
     #[arg(long, env, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls_server_name: Option<String>,
 
     /// Mutual TLS: the certificate of the client, in PEM.
     #[arg(long, env, value_name = "FILE", requires = "tls_client_key_file")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls_client_certificate_file: Option<PathBuf>,
 
     /// The private key of the client's certificate, in PEM.
     #[arg(long, env, value_name = "FILE", requires = "tls_client_certificate_file")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tls_client_key_file: Option<PathBuf>,
 
     /// A file that contains only the bearer token.
     #[arg(long, env, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     token_file: Option<PathBuf>,
 }
 
@@ -55,6 +62,41 @@ impl Interceptor for Authorization {
 }
 
 impl ClientConfig {
+    /// These settings, and where one is not set, that of `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        Self {
+            tls_ca_file: self.tls_ca_file.or(others.tls_ca_file),
+            tls_server_name: self.tls_server_name.or(others.tls_server_name),
+            tls_client_certificate_file: self
+                .tls_client_certificate_file
+                .or(others.tls_client_certificate_file),
+            tls_client_key_file: self.tls_client_key_file.or(others.tls_client_key_file),
+            token_file: self.token_file.or(others.token_file),
+        }
+    }
+
+    /// These settings with absolute paths, so that they are the same in every folder.
+    ///
+    /// # Errors
+    /// A path is empty, or the current folder is not known.
+    pub fn with_absolute_paths(self) -> std::io::Result<Self> {
+        let absolute = |path: Option<PathBuf>| path.map(std::path::absolute).transpose();
+        Ok(Self {
+            tls_ca_file: absolute(self.tls_ca_file)?,
+            tls_server_name: self.tls_server_name,
+            tls_client_certificate_file: absolute(self.tls_client_certificate_file)?,
+            tls_client_key_file: absolute(self.tls_client_key_file)?,
+            token_file: absolute(self.token_file)?,
+        })
+    }
+
+    /// The file with the bearer token.
+    #[must_use]
+    pub fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
     /// The endpoint of a target: http://HOST:PORT, https://HOST:PORT, or HOST:PORT, which means
     /// http://HOST:PORT.
     ///

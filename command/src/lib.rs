@@ -1,7 +1,10 @@
-//! Shared parts of the commands of the service's crate and of `passbook-bench`.
+//! Shared parts of the commands of the service's crate, of `passbook-bench` and of
+//! `passbook-terminal`.
 
 pub mod client;
 pub mod output;
+pub mod proto;
+pub mod table;
 
 use std::{fmt::Display, time::Duration};
 
@@ -14,6 +17,8 @@ pub enum CliError {
     Run(String),
     /// The reader of standard output has closed it. Exit code 1, without a message.
     OutputClosed,
+    /// The error is on standard error already. The exit code.
+    Reported(u8),
 }
 
 impl CliError {

@@ -38,9 +38,33 @@ fn write(text: &str) -> Result<(), CliError> {
     }
 }
 
+/// Writes the next part of an output of any length. The text ends with a line break.
+///
+/// # Errors
+/// Standard output cannot be written, or its reader has closed it: nothing more is to be read.
+pub fn part(text: &str) -> Result<(), CliError> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => CliError::OutputClosed,
+            _ => CliError::Run(format!("standard output: {error}")),
+        }
+    })
+}
+
 /// Writes a line to standard error. Errors are ignored: no output is left to report them.
 pub fn error_line(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// The text without control characters: they could make a terminal show something else.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let escape = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escape).collect()
 }
 
 /// A progress bar. It is drawn only on a terminal.

@@ -29,6 +29,7 @@ fn transaction_of(transaction: &Transaction) -> Value {
         "entries": transaction.entries.iter().map(entry_of).collect::<Vec<_>>(),
         "description": transaction.description,
         "labels": transaction.labels,
+        "forced": transaction.forced,
         "reverses_transaction_id": transaction.reverses_transaction_id,
         "create_time": transaction.create_time.map(|time| time.to_string()),
     })

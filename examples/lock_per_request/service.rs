@@ -169,6 +169,13 @@ impl AccountService for Plain {
         left_out()
     }
 
+    async fn update_hold(
+        &self,
+        _: Request<proto::UpdateHoldRequest>,
+    ) -> Result<Response<proto::UpdateHoldResponse>, Status> {
+        left_out()
+    }
+
     async fn capture_hold(
         &self,
         _: Request<proto::CaptureHoldRequest>,

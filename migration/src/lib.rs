@@ -18,7 +18,9 @@ mod m20261125_000002_holds_and_history;
 mod m20261125_000003_who_asked;
 mod m20261126_000004_scales_are_kept;
 mod m20261126_000005_account_keys;
+mod m20261126_000006_force_and_parts;
 pub mod m20261126_000007_commits;
+mod m20261126_000008_living_holds;
 
 /// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
@@ -38,7 +40,9 @@ impl MigratorTrait for Migrator {
             Box::new(m20261125_000003_who_asked::MIGRATION),
             Box::new(m20261126_000004_scales_are_kept::MIGRATION),
             Box::new(m20261126_000005_account_keys::MIGRATION),
+            Box::new(m20261126_000006_force_and_parts::MIGRATION),
             Box::new(m20261126_000007_commits::MIGRATION),
+            Box::new(m20261126_000008_living_holds::MIGRATION),
         ]
     }
 
@@ -71,34 +75,52 @@ impl MigrationName for Migration {
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        self.up.run(manager).await
+        self.run(&self.up, manager).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        self.down.run(manager).await
+        self.run(&self.down, manager).await
     }
 }
 
-impl Sql {
-    /// Runs the SQL of the connected database.
-    async fn run(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+impl Migration {
+    /// Runs the SQL of the connected database, and logs each of its steps.
+    async fn run(&self, sql: &Sql, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let connection = manager.get_connection();
-        match manager.get_database_backend() {
-            DbBackend::Postgres => {
-                for statement in statements(self.postgres) {
-                    connection.execute_unprepared(statement).await?;
-                }
-            }
-            DbBackend::Sqlite => {
-                connection.execute_unprepared(self.sqlite).await?;
-            }
+        let backend = manager.get_database_backend();
+        let sql = match backend {
+            DbBackend::Postgres => sql.postgres,
+            DbBackend::Sqlite => sql.sqlite,
             other => {
                 let reason = format!("{other:?} is not supported: use PostgreSQL or SQLite");
                 return Err(DbErr::Migration(reason));
             }
+        };
+        for (step, sql) in steps(sql) {
+            if !step.is_empty() {
+                tracing::info!(migration = self.name(), "the migration {step}");
+            }
+            match backend {
+                DbBackend::Postgres => {
+                    for statement in statements(sql) {
+                        connection.execute_unprepared(statement).await?;
+                    }
+                }
+                _ => {
+                    connection.execute_unprepared(sql).await?;
+                }
+            }
         }
         Ok(())
     }
+}
+
+/// Splits SQL into steps, each with what it does. `-- step: copies the entries` begins one.
+fn steps(sql: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut parts = sql.split("-- step: ");
+    let before = parts.next().map(|sql| ("", sql));
+    let steps = parts.filter_map(|step| step.split_once('\n'));
+    before.into_iter().chain(steps).filter(|(_, sql)| !sql.trim().is_empty())
 }
 
 /// Splits SQL for PostgreSQL into statements, because some poolers and extensions (Citus) accept only
@@ -122,6 +144,14 @@ fn statements(sql: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_step_has_its_statements() {
+        let sql = "SELECT 1;\n-- step: copies\nSELECT 2;\n-- why\n-- step: builds\nSELECT 3;\n";
+        let expected =
+            [("", "SELECT 1;\n"), ("copies", "SELECT 2;\n-- why\n"), ("builds", "SELECT 3;\n")];
+        assert!(steps(sql).eq(expected));
+    }
 
     #[test]
     fn a_function_is_one_statement() {

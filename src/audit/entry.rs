@@ -122,6 +122,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     amounts: Vec<AmountField<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    forced: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -274,6 +276,7 @@ fn of_call<'a>(
         account_ids: command.map(|it| it.account_ids().map(|id| id.as_str()).collect()),
         request_sha256: request.map(|hash| hex(&hash[..REQUEST_HASH_BYTES])),
         amounts: command.filter(|_| has_amounts).map(amounts).unwrap_or_default(),
+        forced: command.is_some_and(Command::is_forced).then_some(true),
         ..Line::default()
     }
 }
@@ -288,11 +291,19 @@ fn amounts(command: &Command) -> Vec<AmountField<'_>> {
         Action::PlaceHold(new) => {
             vec![field(Some(&new.account_id), &new.currency, new.amount)]
         }
+        Action::UpdateHold(update) => {
+            let amount = update.amount.as_ref();
+            amount.map(|(currency, amount)| field(None, currency, *amount)).into_iter().collect()
+        }
         Action::CaptureHold(capture) => {
             let amount = capture.amount.as_ref();
             amount.map(|(currency, amount)| field(None, currency, *amount)).into_iter().collect()
         }
-        Action::ReleaseHold(_) | Action::Reverse(_) | Action::Fence => Vec::new(),
+        Action::Reverse(reversal) => {
+            let amount = reversal.amount.as_ref();
+            amount.map(|(currency, amount)| field(None, currency, *amount)).into_iter().collect()
+        }
+        Action::ReleaseHold(_) | Action::Fence => Vec::new(),
     }
 }
 

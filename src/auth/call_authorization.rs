@@ -54,8 +54,7 @@ impl CallAuthorization {
         let version = self.authenticator.version();
         let is_expired = self.caller.expire_time.is_some_and(|time| time <= SystemTime::now());
         if is_expired || version != self.version {
-            let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
-            self.caller = self.authenticator.authorize(self.uri.path(), peer, authorization)?;
+            self.caller = self.authorize(self.uri.path())?;
             self.by_method.clear();
             self.version = version;
         }
@@ -68,11 +67,16 @@ impl CallAuthorization {
     /// The credential is no longer valid, or the policy denies this method or that of the stream.
     pub fn caller_of(&mut self, method: &'static str) -> Result<Caller, AuthError> {
         self.caller()?;
-        let authorize = || {
-            let path = format!("/{ACCOUNT_SERVICE}/{method}");
-            let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
-            self.authenticator.authorize(&path, peer, authorization)
-        };
-        self.by_method.entry(method).or_insert_with(authorize).clone()
+        if let Some(known) = self.by_method.get(method) {
+            return known.clone();
+        }
+        let caller = self.authorize(&format!("/{ACCOUNT_SERVICE}/{method}"));
+        self.by_method.insert(method, caller.clone());
+        caller
+    }
+
+    fn authorize(&self, path: &str) -> Result<Caller, AuthError> {
+        let (peer, authorization) = (self.peer.as_ref(), self.authorization.as_ref());
+        self.authenticator.authorize(path, peer, authorization)
     }
 }

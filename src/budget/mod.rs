@@ -36,9 +36,12 @@ pub use crate::budget::{
 /// an orchestrator kills an overloaded server that fails its health checks.
 const CONTROL_CALLS: Maxima =
     Maxima { server: 1024, identity: 256, anonymous: 512, connection: 64 };
-/// Control calls that streams of nobody leave to calls that end soon: watches of health must not shed
-/// the checks of an orchestrator.
-pub const CONTROL_CALLS_LEFT_BY_STREAMS: usize = 64;
+/// Those of nobody that are streams: watches of health, and reflection. They have a small place of their
+/// own, so that they cannot shed the checks of an orchestrator, and one connection has a part of it.
+/// Lower, and load balancers that watch without a credential are shed. Without authentication, nearly
+/// all control calls can be such streams.
+const CONTROL_STREAMS_OF_NOBODY: Maxima =
+    Maxima { server: 960, identity: 0, anonymous: 64, connection: 8 };
 /// Control calls of nobody beyond the maximum, until connections that were closed for them have ended.
 pub const CONTROL_CALLS_BEYOND: usize = 64;
 /// Bytes of the requests that are being received, headers included. Too low sheds honest callers,
@@ -150,6 +153,8 @@ pub struct Budgets {
     pub calls: Arc<Budget>,
     /// [`Limit::ControlCalls`].
     pub control_calls: Arc<Budget>,
+    /// The control calls of nobody that are streams.
+    pub streams_of_nobody: Arc<Budget>,
     /// The control calls of nobody that are no streams.
     pub brief_calls: Arc<BriefCalls>,
     /// [`Limit::CallRate`]. None: no limit.
@@ -204,6 +209,7 @@ impl Budgets {
         Arc::new(Self {
             calls: budget(Limit::Calls, calls),
             control_calls: budget(Limit::ControlCalls, CONTROL_CALLS),
+            streams_of_nobody: budget(Limit::ControlCalls, CONTROL_STREAMS_OF_NOBODY),
             brief_calls: Arc::default(),
             call_rate: rate.map(|rate| {
                 Rate::new(Limit::CallRate, None, Some(rate.get()), Duration::from_secs(1))

@@ -93,11 +93,12 @@ impl Rate {
         Err(Exhausted { limit: self.limit, scope, max: max as usize, retry_delay })
     }
 
-    /// Takes one, whether or not it is there.
-    pub fn charge(&self, identity: &Identity, now: Instant) {
+    /// Takes this amount, whether or not it is there.
+    pub fn charge(&self, identity: &Identity, amount: u32, now: Instant) {
         let mut usage = lock(&self.usage);
         let add = |used: Option<Used>, max: u32| Used {
-            amount: used.map_or(0.0, |used| used.used_at(now, max, self.period)) + 1.0,
+            amount: used.map_or(0.0, |used| used.used_at(now, max, self.period))
+                + f64::from(amount),
             at: now,
         };
         if let Some(max) = self.server_max {
@@ -118,7 +119,7 @@ impl Rate {
     /// Nothing is left.
     pub fn take(&self, identity: &Identity, now: Instant) -> Result<(), Exhausted> {
         self.check(identity, now)?;
-        self.charge(identity, now);
+        self.charge(identity, 1, now);
         Ok(())
     }
 }
@@ -148,7 +149,8 @@ mod tests {
     fn what_was_charged_beyond_the_rate_takes_time_to_come_back() {
         let rate = Rate::new(Limit::Records, None, Some(60), PERIOD);
         let (one, now) = (Identity::from_stored("one"), Instant::now());
-        (0..90).for_each(|_| rate.charge(&one, now));
+        (0..70).for_each(|_| rate.charge(&one, 1, now));
+        rate.charge(&one, 20, now);
         assert!(rate.check(&one, now + PERIOD / 2).is_err());
         assert_eq!(rate.check(&one, now + PERIOD / 2 + PERIOD / 30), Ok(()));
     }

@@ -1,11 +1,13 @@
-//! The command line: one module for each command.
+//! The command line: one module for each command. Those for people are in `passbook-terminal`.
 
+mod completions;
 mod config;
 mod ephemeral;
 mod export;
 mod heads;
 mod healthcheck;
 mod import;
+mod man;
 mod migrate;
 mod progress;
 mod published_file;
@@ -39,28 +41,33 @@ use crate::{
 const LOG_DEFAULT: &str =
     "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off,h2=error";
 
+/// The heading of the flags that every command has.
+const GLOBAL: &str = "Global options";
+
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
 /// Every setting is a flag, an environment variable PASSBOOK_..., and a key of a TOML file
 /// (--config). The key is the name of the flag with _ for -. A flag overrides the variable, the
 /// variable overrides the file, and the file overrides the default.
 ///
-/// Exit codes: 0 success, 1 error, 2 wrong usage.
+/// Exit codes: 0 success, 1 error, 2 wrong usage or an invalid request. Commands that call a server
+/// also have 3 rejected by the state, 4 not found, 5 denied, 6 no result and nothing was applied,
+/// 7 no result and the change may have been applied.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Cli {
     /// A TOML file with settings, such as `listen = "127.0.0.1:50051"`.
-    #[arg(long, env, value_name = "FILE", global = true)]
+    #[arg(long, env, value_name = "FILE", global = true, help_heading = GLOBAL)]
     config: Option<PathBuf>,
 
     /// The filter of the log, which goes to stderr: a level, or levels by module, such as
     /// passbook=debug,h2=warn.
-    #[arg(long, env, default_value = LOG_DEFAULT, global = true)]
+    #[arg(long, env, default_value = LOG_DEFAULT, global = true, help_heading = GLOBAL)]
     #[arg(value_name = "FILTER", value_parser = str::parse::<EnvFilter>)]
     log: EnvFilter,
 
     /// The format of the log.
-    #[arg(long, env, default_value_t = LogFormat::Auto, global = true)]
+    #[arg(long, env, default_value_t = LogFormat::Auto, global = true, help_heading = GLOBAL)]
     #[arg(value_enum, value_name = "FORMAT")]
     log_format: LogFormat,
 
@@ -72,6 +79,8 @@ pub struct Cli {
 enum Command {
     /// Serve gRPC until SIGTERM or ctrl-c.
     Serve(serve::Serve),
+    #[command(flatten)]
+    Terminal(passbook_terminal::Command),
     /// Validate settings without serving.
     Config(config::Config),
     /// Create tokens for callers.
@@ -90,6 +99,10 @@ enum Command {
     Bench(Bench),
     /// Ask a server for its health: exit code 0 if it serves, 1 if it does not.
     Healthcheck(healthcheck::Healthcheck),
+    /// Print the script with which a shell completes commands and flags.
+    Completions(completions::Completions),
+    /// Print the manual page of `passbook`, or write those of all commands.
+    Man(man::Man),
 }
 
 /// Parses the command line, runs its command, and returns the exit code.
@@ -120,6 +133,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match cli.command {
             Command::Serve(serve) => serve.run(password_in_arguments(&matches)).await,
+            Command::Terminal(command) => command.run().await,
             Command::Config(config) => config.run(),
             Command::Token(token) => token.run(),
             Command::Migrate(migrate) => migrate.run().await,
@@ -129,6 +143,8 @@ pub fn main() -> ExitCode {
             Command::Heads(heads) => heads.run().await,
             Command::Bench(bench) => bench.run().await,
             Command::Healthcheck(healthcheck) => healthcheck.run().await,
+            Command::Completions(completions) => completions.run(command()),
+            Command::Man(man) => man.run(file::document_keys(command())),
         }
     });
     match result {
@@ -140,6 +156,7 @@ pub fn main() -> ExitCode {
         }
         Err(CliError::Run(message)) => failed(&message),
         Err(CliError::OutputClosed) => ExitCode::FAILURE,
+        Err(CliError::Reported(exit_code)) => ExitCode::from(exit_code),
     }
 }
 

@@ -1,10 +1,13 @@
 //! `passbook verify`: recomputes the whole ledger.
 
-use std::{fmt::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use passbook_command::{CliError, output};
+use passbook_command::{
+    CliError, output,
+    table::{Column, Table},
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -13,11 +16,7 @@ use crate::{
         progress, schema,
     },
     config::DatabaseConfig,
-    domain::{
-        money::Currency,
-        transaction::TransactionKind,
-        verification::{LedgerFault, LedgerTotals},
-    },
+    domain::{money::Currency, transaction::TransactionKind, verification::LedgerTotals},
     storage::{VerifyError, VerifyProgress},
     witness::PublicKey,
 };
@@ -74,22 +73,13 @@ impl Verify {
                 continued.map_or(Ok(()), |it| output::line(format_args!("heads: {it}")))
             }
             Err(CheckError::Ledger(VerifyError::Fault(fault))) => {
-                output::line(format_args!("fault: {}", without_controls(&fault)))?;
+                output::line(format_args!("fault: {}", output::printable(&fault.to_string())))?;
                 Err(CliError::Run("the ledger has a fault".to_owned()))
             }
             Err(CheckError::Ledger(error @ VerifyError::Storage(_))) => Err(CliError::run(error)),
             Err(CheckError::File(why)) => Err(CliError::Run(why)),
         }
     }
-}
-
-/// One line, in which control characters of stored values are escaped.
-fn without_controls(fault: &LedgerFault) -> String {
-    let escape = |character: char| match character.is_control() {
-        true => character.escape_default().to_string(),
-        false => character.to_string(),
-    };
-    fault.to_string().chars().map(escape).collect()
 }
 
 /// One line about a verification without a fault: counts, duration, and rate.
@@ -109,10 +99,11 @@ pub fn counts(totals: &LedgerTotals) -> String {
 
 /// A table with one row for each currency: the sum of each kind of transaction, and of the balances.
 pub fn table(totals: &LedgerTotals) -> String {
-    let mut rows = vec![["currency", "accounts", "entries"].map(str::to_owned).to_vec()];
-    rows[0].extend(TransactionKind::ALL.map(|kind| kind.name().to_owned()));
-    rows[0].push("balances".to_owned());
-    for ((code, scale), currency_totals) in &totals.currencies {
+    let mut columns = vec![Column::text("currency")];
+    columns.extend(["accounts", "entries"].map(Column::number));
+    columns.extend(TransactionKind::ALL.map(|kind| Column::number(kind.name())));
+    columns.push(Column::number("balances"));
+    let rows = totals.currencies.iter().map(|((code, scale), currency_totals)| {
         let currency = Currency::from_parts(code, *scale);
         let mut row = vec![
             code.clone(),
@@ -121,21 +112,7 @@ pub fn table(totals: &LedgerTotals) -> String {
         ];
         row.extend(currency_totals.by_kind.map(|units| currency.format_units(units)));
         row.push(currency.format_units(currency_totals.balances));
-        rows.push(row);
-    }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let mut text = String::new();
-    for row in &rows {
-        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let gap = if index == 0 { "" } else { "  " };
-            // Writing to a String cannot fail.
-            let _ = match index {
-                0 => write!(text, "{cell:<width$}"),
-                _ => write!(text, "{gap}{cell:>width$}"),
-            };
-        }
-        text.push('\n');
-    }
-    text
+        row
+    });
+    Table::new(&columns).part(&rows.collect::<Vec<_>>())
 }

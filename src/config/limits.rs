@@ -28,8 +28,8 @@ pub struct LimitsConfig {
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub identity_calls_max: u32,
 
-    /// The most calls a second of one identity, with a burst of the same number. 0 means no limit. A
-    /// batch or a stream is one call. Has no effect without authentication.
+    /// The most calls a second of one identity, with a burst of the same number. 0 means no limit.
+    /// Each request of a batch or of a stream is a call. Has no effect without authentication.
     #[arg(long, env, default_value_t = 0)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub identity_rate_max: u32,

@@ -48,6 +48,8 @@ pub struct Account {
     pub overdraft_limit: Amount,
     /// No limit on how far below zero.
     pub unlimited_overdraft: bool,
+    /// A forced transaction has taken more than was available, and still nothing is.
+    pub below_limit: bool,
     /// Whether money may move.
     pub state: AccountState,
     /// The number of entries.
@@ -216,6 +218,7 @@ impl Account {
             held: new.currency.zero(),
             overdraft_limit: new.overdraft_limit,
             unlimited_overdraft: new.unlimited_overdraft,
+            below_limit: false,
             state: AccountState::Open,
             sequence: 0,
             version: 1,
@@ -237,6 +240,19 @@ impl Account {
     /// The amount that can be spent: balance - held + overdraft limit.
     pub fn available(&self) -> Amount {
         self.balance.plus(-self.held).plus(self.overdraft_limit)
+    }
+
+    /// Whether more was taken, or is held, than the account may spend.
+    pub fn is_overspent(&self) -> bool {
+        !self.unlimited_overdraft && self.available().is_negative()
+    }
+
+    /// Marks the account after a change as below its limit or not. Only a forced change can take it below.
+    /// Returns whether the mark has changed.
+    pub(super) fn mark_limit(&mut self, is_forced: bool) -> bool {
+        let before = self.below_limit;
+        self.below_limit = (before || is_forced) && self.is_overspent();
+        self.below_limit != before
     }
 
     /// Whether `new` has the attributes with which this account was opened. Later changes do not matter: a

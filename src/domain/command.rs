@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     account::{AccountUpdate, AttributeChange, Labels, NewAccount},
-    hold::{Capture, HoldRef, NewHold},
+    hold::{Capture, HoldRef, HoldUpdate, NewExpiry, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
     transaction::{Entry, Transaction, TransactionKind},
@@ -19,6 +19,8 @@ pub const FINGERPRINT_LENGTH: usize = 16;
 
 /// The kind of requests that place holds, in SQL and in fingerprints.
 pub const PLACE_HOLD: &str = "place_hold";
+/// The kind of requests that change holds.
+pub const UPDATE_HOLD: &str = "update_hold";
 /// The kind of requests that release holds.
 pub const RELEASE_HOLD: &str = "release_hold";
 /// The kind of fences.
@@ -51,6 +53,8 @@ pub struct Request {
     pub labels: Labels,
     /// Validate the request and change nothing.
     pub validate_only: bool,
+    /// Apply the request although funds lack or an account is frozen.
+    pub force: bool,
 }
 
 /// The change that a request describes.
@@ -60,12 +64,14 @@ pub enum Action {
     Post(TransactionKind, Vec<Leg>),
     /// Set money aside.
     PlaceHold(NewHold),
+    /// Change the amount or the expire time of a hold.
+    UpdateHold(HoldUpdate),
     /// Take the money of a hold, all or part.
     CaptureHold(Capture),
     /// Release a hold.
     ReleaseHold(HoldRef),
-    /// Undo a transaction.
-    Reverse(TransactionRef),
+    /// Undo a transaction, all or a part.
+    Reverse(Reversal),
     /// Reject the request of this id permanently, unless it has a record already.
     Fence,
 }
@@ -94,6 +100,15 @@ pub struct Condition {
     pub max_balance_after: Option<Amount>,
 }
 
+/// A transaction to reverse.
+#[derive(Clone, Debug)]
+pub struct Reversal {
+    /// The transaction to reverse.
+    pub transaction: TransactionRef,
+    /// The amount; None: all that is not reversed yet.
+    pub amount: Option<(Currency, Amount)>,
+}
+
 /// A transaction that a request names, looked up when the request arrives. It never changes, and
 /// names the accounts to lock.
 #[derive(Clone, Debug)]
@@ -110,7 +125,10 @@ impl Action {
     #[must_use]
     pub fn has_references(&self) -> bool {
         match self {
-            Self::CaptureHold(_) | Self::ReleaseHold(_) | Self::Reverse(_) => true,
+            Self::UpdateHold(_)
+            | Self::CaptureHold(_)
+            | Self::ReleaseHold(_)
+            | Self::Reverse(_) => true,
             Self::Post(..) | Self::PlaceHold(_) | Self::Fence => false,
         }
     }
@@ -121,6 +139,11 @@ impl Command {
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         matches!(self, Self::Request(request) if !request.validate_only)
+    }
+
+    /// Whether it is to be applied although funds lack or an account is frozen.
+    pub fn is_forced(&self) -> bool {
+        self.request().is_some_and(|request| request.force)
     }
 
     /// The length of the caller's texts, in bytes.
@@ -146,12 +169,14 @@ impl Command {
             Self::Request(request) => match &request.action {
                 Action::Post(_, posted) => legs = posted,
                 Action::PlaceHold(new) => ids[0] = Some(&new.account_id),
+                Action::UpdateHold(update) => ids[0] = update.hold.account_id(),
                 Action::CaptureHold(Capture { hold, destination_account_id, .. }) => {
                     ids = [hold.account_id(), destination_account_id.as_ref()];
                 }
                 Action::ReleaseHold(hold) => ids[0] = hold.account_id(),
-                Action::Reverse(named) => {
-                    entries = named.resolved.as_ref().map_or(&[], |it| &it.entries);
+                Action::Reverse(reversal) => {
+                    let resolved = reversal.transaction.resolved.as_ref();
+                    entries = resolved.map_or(&[], |it| &it.entries);
                 }
                 Action::Fence => {}
             },
@@ -168,7 +193,9 @@ impl Command {
                 let own = new.hold_id.as_ref().map(|name| name.placed_by(&request.key.caller));
                 [own, new.hold_id.clone()]
             }
-            Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+            Action::UpdateHold(HoldUpdate { hold, .. })
+            | Action::CaptureHold(Capture { hold, .. })
+            | Action::ReleaseHold(hold) => {
                 [hold.resolved.as_ref().map(|resolved| resolved.hold_id.clone()), None]
             }
             Action::Post(..) | Action::Reverse(_) | Action::Fence => [None, None],
@@ -176,10 +203,12 @@ impl Command {
         self.request().map(own).into_iter().flatten().flatten()
     }
 
-    /// The transaction to reverse, if there is one: whether it was reversed before must be read.
+    /// The transaction to reverse, if there is one: what was reversed of it before must be read.
     pub fn reverses(&self) -> Option<TransactionId> {
         match &self.request()?.action {
-            Action::Reverse(named) => named.resolved.as_ref().map(|_| named.transaction_id),
+            Action::Reverse(Reversal { transaction, .. }) => {
+                transaction.resolved.as_ref().map(|_| transaction.transaction_id)
+            }
             _ => None,
         }
     }
@@ -268,12 +297,14 @@ impl Request {
         match &self.action {
             Action::Post(_, legs) => legs.iter().for_each(|leg| body.leg(leg)),
             Action::PlaceHold(new) => body.new_hold(new),
+            Action::UpdateHold(update) => body.hold_update(update),
             Action::CaptureHold(capture) => body.capture(capture),
             Action::ReleaseHold(hold) => body.field("hold_id", hold.hold_id.as_str()),
-            Action::Reverse(named) => {
-                body.field("transaction_id", &named.transaction_id.to_string());
-            }
+            Action::Reverse(reversal) => body.reversal(reversal),
             Action::Fence => {}
+        }
+        if self.force {
+            body.field("force", "true");
         }
         if !self.description.is_empty() {
             body.field("description", &self.description);
@@ -294,6 +325,7 @@ impl Action {
         match self {
             Self::Post(kind, _) => kind.name(),
             Self::PlaceHold(_) => PLACE_HOLD,
+            Self::UpdateHold(_) => UPDATE_HOLD,
             Self::CaptureHold(_) => TransactionKind::Capture.name(),
             Self::ReleaseHold(_) => RELEASE_HOLD,
             Self::Reverse(_) => TransactionKind::Reversal.name(),
@@ -342,6 +374,13 @@ impl Fingerprint {
         }
     }
 
+    fn reversal(&mut self, reversal: &Reversal) {
+        self.field("transaction_id", &reversal.transaction.transaction_id.to_string());
+        if let Some((currency, amount)) = &reversal.amount {
+            self.amount(currency, *amount);
+        }
+    }
+
     fn capture(&mut self, capture: &Capture) {
         self.field("hold_id", capture.hold.hold_id.as_str());
         if let Some((currency, amount)) = &capture.amount {
@@ -349,6 +388,24 @@ impl Fingerprint {
         }
         if let Some(account_id) = &capture.destination_account_id {
             self.field("destination_account_id", account_id.as_str());
+        }
+        if capture.keep_open {
+            self.field("keep_open", "true");
+        }
+        if capture.allow_excess {
+            self.field("allow_excess", "true");
+        }
+    }
+
+    fn hold_update(&mut self, update: &HoldUpdate) {
+        self.field("hold_id", update.hold.hold_id.as_str());
+        if let Some((currency, amount)) = &update.amount {
+            self.amount(currency, *amount);
+        }
+        match update.expiry {
+            None => {}
+            Some(NewExpiry::Never) => self.field("expire_time_us", "never"),
+            Some(NewExpiry::At(time_us)) => self.field("expire_time_us", &time_us.to_string()),
         }
     }
 }

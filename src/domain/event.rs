@@ -17,7 +17,7 @@ pub enum EventKind {
     Transaction,
     /// A hold was placed.
     HoldPlaced,
-    /// A hold was captured, and balances changed.
+    /// A hold was captured, all or a part of it, and balances changed.
     HoldCaptured,
     /// A hold was released.
     HoldReleased,
@@ -33,11 +33,13 @@ pub enum EventKind {
     AccountUnfrozen,
     /// An account was closed.
     AccountClosed,
+    /// An open hold was updated.
+    HoldUpdated,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Transaction,
         Self::HoldPlaced,
         Self::HoldCaptured,
@@ -48,14 +50,17 @@ impl EventKind {
         Self::AccountFrozen,
         Self::AccountUnfrozen,
         Self::AccountClosed,
+        Self::HoldUpdated,
     ];
 }
 
 /// Something that happened, with what it left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A request was applied.
+    /// A request was applied, but for one that updated a hold.
     Request(Effects),
+    /// An open hold was updated.
+    HoldUpdated(Arc<Hold>),
     /// A hold expired.
     HoldExpired(Arc<Hold>),
     /// An account was opened.
@@ -74,6 +79,7 @@ impl Event {
                 (None, Some(hold)) if hold.state == HoldState::Open => EventKind::HoldPlaced,
                 (None, Some(_)) => EventKind::HoldReleased,
             },
+            Self::HoldUpdated(_) => EventKind::HoldUpdated,
             Self::HoldExpired(_) => EventKind::HoldExpired,
             Self::AccountOpened(_) => EventKind::AccountOpened,
             Self::AccountChanged(change) => match change.kind {
@@ -98,7 +104,9 @@ impl Event {
                 let of_entries = entries.map(|it| (&it.account_id, &it.currency));
                 of_entries.chain(hold.iter().map(|it| (&it.account_id, &it.currency))).collect()
             }
-            Self::HoldExpired(hold) => vec![(&hold.account_id, &hold.currency)],
+            Self::HoldUpdated(hold) | Self::HoldExpired(hold) => {
+                vec![(&hold.account_id, &hold.currency)]
+            }
             Self::AccountOpened(account) => vec![(&account.account_id, &account.currency)],
             Self::AccountChanged(change) => vec![(&change.account_id, &change.currency)],
         }
@@ -111,7 +119,7 @@ impl Event {
                 Some(&transaction.labels)
             }
             Self::Request(Effects { hold, .. }) => hold.as_ref().map(|hold| &hold.labels),
-            Self::HoldExpired(hold) => Some(&hold.labels),
+            Self::HoldUpdated(hold) | Self::HoldExpired(hold) => Some(&hold.labels),
             Self::AccountOpened(account) => Some(&account.labels),
             Self::AccountChanged(change) => Some(&change.after.labels),
         }

@@ -53,6 +53,7 @@ pub fn request(request_id: &str, action: Action) -> Request {
         description: String::new(),
         labels: Labels::new(),
         validate_only: false,
+        force: false,
     }
 }
 

@@ -28,8 +28,8 @@ stored_names!(HoldState {
     Expired = "expired",
 });
 
-/// An amount of an account that is reserved. Only `state`, `captured`,
-/// `ended_by` and `update_time_us` ever change, and those once.
+/// An amount of an account that is reserved. While it is open, it can be changed and captured in parts.
+/// Once it has ended, nothing of it ever changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Unique, never reused.
@@ -38,14 +38,16 @@ pub struct Hold {
     pub account_id: AccountId,
     /// The account's currency.
     pub currency: Currency,
-    /// Above zero.
+    /// Above zero, and at least what was captured of it.
     pub amount: Amount,
     /// The state of the hold.
     pub state: HoldState,
     /// From then on it is expired; microseconds since the Unix epoch. None: never.
     pub expire_time_us: Option<i64>,
-    /// The captured amount, if the hold was captured.
+    /// What was captured of it, if something was.
     pub captured: Option<Captured>,
+    /// How it was placed, if that has changed since.
+    pub placed: Option<Terms>,
     /// The caller who placed it; anonymous without authentication.
     pub created_by: Identity,
     /// The caller who captured or released it; anonymous until then, and if it expired.
@@ -58,17 +60,26 @@ pub struct Hold {
     pub labels: Labels,
     /// Microseconds since the Unix epoch, by the database's clock.
     pub create_time_us: i64,
-    /// When it was placed or ended; microseconds since the Unix epoch.
+    /// When it was placed or changed last; microseconds since the Unix epoch.
     pub update_time_us: i64,
 }
 
-/// The capture of a hold.
+/// What was captured of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Captured {
-    /// Above zero, at most the hold's.
+    /// The sum, above zero, at most the hold's amount.
     pub amount: Amount,
-    /// The transaction that took it.
+    /// The transaction that took the last part.
     pub transaction_id: TransactionId,
+}
+
+/// What an update of a hold can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// See [`Hold::amount`].
+    pub amount: Amount,
+    /// See [`Hold::expire_time_us`].
+    pub expire_time_us: Option<i64>,
 }
 
 impl Hold {
@@ -86,14 +97,39 @@ impl Hold {
         self.expire_time_us.filter(|it| *it <= now_us && self.state == HoldState::Open)
     }
 
+    /// What is set aside while it is open: what was not captured yet.
+    pub fn held(&self) -> Amount {
+        self.captured.map_or(self.amount, |captured| self.amount.plus(-captured.amount))
+    }
+
     /// The hold as it was placed.
     #[must_use]
-    pub fn as_placed(mut self) -> Self {
-        self.state = HoldState::Open;
-        self.captured = None;
-        self.ended_by = Identity::anonymous();
-        self.update_time_us = self.create_time_us;
-        self
+    pub fn as_placed(self) -> Self {
+        let terms = self.placed.unwrap_or(self.terms());
+        let placed_us = self.create_time_us;
+        Self { placed: None, ..self.as_changed(terms, None, placed_us) }
+    }
+
+    /// The open hold as it was after a change.
+    #[must_use]
+    pub fn as_changed(self, terms: Terms, captured: Option<Captured>, update_time_us: i64) -> Self {
+        let Terms { amount, expire_time_us } = terms;
+        let (state, ended_by) = (HoldState::Open, Identity::anonymous());
+        Self { state, amount, expire_time_us, captured, ended_by, update_time_us, ..self }
+    }
+
+    /// What an update can change.
+    pub fn terms(&self) -> Terms {
+        Terms { amount: self.amount, expire_time_us: self.expire_time_us }
+    }
+
+    /// Changes an open hold.
+    pub(super) fn change(&mut self, terms: Terms, now_us: i64) {
+        if terms != self.terms() {
+            self.placed = Some(self.placed.unwrap_or(self.terms()));
+        }
+        (self.amount, self.expire_time_us) = (terms.amount, terms.expire_time_us);
+        self.update_time_us = now_us.max(self.create_time_us);
     }
 
     /// Ends the hold. The caller has checked that it is open.
@@ -123,14 +159,39 @@ pub struct NewHold {
 pub struct Capture {
     /// The hold to capture.
     pub hold: HoldRef,
-    /// The amount; None: all of it.
+    /// The amount; None: all that is held when the request arrives.
     pub amount: Option<(Currency, Amount)>,
     /// The account that receives the money; None: it leaves the ledger.
     pub destination_account_id: Option<AccountId>,
+    /// The rest remains held.
+    pub keep_open: bool,
+    /// More than the hold may be taken, if that is available.
+    pub allow_excess: bool,
 }
 
-/// A hold that a request names. What never changes of it is looked up when the request arrives,
-/// before any lock, and names the account to lock. What can change is read under that lock.
+/// A hold to change.
+#[derive(Clone, Debug)]
+pub struct HoldUpdate {
+    /// The hold to change.
+    pub hold: HoldRef,
+    /// The new amount; None: unchanged.
+    pub amount: Option<(Currency, Amount)>,
+    /// The new expire time; None: unchanged.
+    pub expiry: Option<NewExpiry>,
+}
+
+/// A new expire time.
+#[derive(Clone, Copy, Debug)]
+pub enum NewExpiry {
+    /// The hold does not expire.
+    Never,
+    /// Microseconds since the Unix epoch.
+    At(i64),
+}
+
+/// A hold that a request names. It is looked up when the request arrives, before any lock: it names
+/// the account to lock, and the most that the request takes without an amount of its own, which the
+/// policy has allowed. What can change is read again under that lock.
 #[derive(Clone, Debug)]
 pub struct HoldRef {
     /// Its id as the caller sent it: of an own hold, the name is enough.

@@ -33,6 +33,24 @@ pub enum Rejection {
          (in microseconds since the Unix epoch)"
     )]
     ExpireTimePassed { expire_time_us: i64, now_us: i64 },
+    #[error(
+        "transaction {transaction_id} has more than one amount: it can be reversed as a whole only"
+    )]
+    TransactionNotDivisible { transaction_id: TransactionId },
+    #[error(
+        "{} {currency_code} of transaction {transaction_id} can still be reversed; {required} are \
+         required",
+        figure(reversible)
+    )]
+    ReversalAmountExceeded {
+        transaction_id: TransactionId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reversible: Option<Amount>,
+        required: Amount,
+    },
     #[error("transaction {transaction_id} was reversed by {reversed_by_transaction_id}")]
     AlreadyReversed { transaction_id: TransactionId, reversed_by_transaction_id: TransactionId },
     #[error("account {account_id} does not exist")]
@@ -56,16 +74,31 @@ pub enum Rejection {
         account_currency_code: Option<String>,
     },
     #[error(
+        "{} {currency_code} of hold {hold_id} are captured: its amount cannot be {required}",
+        figure(captured)
+    )]
+    HoldAmountTooLow {
+        hold_id: HoldId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account_id: Option<AccountId>,
+        currency_code: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        captured: Option<Amount>,
+        required: Amount,
+    },
+    #[error(
         "account {account_id} has a balance of {} {currency_code}; \
-         a change by {amount} would take it beyond the limit of an amount",
-        figure(balance)
+         a change by {} would take it beyond the limit of an amount",
+        figure(balance),
+        figure(amount)
     )]
     BalanceOutOfRange {
         account_id: AccountId,
         currency_code: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         balance: Option<Amount>,
-        amount: Amount,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        amount: Option<Amount>,
     },
     #[error(
         "condition {condition} does not hold for account {account_id}: required {required}, \
@@ -82,15 +115,17 @@ pub enum Rejection {
         version: Option<i64>,
     },
     #[error(
-        "account {account_id} has {} {currency_code} available; {required} are required",
-        figure(available)
+        "account {account_id} has {} {currency_code} available; {} are required",
+        figure(available),
+        figure(required)
     )]
     InsufficientFunds {
         account_id: AccountId,
         currency_code: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         available: Option<Amount>,
-        required: Amount,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        required: Option<Amount>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<i64>,
     },
@@ -130,7 +165,7 @@ impl Rejection {
             account_id: account.account_id.clone(),
             currency_code: account.currency.code().to_owned(),
             balance: Some(account.balance),
-            amount,
+            amount: Some(amount),
         }
     }
 
@@ -140,36 +175,55 @@ impl Rejection {
             account_id: account.account_id.clone(),
             currency_code: account.currency.code().to_owned(),
             available: Some(account.available()),
-            required,
+            required: Some(required),
             version: Some(account.version),
         }
     }
 
-    /// The rejection without what only readers of its account may know: balance, version, currency, and
-    /// the amount and the account of a hold. `may_read` says whether the caller is one; None is an
-    /// account that is not recorded.
-    pub(super) fn visible(mut self, may_read: impl Fn(Option<&AccountId>) -> bool) -> Self {
+    /// The rejection without what only readers of its account may know: balance, version, currency,
+    /// the amount and the account of a hold or a transaction, and the amount of the change unless the
+    /// caller named it. `may_read` says whether the caller is a reader; None is an account that is not
+    /// recorded.
+    pub(super) fn visible(
+        mut self,
+        has_named_amounts: bool,
+        may_read: impl Fn(Option<&AccountId>) -> bool,
+    ) -> Self {
         match &mut self {
             Self::CurrencyMismatch { account_id, account_currency_code, .. }
                 if !may_read(Some(account_id)) =>
             {
                 *account_currency_code = None;
             }
-            Self::BalanceOutOfRange { account_id, balance, .. } if !may_read(Some(account_id)) => {
+            Self::BalanceOutOfRange { account_id, balance, amount, .. }
+                if !may_read(Some(account_id)) =>
+            {
                 *balance = None;
+                *amount = amount.filter(|_| has_named_amounts);
             }
             Self::ConditionFailed { account_id, actual, version, .. }
                 if !may_read(Some(account_id)) =>
             {
                 (*actual, *version) = (None, None);
             }
-            Self::InsufficientFunds { account_id, available, version, .. }
+            Self::InsufficientFunds { account_id, available, required, version, .. }
                 if !may_read(Some(account_id)) =>
             {
                 (*available, *version) = (None, None);
+                *required = required.filter(|_| has_named_amounts);
             }
             Self::HoldAmountExceeded { account_id, held, .. } if !may_read(account_id.as_ref()) => {
                 (*account_id, *held) = (None, None);
+            }
+            Self::HoldAmountTooLow { account_id, captured, .. }
+                if !may_read(account_id.as_ref()) =>
+            {
+                (*account_id, *captured) = (None, None);
+            }
+            Self::ReversalAmountExceeded { account_id, reversible, .. }
+                if !may_read(account_id.as_ref()) =>
+            {
+                (*account_id, *reversible) = (None, None);
             }
             _ => {}
         }

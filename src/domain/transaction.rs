@@ -55,10 +55,26 @@ pub struct Transaction {
     pub labels: Labels,
     /// Microseconds since the Unix epoch.
     pub create_time_us: i64,
-    /// The transaction that this one reverses.
-    pub reverses_transaction_id: Option<TransactionId>,
-    /// The transaction that has reversed this one, where that was looked up.
-    pub reversed_by_transaction_id: Option<TransactionId>,
+    /// The request was to be applied although funds lack or an account is frozen.
+    pub forced: bool,
+    /// The transaction that this one reverses, and what is reversed of it with this one.
+    pub reverses: Option<(TransactionId, Reversed)>,
+    /// The latest reversal of this one, and what is reversed with it, where that was looked up.
+    pub reversed_by: Option<(TransactionId, Reversed)>,
+}
+
+/// What is reversed of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reversed {
+    /// The number of its reversals.
+    pub count: i64,
+    /// The sum of its reversals. None: all of the transaction.
+    pub amount: Option<Amount>,
+}
+
+impl Reversed {
+    /// The only reversal, of all of the transaction.
+    pub const AT_ONCE: Self = Self { count: 1, amount: None };
 }
 
 /// One line of an account's statement.
@@ -83,6 +99,18 @@ pub struct Entry {
 }
 
 impl Transaction {
+    /// Its amount, if it has one: that of its only entry, or of two that sum to zero.
+    pub fn amount(&self) -> Option<(&Currency, Amount)> {
+        let size = |amount: Amount| if amount.is_negative() { -amount } else { amount };
+        match &self.entries[..] {
+            [entry] => Some((&entry.currency, size(entry.amount))),
+            [left, right] if left.currency == right.currency && left.amount == -right.amount => {
+                Some((&left.currency, size(left.amount)))
+            }
+            _ => None,
+        }
+    }
+
     /// The sequence of its last entry on this account; 0 if it has none there.
     pub fn last_sequence_of(&self, account_id: &AccountId) -> i64 {
         let own = self.entries.iter().filter(|entry| entry.account_id == *account_id);
@@ -91,6 +119,11 @@ impl Transaction {
 }
 
 impl Entry {
+    /// An amount of this size in the other direction.
+    pub fn opposite(&self, size: Amount) -> Amount {
+        if self.amount.is_negative() { size } else { -size }
+    }
+
     /// The hash that belongs to this entry after one with the hash `previous` (zeros before
     /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.
     pub fn chained_hash(&self, previous: &[u8; 32]) -> [u8; 32] {

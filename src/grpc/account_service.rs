@@ -151,8 +151,9 @@ impl AccountService for AccountServiceImpl {
         let (context, (filter, page)) = self.decode(request, decode::account_list)?;
         let after = page.cursor.as_ref();
         let list = self.ledger.list_accounts(&context, &filter, after, page.limit + 1).await?;
-        let (accounts, next_page_token) =
-            page.encode(list.rows, list.next, |last| last.account_id.clone(), encode::account);
+        let (accounts, next_page_token) = page
+            .encode(list.rows, list.next, |last| last.account_id.clone(), encode::account)
+            .await;
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
     }
 
@@ -196,7 +197,7 @@ impl AccountService for AccountServiceImpl {
         let (after, limit) = (page.cursor.unwrap_or(0), page.limit + 1);
         let changes = self.ledger.list_account_changes(&context, &account_id, after, limit).await?;
         let (changes, next_page_token) =
-            page.encode(changes, None, |last| last.version, encode::account_change);
+            page.encode(changes, None, |last| last.version, encode::account_change).await;
         Ok(Response::new(proto::ListAccountChangesResponse { changes, next_page_token }))
     }
 
@@ -295,6 +296,7 @@ impl AccountService for AccountServiceImpl {
                     |last| last.transaction_id.unwrap_or_default(),
                     |it| encode::transaction(&it),
                 )
+                .await
             }
             TransactionList::OfAccount(account_id, filter, page) => {
                 let (before, limit) = (page.cursor, page.limit);
@@ -308,6 +310,7 @@ impl AccountService for AccountServiceImpl {
                     |last| last.last_sequence_of(&account_id),
                     |it| encode::transaction(&it),
                 )
+                .await
             }
         };
         Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
@@ -321,7 +324,7 @@ impl AccountService for AccountServiceImpl {
         let limit = page.limit + 1;
         let entries = self.ledger.list_entries(&context, &account_id, &range, limit).await?;
         let (entries, next_page_token) =
-            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it));
+            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it)).await;
         Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
     }
 
@@ -345,6 +348,15 @@ impl AccountService for AccountServiceImpl {
         Ok(Response::new(proto::PlaceHoldResponse { hold, replayed: result.replayed }))
     }
 
+    async fn update_hold(
+        &self,
+        request: Request<proto::UpdateHoldRequest>,
+    ) -> Reply<proto::UpdateHoldResponse> {
+        let result = self.execute(request, decode::hold_update).await?;
+        let hold = result.effects.hold.as_deref().map(encode::hold);
+        Ok(Response::new(proto::UpdateHoldResponse { hold, replayed: result.replayed }))
+    }
+
     async fn capture_hold(
         &self,
         request: Request<proto::CaptureHoldRequest>,
@@ -352,11 +364,8 @@ impl AccountService for AccountServiceImpl {
         let result = self.execute(request, decode::capture).await?;
         let transaction = result.effects.transaction.as_deref().map(encode::transaction);
         let hold = result.effects.hold.as_deref().map(encode::hold);
-        Ok(Response::new(proto::CaptureHoldResponse {
-            transaction,
-            hold,
-            replayed: result.replayed,
-        }))
+        let replayed = result.replayed;
+        Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
     }
 
     async fn release_hold(
@@ -384,8 +393,9 @@ impl AccountService for AccountServiceImpl {
     ) -> Reply<proto::ListHoldsResponse> {
         let (context, (account_id, filter, page)) = self.decode(request, decode::hold_list)?;
         let list = self.ledger.list_holds(&context, &account_id, &filter, page.limit + 1).await?;
-        let (holds, next_page_token) =
-            page.encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it));
+        let (holds, next_page_token) = page
+            .encode(list.rows, list.next, |last| last.hold_id.clone(), |it| encode::hold(&it))
+            .await;
         Ok(Response::new(proto::ListHoldsResponse { holds, next_page_token }))
     }
 

@@ -1,7 +1,7 @@
 //! The wire: decodes requests into domain types, calls the ledger, and encodes results and errors.
 //!
 //! * `account_service`, `admin_service`: all RPCs. Those with streams are in `stream_transactions`
-//!   (together with the batch), `watch_entries` and `watch_events`.
+//!   (together with the batch), `watch_entries` and `watch_events`; `watching` and `messages` are for both.
 //! * `decode`, `encode`, `page`: messages from and into domain types.
 //! * `error`: errors into statuses. `metrics`: counts of outcomes.
 //! * `middleware`: the layers that a call passes before its RPC. `services`: all routes.
@@ -16,6 +16,7 @@ mod admin_service;
 mod decode;
 mod encode;
 mod error;
+mod messages;
 mod metrics;
 mod middleware;
 mod page;

@@ -1,7 +1,7 @@
 //! WatchEvents: sends the events that the caller may read and has asked for, and heartbeats without
 //! them. Events that the caller may no longer read are hidden, which ends no stream.
 
-use std::time::SystemTime;
+use std::{pin::pin, time::SystemTime};
 
 use tokio::{
     sync::watch,
@@ -11,18 +11,17 @@ use tonic::Status;
 
 use crate::{
     auth::CallAuthorization,
-    domain::event::{EventFilter, EventPosition},
+    domain::event::{Event, EventFilter, EventPosition},
     grpc::{
         encode::{self, response_size},
-        watching::{HEARTBEAT_INTERVAL, Messages},
+        messages::{MESSAGE_SIZE_MAX, MessageSender},
     },
     ledger::{EventWatcher, FeedState},
     proto::{self, WatchEventsResponse},
 };
 
-/// The most bytes of events in a message, unless its first event alone has more: small enough that many
-/// streams have a message that waits to be read.
-const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The most bytes of events in one message, which has a prefix and a token, too.
+const EVENTS_SIZE_MAX: usize = MESSAGE_SIZE_MAX - 64;
 
 /// One stream.
 pub struct EventStream {
@@ -33,61 +32,74 @@ pub struct EventStream {
 
 impl EventStream {
     /// Forwards events until an error, and returns its status.
-    pub async fn forward(mut self, messages: Messages<WatchEventsResponse>) -> Status {
-        let mut sent_at = Instant::now();
+    pub async fn forward(mut self, mut sender: MessageSender<WatchEventsResponse>) -> Status {
         loop {
-            if let Err(status) = self.forward_page(&messages, &mut sent_at).await {
+            if let Err(status) = self.forward_page(&mut sender).await {
                 return status;
             }
         }
     }
 
-    /// Forwards the next page, and heartbeats until there is one. `sent_at` is the time of the last
-    /// message.
+    /// Forwards the next page, and heartbeats until there is one.
     async fn forward_page(
         &mut self,
-        messages: &Messages<WatchEventsResponse>,
-        sent_at: &mut Instant,
+        sender: &mut MessageSender<WatchEventsResponse>,
     ) -> Result<(), Status> {
         let (before, mut state) = (self.watcher.position(), self.watcher.state());
         let mut delayed_since = None;
+        sender.wants_more().await?;
         let page = {
-            // One future across heartbeats: a slow read must reach its result or its error.
-            let mut next = std::pin::pin!(self.watcher.next());
+            // One future across heartbeats: a slow read must reach its result or its error, and is not
+            // left alone with its permit.
+            let mut next = pin!(self.watcher.next());
             loop {
                 tokio::select! {
                     page = &mut next => break page?,
                     () = is_delayed(&mut state, delayed_since) => {}
-                    () = sleep_until(*sent_at + HEARTBEAT_INTERVAL) => {}
+                    () = sleep_until(sender.heartbeat_time()) => {}
                 }
                 delayed_since = state.borrow().delayed_since;
                 let heartbeat = message(Vec::new(), before);
                 let delayed_since = delayed_since.map(prost_types::Timestamp::from);
-                messages.send(WatchEventsResponse { delayed_since, ..heartbeat }).await?;
-                *sent_at = Instant::now();
+                sender.send(WatchEventsResponse { delayed_since, ..heartbeat }).await;
+                if let Some(page) = sender.wants_more_beside(&mut next).await? {
+                    break page?;
+                }
             }
         };
-        // With the rights of this moment.
-        let grant = self.authorization.caller()?.grant.clone();
-        let (mut events, mut room, mut last) = (Vec::new(), MESSAGE_BYTES_MAX, before);
-        for (position, event) in &page.events {
-            let event = grant.visible_event(event.clone()).filter(|it| self.filter.selects(it));
-            if let Some(event) = event.map(encode::event) {
-                let size = response_size::size_in_list(&event);
-                if size > room && !events.is_empty() {
-                    messages.send(message(std::mem::take(&mut events), last)).await?;
-                    room = MESSAGE_BYTES_MAX;
-                }
-                room = room.saturating_sub(size);
-                events.push(event);
+        let (mut rest, mut end) = (page.events.as_slice(), before);
+        while !rest.is_empty() {
+            sender.wants_more().await?;
+            let events = self.take_visible(&mut rest, &mut end)?;
+            if !events.is_empty() || sender.heartbeat_time() < Instant::now() {
+                sender.send(message(events, end)).await;
             }
-            last = *position;
-        }
-        if !events.is_empty() || sent_at.elapsed() > HEARTBEAT_INTERVAL {
-            messages.send(message(events, page.end)).await?;
-            *sent_at = Instant::now();
         }
         Ok(())
+    }
+
+    /// Takes the next events until those for the caller fill a message, and returns these. `end` becomes
+    /// the position behind what was taken.
+    fn take_visible(
+        &mut self,
+        rest: &mut &[(EventPosition, Event)],
+        end: &mut EventPosition,
+    ) -> Result<Vec<proto::Event>, Status> {
+        // With the rights of this moment.
+        let grant = self.authorization.caller()?.grant.clone();
+        let (mut events, mut size) = (Vec::new(), 0);
+        while let Some(((position, event), others)) = rest.split_first() {
+            let event = grant.visible_event(event.clone()).filter(|it| self.filter.selects(it));
+            if let Some(event) = event.map(encode::event) {
+                size += response_size::size_in_list(&event);
+                if size > EVENTS_SIZE_MAX && !events.is_empty() {
+                    break;
+                }
+                events.push(event);
+            }
+            (*rest, *end) = (others, *position);
+        }
+        Ok(events)
     }
 }
 

@@ -1,38 +1,23 @@
-//! What WatchEntries and WatchEvents have in common: one message waits for the caller, heartbeats, and
-//! the end of a stream.
+//! What WatchEntries and WatchEvents have in common besides their messages: when a stream ends.
 
 use std::time::Duration;
 
-use tokio::{
-    sync::{
-        mpsc::{self, error::TrySendError},
-        watch,
-    },
-    time::{sleep, timeout},
-};
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio::{sync::watch, time::sleep};
 use tonic::{Extensions, Status};
 
 use crate::{
     auth::CallAuthorization,
     budget::Share,
     domain::authorization::{Grant, PermissionDenied},
-    grpc::middleware::{authentication, deadline::Deadline},
+    grpc::{
+        messages::{MessageSender, Messages},
+        middleware::{authentication, deadline::Deadline},
+    },
     ledger::Error,
 };
 
-/// The time without a message after which a heartbeat is sent. Longer, and proxies between caller and
-/// server close the stream as idle.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a message may wait for the caller to read. Meanwhile nothing is read for the stream.
-const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Messages that wait for the caller to read, besides those in HTTP/2's buffers.
-const UNREAD_MAX: usize = 1;
 /// How often the rights of the caller are checked again.
 const AUTHORIZATION_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Takes the messages of a stream.
-pub struct Messages<M>(mpsc::Sender<Result<M, Status>>);
 
 /// A call whose response is such a stream.
 pub struct WatchCall {
@@ -61,14 +46,14 @@ impl WatchCall {
         mut self,
         share: Share,
         check: impl Fn(&Grant) -> Result<(), PermissionDenied> + Send + 'static,
-        forward: impl FnOnce(Messages<M>) -> Forward,
-    ) -> impl Stream<Item = Result<M, Status>> + Send + 'static
+        forward: impl FnOnce(MessageSender<M>) -> Forward,
+    ) -> Messages<M>
     where
         M: Send + 'static,
         Forward: Future<Output = Status> + Send + 'static,
     {
-        let (messages, unread) = mpsc::channel(UNREAD_MAX);
-        let forward = forward(Messages(messages.clone()));
+        let (messages, sender, end) = Messages::channel();
+        let forward = forward(sender);
         tokio::spawn(async move {
             let status = tokio::select! {
                 status = forward => status,
@@ -76,29 +61,14 @@ impl WatchCall {
                 _ = self.stopping.wait_for(|stop| *stop) => Error::ShuttingDown.into(),
                 () = self.deadline.passed_for_stream() => Error::DeadlineExceeded(None).into(),
                 status = denied(self.authorization, check) => status,
-                () = messages.closed() => return,
+                () = end.closed() => return,
             };
             // Sending fails only if the caller has disconnected.
-            let _ = messages.send(Err(status)).await;
+            let _ = end.send(Err(status)).await;
             // An unread message may still take memory: the share is kept until the stream is gone.
             drop(share);
         });
-        ReceiverStream::new(unread)
-    }
-}
-
-impl<M> Messages<M> {
-    /// Sends a message when the one before it is read.
-    ///
-    /// # Errors
-    /// The caller has not read for too long.
-    pub async fn send(&self, message: M) -> Result<(), Error> {
-        // Waits seldom. Trying first avoids the cost of a timer.
-        let Err(TrySendError::Full(message)) = self.0.try_send(Ok(message)) else { return Ok(()) };
-        let late = |_| Error::WatcherTooSlow { limit: UNREAD_TIME_MAX };
-        // Sending fails only if the caller has disconnected, which `serve` notices.
-        let _ = timeout(UNREAD_TIME_MAX, self.0.send(message)).await.map_err(late)?;
-        Ok(())
+        messages
     }
 }
 

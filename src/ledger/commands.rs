@@ -9,19 +9,19 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    audit::{PendingChange, Unavailable},
+    audit::{self, PendingChange, Unavailable},
     budget::{GatePermit, Share},
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::{Caller, Grant},
-        command::{Action, Command, Request},
-        hold::Capture,
+        command::{Action, Command, Request, Reversal},
+        hold::{Capture, HoldUpdate},
         ids::{AccountId, RequestId},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
-        write_path::job::{self, Completion, Permits},
+        write_path::job::{self, Completion, Job, Permits},
     },
     telemetry::traces::CallTrace,
 };
@@ -45,7 +45,7 @@ impl PendingRequest {
     /// The request is rejected, or it gets no result.
     pub async fn wait(self) -> Result<RequestResult, Error> {
         match self {
-            Self::Queued(completion, grant) => wait(completion, &grant).await,
+            Self::Queued(completion, grant) => wait(completion, &grant, true).await,
             // Without a result, the task panicked.
             Self::Executing(result) => {
                 result.await.unwrap_or(Err(Error::Internal(Some(Outcome::Unknown))))
@@ -55,16 +55,29 @@ impl PendingRequest {
 }
 
 /// Waits for the result of a request, and leaves out what its caller must not see.
-async fn wait(completion: Completion, grant: &Grant) -> Result<RequestResult, Error> {
+async fn wait(
+    completion: Completion,
+    grant: &Grant,
+    has_named_amounts: bool,
+) -> Result<RequestResult, Error> {
     let result = match completion.wait().await {
         Err(Error::Rejected(rejection)) => {
-            return Err(Error::Rejected(grant.visible_rejection(rejection)));
+            let visible = grant.visible_rejection(rejection, has_named_amounts);
+            return Err(Error::Rejected(visible));
         }
         result => result?,
     };
     let CommandResult::Request(result) = result else { return Err(MISMATCHED_RESULT) };
     let effects = grant.visible_effects(result.effects);
     Ok(RequestResult { effects, ..result })
+}
+
+/// Requests of one call that are not in the queue yet. Dropping it cancels them.
+#[must_use]
+pub struct Submission {
+    ledger: Arc<Ledger>,
+    audit: Option<Arc<audit::Call>>,
+    jobs: Vec<Arc<Job>>,
 }
 
 /// The right of a stream to one request that waits, is being applied, or has a result that the caller
@@ -117,45 +130,36 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
+        let has_named_amounts = !matches!(request.action, Action::Reverse(_));
         let command = self.check_request(context, request)?;
         let completion = self.enqueue_one(context, command).await?;
-        wait(completion, &context.caller.grant).await
+        wait(completion, &context.caller.grant, has_named_amounts).await
     }
 
-    /// Puts requests of one call into the queue. They are usually applied in the order in which they
-    /// were submitted, unless another server or program has locked a row, or an attempt fails.
-    /// Requests that name a hold or a transaction are executed beside the others, which do not wait
-    /// for the look-up. Returns a result for each request, in their order.
+    /// Submits requests of one call. They are usually applied in their order, unless another server or
+    /// program has locked a row, or an attempt fails. Requests that name a hold or a transaction are
+    /// executed beside the others, which do not wait for the look-up. Returns a result for each
+    /// request, in their order, and those that are to be put into the queue.
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.
-    pub async fn submit(
+    pub fn submit(
         self: &Arc<Self>,
         requests: Vec<(CallContext, Request)>,
-    ) -> Vec<Result<PendingRequest, Error>> {
-        let (contexts, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
-        let mut commands = Vec::with_capacity(requests.len());
-        let mut executing = Vec::with_capacity(requests.len());
-        for (context, request) in contexts.iter().zip(requests) {
-            let has_references = request.action.has_references();
-            executing.push(match has_references {
-                true => Some(self.clone().execute_detached(context.clone(), request)),
-                false => {
-                    let command = self.check_request(context, request);
-                    commands.push(command.map(|command| (context, command)));
-                    None
-                }
-            });
-        }
-        let mut queued = self.enqueue(commands).await.into_iter();
-        let pending = |(executing, context): (Option<PendingRequest>, &CallContext)| {
-            if let Some(executing) = executing {
-                return Ok(executing);
+    ) -> (Vec<Result<PendingRequest, Error>>, Submission) {
+        let audit = requests.first().and_then(|(context, _)| context.audit.clone());
+        let mut jobs = Vec::with_capacity(requests.len());
+        let submit = |(context, request): (CallContext, Request)| {
+            if request.action.has_references() {
+                return Ok(self.clone().execute_detached(context, request));
             }
-            let completion = queued.next().unwrap_or(Err(MISMATCHED_RESULT))?;
-            Ok(PendingRequest::Queued(completion, context.caller.grant.clone()))
+            let command = self.check_request(&context, request)?;
+            let (job, completion) = self.admit(&context, command)?;
+            jobs.push(job);
+            Ok(PendingRequest::Queued(completion, context.caller.grant))
         };
-        executing.into_iter().zip(&contexts).map(pending).collect()
+        let pending = requests.into_iter().map(submit).collect();
+        (pending, Submission { ledger: self.clone(), audit, jobs })
     }
 
     /// Executes a request in a task of its own, which ends when the result is no longer awaited.
@@ -188,6 +192,15 @@ impl Ledger {
         let own = self.stream_gate.enter(&caller.identity).await;
         // None only if the semaphore were closed, which nothing does.
         StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
+    }
+
+    /// Takes the requests of a batch from the rate of calls, which has one for the call already. The
+    /// batch is served even if they exceed the rate: then later calls have to wait.
+    pub fn charge_batch(&self, caller: &Caller, length: usize) {
+        let more = u32::try_from(length.saturating_sub(1)).unwrap_or(u32::MAX);
+        if let Some(rate) = &self.budgets.call_rate {
+            rate.charge(&caller.identity, more, Instant::now());
+        }
     }
 
     /// Takes a request of a stream from the rate of calls: it counts as a call of its own.
@@ -229,6 +242,7 @@ impl Ledger {
             description: String::new(),
             labels: Labels::new(),
             validate_only: false,
+            force: false,
         };
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
@@ -248,14 +262,16 @@ impl Ledger {
         let (store, identity) = (&self.own_reads, &context.caller.identity);
         let look_up = async {
             match action {
-                Action::CaptureHold(Capture { hold, .. }) | Action::ReleaseHold(hold) => {
+                Action::UpdateHold(HoldUpdate { hold, .. })
+                | Action::CaptureHold(Capture { hold, .. })
+                | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let hold_ids = context.hold_ids(&hold.hold_id);
                     let may_end = |id: &AccountId| context.caller.grant.may_debit(id);
                     let found = store.hold(&hold_ids, i64::MIN, may_end).await?;
                     hold.resolved = found.value.map(Arc::new);
                 }
-                Action::Reverse(transaction) => {
+                Action::Reverse(Reversal { transaction, .. }) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let grant = &context.caller.grant;
                     let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);
@@ -277,39 +293,17 @@ impl Ledger {
         context: &CallContext,
         command: Command,
     ) -> Result<Completion, Error> {
-        let mut completions = self.enqueue(vec![Ok((context, command))]).await;
-        completions.pop().unwrap_or(Err(MISMATCHED_RESULT))
-    }
-
-    /// Puts commands of one call into the queue, in their order, unless they have failed already.
-    /// Their intents are written together.
-    async fn enqueue(
-        &self,
-        commands: Vec<Result<(&CallContext, Command), Error>>,
-    ) -> Vec<Result<Completion, Error>> {
-        let admit = |command: Result<(_, Command), Error>| {
-            let (context, command) = command?;
-            let permits = self.admit(context)?;
-            Ok(Admitted { context, command, permits })
-        };
-        let admitted: Vec<Result<_, Error>> = commands.into_iter().map(admit).collect();
-        let mut records = begin_audit(&admitted).await.map(Vec::into_iter);
-        let enqueue = |admitted: Result<Admitted<'_>, Error>| {
-            let Admitted { context, command, permits } = admitted?;
-            let record = match (is_change(&command), &mut records) {
-                (true, Ok(records)) => records.next(),
-                (true, Err(error)) => return Err(error.clone()),
-                (false, _) => None,
-            };
-            let (job, completion) = job::new(command, context.deadline, permits, record);
-            self.queue.enqueue(job);
-            Ok(completion)
-        };
-        admitted.into_iter().map(enqueue).collect()
+        let (job, completion) = self.admit(context, command)?;
+        self.enqueue(context.audit.as_deref(), vec![job]).await;
+        Ok(completion)
     }
 
     /// Takes the permits of a command.
-    fn admit(&self, context: &CallContext) -> Result<Permits, Error> {
+    fn admit(
+        &self,
+        context: &CallContext,
+        command: Command,
+    ) -> Result<(Arc<Job>, Completion), Error> {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
@@ -317,7 +311,33 @@ impl Ledger {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
-        Ok(Permits { queue, records: self.budgets.records.clone() })
+        let permits = Permits { queue, records: self.budgets.records.clone() };
+        Ok(job::new(command, context.deadline, permits))
+    }
+
+    /// Puts jobs of one call into the queue, in their order. If the audit log is required, waits until
+    /// their intents are written, all together. Jobs without an intent fail.
+    async fn enqueue(&self, audit: Option<&audit::Call>, jobs: Vec<Arc<Job>>) {
+        let mut records = begin_audit(audit, &jobs).await.map(Vec::into_iter);
+        for job in jobs {
+            match (is_change(&job.command), &mut records) {
+                (true, Ok(records)) => job.set_audit(records.next()),
+                (true, Err(error)) => {
+                    job.fail(error.clone());
+                    continue;
+                }
+                (false, _) => {}
+            }
+            self.queue.enqueue(job);
+        }
+    }
+}
+
+impl Submission {
+    /// Puts the requests into the queue. If the audit log is required and stalls, this takes until the
+    /// latest of their deadlines; each gets its result at its own.
+    pub async fn enqueue(self) {
+        self.ledger.enqueue(self.audit.as_deref(), self.jobs).await;
     }
 }
 
@@ -326,25 +346,17 @@ fn is_change(command: &Command) -> bool {
     !matches!(command, Command::Request(request) if request.validate_only)
 }
 
-/// A command that is about to be enqueued.
-struct Admitted<'a> {
-    context: &'a CallContext,
-    command: Command,
-    permits: Permits,
-}
-
 /// Begins the records of the changes of one call in the audit log, if there is one. Waits until the
 /// latest of their deadlines.
 async fn begin_audit(
-    admitted: &[Result<Admitted<'_>, Error>],
+    audit: Option<&audit::Call>,
+    jobs: &[Arc<Job>],
 ) -> Result<Vec<PendingChange>, Error> {
-    let changes = || admitted.iter().flatten().filter(|it| is_change(&it.command));
-    let last = changes().map(|it| it.context).max_by_key(|context| context.deadline);
-    let Some((context, call)) = last.and_then(|it| Some((it, it.audit.as_ref()?))) else {
-        return Ok(Vec::new());
-    };
-    let commands = changes().map(|it| it.command.clone()).collect();
-    match timeout_at(context.deadline, call.begin(&context.caller.identity, commands)).await {
+    let changes = || jobs.iter().filter(|job| is_change(&job.command));
+    let last = changes().max_by_key(|job| job.deadline);
+    let (Some(call), Some(last)) = (audit, last) else { return Ok(Vec::new()) };
+    let commands = changes().map(|job| job.command.clone()).collect();
+    match timeout_at(last.deadline, call.begin(&last.identity, commands)).await {
         Ok(begun) => begun.map_err(|Unavailable| Error::AuditUnavailable),
         Err(_) => Err(Error::DeadlineExceeded(Some(Outcome::NotApplied))),
     }

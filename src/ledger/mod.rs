@@ -41,7 +41,7 @@ pub enum NotReady {
 }
 
 pub use crate::ledger::{
-    commands::{PendingRequest, StreamPermit},
+    commands::{PendingRequest, StreamPermit, Submission},
     context::CallContext,
     error::{Error, Outcome},
     metrics::{

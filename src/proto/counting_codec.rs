@@ -1,5 +1,6 @@
-//! Bounds the elements of a message before prost makes values of them: an empty element is two bytes
-//! on the wire, and some hundred in memory.
+//! Bounds the memory of messages. The elements of a message are counted before prost makes values of
+//! them: an empty element is two bytes on the wire, and some hundred in memory. The buffers of a call
+//! are no larger than its messages: it keeps them as long as it is in flight.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,9 +19,9 @@ use prost_types::{
 };
 use tonic::{
     Status,
-    codec::{Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_prost::{ProstCodec, ProstDecoder};
 
 use crate::proto::FILE_DESCRIPTOR_SET;
 
@@ -34,8 +35,18 @@ const LIST_LENGTH_MAX: usize = 16_384;
 /// 32 labels each has.
 const ELEMENTS_MAX: usize = 65_536;
 
+/// The first size of a call's buffers, for its requests and for its responses. Most messages fit, and
+/// thousands of streams without a message take little.
+const BUFFER_SIZE: usize = 1024;
+/// Messages of a stream that are ready are sent together, until they have as many bytes. tonic's
+/// default.
+const GATHERED_BYTES: usize = 32 * 1024;
+
 /// prost's codec, with a bound on the elements of what it decodes.
 pub struct CountingCodec<T, U>(PhantomData<(T, U)>);
+
+/// The encoder of a [`CountingCodec`].
+pub struct ExactEncoder<T>(PhantomData<T>);
 
 /// The decoder of a [`CountingCodec`].
 pub struct CountingDecoder<U>(ProstDecoder<U>);
@@ -53,15 +64,35 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = ExactEncoder<T>;
     type Decoder = CountingDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::default().encoder()
+        ExactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        CountingDecoder(ProstCodec::<T, U>::default().decoder())
+        CountingDecoder(ProstCodec::<T, U>::raw_decoder(buffer_settings()))
+    }
+}
+
+fn buffer_settings() -> BufferSettings {
+    BufferSettings::new(BUFFER_SIZE, GATHERED_BYTES)
+}
+
+impl<T: Message> Encoder for ExactEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // A buffer that grows while it is written takes up to twice as much.
+        buffer.reserve(message.encoded_len());
+        message.encode_raw(buffer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
     }
 }
 
@@ -78,6 +109,10 @@ impl<U: Message + Default + Name> Decoder for CountingDecoder<U> {
             count(fields, bytes, &mut 0).map_err(Status::internal)?;
         }
         self.0.decode(buffer)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffer_settings()
     }
 }
 

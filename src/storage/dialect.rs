@@ -122,6 +122,14 @@ impl DatabaseKind {
         }
     }
 
+    /// A list of integers, likewise.
+    pub(in crate::storage) fn integers(self, integers: impl Iterator<Item = i64>) -> Value {
+        match self {
+            Self::Sqlite => serde_json::Value::from_iter(integers).to_string().into(),
+            Self::Postgres => integers.collect::<Vec<_>>().into(),
+        }
+    }
+
     /// A list of UUIDs, likewise; on SQLite as hexadecimal digits, because JSON has no bytes.
     pub(in crate::storage) fn uuids(self, uuids: impl Iterator<Item = Uuid>) -> Value {
         match self {

@@ -28,10 +28,11 @@ fn statement_texts_are_as_written_down() {
         of_sqlite("ACCOUNT_UPDATES", &rows::ACCOUNT_UPDATES),
         of_sqlite("NEW_ACCOUNT_CHANGES", &rows::NEW_ACCOUNT_CHANGES),
         of_sqlite("NEW_HOLDS", &rows::NEW_HOLDS),
-        of_sqlite("CLOSED_HOLDS", &rows::CLOSED_HOLDS),
+        of_sqlite("CHANGED_HOLDS", &rows::CHANGED_HOLDS),
     ];
-    let queries: [(&str, &Sql); 12] = [
+    let queries: [(&str, &Sql); 13] = [
         ("requests::RECORDS", &requests::RECORDS),
+        ("requests::REVERSALS", &requests::REVERSALS),
         ("entries::BY_KEY", &entries::BY_KEY),
         ("events::NEW_COMMITS", &events::NEW_COMMITS),
         ("events::LAST_COMMIT", &events::LAST_COMMIT),

@@ -1,40 +1,42 @@
 -- INSERT_ACCOUNTS, postgres
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
-unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, update_time_us,
-caller) SELECT account_id, currency_code, currency_scale, balance, held, overdraft_limit,
-unlimited_overdraft, state, sequence, version, last_hash, labels::jsonb, create_time_us,
-update_time_us, caller FROM (SELECT UNNEST($1::text[]) AS account_id, UNNEST($2::text[]) AS
-currency_code, UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[]) AS balance,
-UNNEST($5::numeric[]) AS held, UNNEST($6::numeric[]) AS overdraft_limit, UNNEST($7::boolean[]) AS
-unlimited_overdraft, UNNEST($8::text[]) AS state, UNNEST($9::bigint[]) AS sequence,
-UNNEST($10::bigint[]) AS version, UNNEST($11::bytea[]) AS last_hash, UNNEST($12::text[]) AS labels,
-UNNEST($13::bigint[]) AS create_time_us, UNNEST($14::bigint[]) AS update_time_us,
-UNNEST($15::text[]) AS caller) AS new ON CONFLICT DO NOTHING RETURNING account_id, account_key
+unlimited_overdraft, below_limit, state, sequence, version, last_hash, labels, create_time_us,
+update_time_us, caller) SELECT account_id, currency_code, currency_scale, balance, held,
+overdraft_limit, unlimited_overdraft, below_limit, state, sequence, version, last_hash,
+labels::jsonb, create_time_us, update_time_us, caller FROM (SELECT UNNEST($1::text[]) AS account_id,
+UNNEST($2::text[]) AS currency_code, UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[])
+AS balance, UNNEST($5::numeric[]) AS held, UNNEST($6::numeric[]) AS overdraft_limit,
+UNNEST($7::boolean[]) AS unlimited_overdraft, UNNEST($8::boolean[]) AS below_limit,
+UNNEST($9::text[]) AS state, UNNEST($10::bigint[]) AS sequence, UNNEST($11::bigint[]) AS version,
+UNNEST($12::bytea[]) AS last_hash, UNNEST($13::text[]) AS labels, UNNEST($14::bigint[]) AS
+create_time_us, UNNEST($15::bigint[]) AS update_time_us, UNNEST($16::text[]) AS caller) AS new ON
+CONFLICT DO NOTHING RETURNING account_id, account_key
 
 -- INSERT_POSTINGS, postgres
 WITH new_requests AS (INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind,
-rejection, description, labels, entry_keys, create_time_us, hold_id, reverses_transaction_id) SELECT
-caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''), NULLIF(description,
-''), NULLIF(labels, '')::jsonb, entry_keys, create_time_us, NULLIF(hold_id, ''),
-NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000') FROM (SELECT
-UNNEST($1::text[]) AS caller, UNNEST($2::text[]) AS request_id, UNNEST($3::bytea[]) AS fingerprint,
-UNNEST($4::uuid[]) AS transaction_id, UNNEST($5::text[]) AS kind, UNNEST($6::text[]) AS rejection,
-UNNEST($7::text[]) AS description, UNNEST($8::text[]) AS labels, UNNEST($9::text[]) AS entry_keys,
-UNNEST($10::bigint[]) AS create_time_us, UNNEST($11::text[]) AS hold_id, UNNEST($12::uuid[]) AS
-reverses_transaction_id) AS new), new_entries AS (INSERT INTO entries (account_key, sequence,
-transaction_id, amount, balance_after, create_time_us, hash) SELECT account_key, sequence,
-transaction_id, amount, balance_after, create_time_us, hash FROM (SELECT UNNEST($13::bigint[]) AS
-account_key, UNNEST($14::bigint[]) AS sequence, UNNEST($15::uuid[]) AS transaction_id,
-UNNEST($16::numeric[]) AS amount, UNNEST($17::numeric[]) AS balance_after, UNNEST($18::bigint[]) AS
-create_time_us, UNNEST($19::bytea[]) AS hash) AS new), new_commits AS (INSERT INTO commits
-(create_time_us, transaction_ids, other_events) SELECT create_time_us, transaction_ids,
-NULLIF(other_events, '') FROM (SELECT UNNEST($20::bigint[]) AS create_time_us, UNNEST($21::bytea[])
-AS transaction_ids, UNNEST($22::text[]) AS other_events) AS new) UPDATE accounts SET balance =
-new.balance, held = new.held, sequence = new.sequence, version = new.version, last_hash =
-new.last_hash, update_time_us = new.update_time_us FROM (SELECT UNNEST($23::text[]) AS account_id,
-UNNEST($24::numeric[]) AS balance, UNNEST($25::numeric[]) AS held, UNNEST($26::bigint[]) AS
-sequence, UNNEST($27::bigint[]) AS version, UNNEST($28::bytea[]) AS last_hash, UNNEST($29::bigint[])
-AS update_time_us) AS new WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
+rejection, description, labels, entry_keys, create_time_us, hold_id, reverses_transaction_id,
+details) SELECT caller, request_id, fingerprint, transaction_id, kind, NULLIF(rejection, ''),
+NULLIF(description, ''), NULLIF(labels, '')::jsonb, entry_keys, create_time_us, NULLIF(hold_id, ''),
+NULLIF(reverses_transaction_id, '00000000-0000-0000-0000-000000000000'), NULLIF(details, '')::jsonb
+FROM (SELECT UNNEST($1::text[]) AS caller, UNNEST($2::text[]) AS request_id, UNNEST($3::bytea[]) AS
+fingerprint, UNNEST($4::uuid[]) AS transaction_id, UNNEST($5::text[]) AS kind, UNNEST($6::text[]) AS
+rejection, UNNEST($7::text[]) AS description, UNNEST($8::text[]) AS labels, UNNEST($9::text[]) AS
+entry_keys, UNNEST($10::bigint[]) AS create_time_us, UNNEST($11::text[]) AS hold_id,
+UNNEST($12::uuid[]) AS reverses_transaction_id, UNNEST($13::text[]) AS details) AS new), new_entries
+AS (INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash) SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash FROM (SELECT UNNEST($14::bigint[]) AS account_key, UNNEST($15::bigint[]) AS
+sequence, UNNEST($16::uuid[]) AS transaction_id, UNNEST($17::numeric[]) AS amount,
+UNNEST($18::numeric[]) AS balance_after, UNNEST($19::bigint[]) AS create_time_us,
+UNNEST($20::bytea[]) AS hash) AS new), new_commits AS (INSERT INTO commits (create_time_us,
+transaction_ids, other_events) SELECT create_time_us, transaction_ids, NULLIF(other_events, '') FROM
+(SELECT UNNEST($21::bigint[]) AS create_time_us, UNNEST($22::bytea[]) AS transaction_ids,
+UNNEST($23::text[]) AS other_events) AS new) UPDATE accounts SET balance = new.balance, held =
+new.held, sequence = new.sequence, version = new.version, last_hash = new.last_hash, update_time_us
+= new.update_time_us FROM (SELECT UNNEST($24::text[]) AS account_id, UNNEST($25::numeric[]) AS
+balance, UNNEST($26::numeric[]) AS held, UNNEST($27::bigint[]) AS sequence, UNNEST($28::bigint[]) AS
+version, UNNEST($29::bytea[]) AS last_hash, UNNEST($30::bigint[]) AS update_time_us) AS new WHERE
+accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
 
 -- UPDATE_ACCOUNTS, postgres
 WITH new_changes AS (INSERT INTO account_changes (account_id, version, kind, reason, caller,
@@ -45,44 +47,47 @@ UNNEST($4::text[]) AS reason, UNNEST($5::text[]) AS caller, UNNEST($6::text[]) A
 UNNEST($7::text[]) AS attributes_after, UNNEST($8::bigint[]) AS create_time_us) AS new) UPDATE
 accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version = new.version,
 last_hash = new.last_hash, update_time_us = new.update_time_us, state = new.state, overdraft_limit =
-new.overdraft_limit, unlimited_overdraft = new.unlimited_overdraft, labels = new.labels::jsonb FROM
-(SELECT UNNEST($9::text[]) AS account_id, UNNEST($10::numeric[]) AS balance, UNNEST($11::numeric[])
-AS held, UNNEST($12::bigint[]) AS sequence, UNNEST($13::bigint[]) AS version, UNNEST($14::bytea[])
-AS last_hash, UNNEST($15::bigint[]) AS update_time_us, UNNEST($16::text[]) AS state,
-UNNEST($17::numeric[]) AS overdraft_limit, UNNEST($18::boolean[]) AS unlimited_overdraft,
-UNNEST($19::text[]) AS labels) AS new WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE
-"C"])
+new.overdraft_limit, unlimited_overdraft = new.unlimited_overdraft, below_limit = new.below_limit,
+labels = new.labels::jsonb FROM (SELECT UNNEST($9::text[]) AS account_id, UNNEST($10::numeric[]) AS
+balance, UNNEST($11::numeric[]) AS held, UNNEST($12::bigint[]) AS sequence, UNNEST($13::bigint[]) AS
+version, UNNEST($14::bytea[]) AS last_hash, UNNEST($15::bigint[]) AS update_time_us,
+UNNEST($16::text[]) AS state, UNNEST($17::numeric[]) AS overdraft_limit, UNNEST($18::boolean[]) AS
+unlimited_overdraft, UNNEST($19::boolean[]) AS below_limit, UNNEST($20::text[]) AS labels) AS new
+WHERE accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
 
 -- INSERT_HOLDS, postgres
-INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
-transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
-SELECT hold_id, account_id, amount, state, NULLIF(expire_time_us, 0), NULLIF(captured_amount, 0),
-NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'), request_id, description,
-labels::jsonb, create_time_us, update_time_us, caller, end_caller FROM (SELECT UNNEST($1::text[]) AS
-hold_id, UNNEST($2::text[]) AS account_id, UNNEST($3::numeric[]) AS amount, UNNEST($4::text[]) AS
-state, UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS captured_amount,
-UNNEST($7::uuid[]) AS transaction_id, UNNEST($8::text[]) AS request_id, UNNEST($9::text[]) AS
-description, UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS create_time_us,
-UNNEST($12::bigint[]) AS update_time_us, UNNEST($13::text[]) AS caller, UNNEST($14::text[]) AS
-end_caller) AS new
+INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
+transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller,
+placed) SELECT hold_id, account_key, amount, state, NULLIF(expire_time_us, 0),
+NULLIF(captured_amount, 0), NULLIF(transaction_id, '00000000-0000-0000-0000-000000000000'),
+request_id, NULLIF(description, ''), NULLIF(labels, '')::jsonb, create_time_us, update_time_us,
+caller, end_caller, NULLIF(placed, '')::jsonb FROM (SELECT UNNEST($1::text[]) AS hold_id,
+UNNEST($2::bigint[]) AS account_key, UNNEST($3::numeric[]) AS amount, UNNEST($4::text[]) AS state,
+UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::numeric[]) AS captured_amount, UNNEST($7::uuid[])
+AS transaction_id, UNNEST($8::text[]) AS request_id, UNNEST($9::text[]) AS description,
+UNNEST($10::text[]) AS labels, UNNEST($11::bigint[]) AS create_time_us, UNNEST($12::bigint[]) AS
+update_time_us, UNNEST($13::text[]) AS caller, UNNEST($14::text[]) AS end_caller,
+UNNEST($15::text[]) AS placed) AS new
 
 -- UPDATE_HOLDS, postgres
-UPDATE holds SET state = new.state, captured_amount = NULLIF(new.captured_amount, 0), transaction_id
-= NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us =
-new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::text[]) AS account_id,
-UNNEST($2::text[]) AS hold_id, UNNEST($3::text[]) AS state, UNNEST($4::numeric[]) AS
-captured_amount, UNNEST($5::uuid[]) AS transaction_id, UNNEST($6::bigint[]) AS update_time_us,
-UNNEST($7::text[]) AS end_caller) AS new WHERE holds.account_id = ANY (ARRAY[new.account_id COLLATE
-"C"]) AND holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
+UPDATE holds SET state = new.state, amount = new.amount, expire_time_us = NULLIF(new.expire_time_us,
+0), placed = NULLIF(new.placed, '')::jsonb, captured_amount = NULLIF(new.captured_amount, 0),
+transaction_id = NULLIF(new.transaction_id, '00000000-0000-0000-0000-000000000000'), update_time_us
+= new.update_time_us, end_caller = new.end_caller FROM (SELECT UNNEST($1::bigint[]) AS account_key,
+UNNEST($2::text[]) AS hold_id, UNNEST($3::text[]) AS state, UNNEST($4::numeric[]) AS amount,
+UNNEST($5::bigint[]) AS expire_time_us, UNNEST($6::text[]) AS placed, UNNEST($7::numeric[]) AS
+captured_amount, UNNEST($8::uuid[]) AS transaction_id, UNNEST($9::bigint[]) AS update_time_us,
+UNNEST($10::text[]) AS end_caller) AS new WHERE holds.account_key = ANY (ARRAY[new.account_key]) AND
+holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLATE "C"
 
 -- NEW_ACCOUNTS, sqlite
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
-unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, update_time_us,
-caller) VALUES (...) RETURNING account_id, account_key
+unlimited_overdraft, below_limit, state, sequence, version, last_hash, labels, create_time_us,
+update_time_us, caller) VALUES (...) RETURNING account_id, account_key
 
 -- NEW_REQUESTS, sqlite
 INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, description,
-labels, entry_keys, create_time_us, hold_id, reverses_transaction_id) VALUES (...)
+labels, entry_keys, create_time_us, hold_id, reverses_transaction_id, details) VALUES (...)
 
 -- NEW_ENTRIES, sqlite
 INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, create_time_us,
@@ -99,44 +104,59 @@ accounts.account_id = new.column1
 -- ACCOUNT_UPDATES, sqlite
 UPDATE accounts SET balance = new.column2, held = new.column3, sequence = new.column4, version =
 new.column5, last_hash = new.column6, update_time_us = new.column7, state = new.column8,
-overdraft_limit = new.column9, unlimited_overdraft = new.column10, labels = new.column11 FROM
-(VALUES (...)) AS new WHERE accounts.account_id = new.column1
+overdraft_limit = new.column9, unlimited_overdraft = new.column10, below_limit = new.column11,
+labels = new.column12 FROM (VALUES (...)) AS new WHERE accounts.account_id = new.column1
 
 -- NEW_ACCOUNT_CHANGES, sqlite
 INSERT INTO account_changes (account_id, version, kind, reason, caller, attributes_before,
 attributes_after, create_time_us) VALUES (...)
 
 -- NEW_HOLDS, sqlite
-INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, captured_amount,
-transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller)
-VALUES (...)
+INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, captured_amount,
+transaction_id, request_id, description, labels, create_time_us, update_time_us, caller, end_caller,
+placed) VALUES (...)
 
--- CLOSED_HOLDS, sqlite
-UPDATE holds SET state = new.column3, captured_amount = new.column4, transaction_id = new.column5,
-update_time_us = new.column6, end_caller = new.column7 FROM (VALUES (...)) AS new WHERE
-holds.account_id = new.column1 AND holds.hold_id = new.column2
+-- CHANGED_HOLDS, sqlite
+UPDATE holds SET state = new.column3, amount = new.column4, expire_time_us = new.column5, placed =
+new.column6, captured_amount = new.column7, transaction_id = new.column8, update_time_us =
+new.column9, end_caller = new.column10 FROM (VALUES (...)) AS new WHERE holds.account_key =
+new.column1 AND holds.hold_id = new.column2
 
 -- requests::RECORDS, postgres
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
-r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
-(SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us) clock LEFT JOIN
-(SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS JOIN LATERAL
-(SELECT * FROM requests r WHERE r.caller = key.caller COLLATE "C" AND r.request_id = key.request_id
-COLLATE "C" LIMIT 1) r) r ON true
+r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id,
+r.details FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us)
+clock LEFT JOIN (SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS
+JOIN LATERAL (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE "C" AND r.request_id =
+key.request_id COLLATE "C" LIMIT 1) r) r ON true
 
 -- requests::RECORDS, sqlite
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
-r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
-(SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock LEFT JOIN (SELECT r.*
-FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id = key.value->>1)
-r ON true
+r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id,
+r.details FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock LEFT JOIN
+(SELECT r.* FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id =
+key.value->>1) r ON true
+
+-- requests::REVERSALS, postgres
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+UNNEST($1::uuid[]) AS reversed(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
+r.reverses_transaction_id = reversed.transaction_id ORDER BY
+COALESCE((r.details->'reversed'->>'count')::bigint, 1) DESC LIMIT 1) r
+
+-- requests::REVERSALS, sqlite
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+json_each(?) reversed JOIN requests r ON r.transaction_id = (SELECT r.transaction_id FROM requests r
+WHERE r.reverses_transaction_id = unhex(reversed.value) ORDER BY
+COALESCE(r.details->'reversed'->>'count', 1) DESC LIMIT 1)
 
 -- entries::BY_KEY, postgres
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
 e.hash, a.account_id, a.currency_code, a.currency_scale FROM UNNEST($1::bigint[], $2::bigint[]) AS
 name(account_key, sequence) CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.account_key =
-name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT a.account_id,
-a.currency_code, a.currency_scale FROM accounts a WHERE a.account_key = e.account_key LIMIT 1) a
+name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT * FROM
+accounts a WHERE a.account_key = e.account_key LIMIT 1) a
 
 -- entries::BY_KEY, sqlite
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
@@ -180,14 +200,14 @@ BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16 ORDER BY number
 
 -- events::REQUESTS_BY_ID, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
 UNNEST($1::uuid[]) AS name(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
 r.transaction_id = name.transaction_id LIMIT 1) r
 
 -- events::REQUESTS_BY_ID, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM json_each(?)
-name JOIN requests r ON r.transaction_id = unhex(name.value)
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+json_each(?) name JOIN requests r ON r.transaction_id = unhex(name.value)
 
 -- events::CHANGES_BY_KEY, postgres
 SELECT c.account_id, c.version, c.kind, c.reason, c.caller, c.attributes_before, c.attributes_after,
@@ -204,33 +224,33 @@ c.account_id
 
 -- holds::BY_KEY, postgres
 SELECT clock.now_us, h.* FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS
-bigint) AS now_us) clock LEFT JOIN (SELECT h.hold_id, h.account_id, h.amount, h.state,
+bigint) AS now_us) clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state,
 h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM
-UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h WHERE h.hold_id >=
-name.hold_id COLLATE "C" AND h.hold_id <= name.hold_id COLLATE "C" ORDER BY h.hold_id LIMIT 1) h
-CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id =
-h.account_id LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_id, h.amount, h.state,
-h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM
-UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h WHERE h.account_id
-= held.account_id COLLATE "C" AND h.open_until_us <= CAST(extract(epoch FROM statement_timestamp())
-* 1000000 AS bigint) + 1000000 ORDER BY h.open_until_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT
-a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id = h.account_id LIMIT 1) a ORDER
-BY h.expire_time_us LIMIT 5000) expired ) h ON true
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code,
+a.currency_scale FROM UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h
+WHERE h.hold_id >= name.hold_id COLLATE "C" AND h.hold_id <= name.hold_id COLLATE "C" ORDER BY
+h.hold_id LIMIT 1) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
+h.account_key LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount,
+h.state, h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description,
+h.labels, h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id,
+a.currency_code, a.currency_scale FROM UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL
+(SELECT * FROM holds h WHERE h.account_key = held.account_key AND h.open_until_us <=
+CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY
+h.open_until_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
+h.account_key LIMIT 1) a ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
 
 -- holds::BY_KEY, sqlite
 SELECT clock.now_us, h.* FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us)
-clock LEFT JOIN (SELECT h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us,
+clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state, h.expire_time_us,
 h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
-h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM json_each(?) name
-JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_id = h.account_id UNION ALL
-SELECT * FROM (SELECT h.hold_id, h.account_id, h.amount, h.state, h.expire_time_us,
-h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
-h.update_time_us, h.caller, h.end_caller, a.currency_code, a.currency_scale FROM json_each(?) held
-JOIN holds h ON h.account_id = held.value AND h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS
-INTEGER) * 1000 + 1000000 JOIN accounts a ON a.account_id = h.account_id ORDER BY h.expire_time_us
-LIMIT 5000) expired ) h ON true
+h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code, a.currency_scale
+FROM json_each(?) name JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_key =
+h.account_key UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount, h.state,
+h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code,
+a.currency_scale FROM json_each(?) held JOIN holds h ON h.account_key = held.value AND
+h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + 1000000 JOIN accounts a ON
+a.account_key = h.account_key ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
 
 -- new_entries::NEW_ENTRIES, postgres
 SELECT watched.position - 1 AS position, e.* FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY
@@ -258,40 +278,41 @@ opening.version = (SELECT min(c.version) FROM account_changes c WHERE c.account_
 
 -- transactions::LIST, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r WHERE
-r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN ('deposit',
-'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind =
-CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND coalesce(r.labels, '{}')
-@> CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind
+IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) =
+'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND
+coalesce(r.labels, '{}') @> CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
 
 -- transactions::LIST, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id FROM requests r WHERE
-r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind IN ('deposit',
-'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind =
-CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM
-json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE
-had.key = wanted.key AND had.value = wanted.value)) ORDER BY r.transaction_id DESC LIMIT $7
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind
+IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) =
+'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS
+(SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels,
+'{}')) had WHERE had.key = wanted.key AND had.value = wanted.value)) ORDER BY r.transaction_id DESC
+LIMIT $7
 
 -- transactions::LIST_OF_ACCOUNT, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
-entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key = $5 AND
-e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key =
-e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
-r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture',
-'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND
-r.create_time_us < $3 AND coalesce(r.labels, '{}') @> CAST($4 AS jsonb) ORDER BY e.sequence DESC
-LIMIT $8
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details,
+e.sequence FROM entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key
+= $5 AND e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE
+n.account_key = e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id =
+e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer',
+'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND
+r.create_time_us >= $2 AND r.create_time_us < $3 AND coalesce(r.labels, '{}') @> CAST($4 AS jsonb)
+ORDER BY e.sequence DESC LIMIT $8
 
 -- transactions::LIST_OF_ACCOUNT, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, e.sequence FROM
-entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key = $5 AND
-e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE n.account_key =
-e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id = e.transaction_id) AND
-r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture',
-'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND
-r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1
-FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value =
-wanted.value)) ORDER BY e.sequence DESC LIMIT $8
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details,
+e.sequence FROM entries e JOIN requests r ON r.transaction_id = e.transaction_id WHERE e.account_key
+= $5 AND e.sequence < $6 AND e.sequence >= $7 AND NOT EXISTS (SELECT 1 FROM entries n WHERE
+n.account_key = e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id =
+e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer',
+'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND
+r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted
+WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key
+AND had.value = wanted.value)) ORDER BY e.sequence DESC LIMIT $8

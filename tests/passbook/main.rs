@@ -20,6 +20,7 @@ mod faults;
 mod operations;
 mod rpc;
 mod security;
+mod terminal;
 mod validation;
 
 mod tidy;

@@ -779,7 +779,13 @@ type WithdrawRequest struct {
 	// What must be true of the account for the request to be applied.
 	Condition *Condition `protobuf:"bytes,6,opt,name=condition,proto3" json:"condition,omitempty"`
 	// As in DepositRequest.
-	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Applies the request although funds lack or the account is frozen: for what must be recorded
+	// whatever the account says, such as chargebacks, fees and court orders. Needs the right `force` on
+	// the account. The money may be on hold: holds stay as they are and can be captured. As long as
+	// the account is below its limit (`available` is negative), other withdrawals and new holds lack
+	// funds. Everything else is checked as always: a closed account is never forced. Default: false.
+	Force         bool `protobuf:"varint,8,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,6 +869,13 @@ func (x *WithdrawRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *WithdrawRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 // The response of Withdraw.
 type WithdrawResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -937,7 +950,9 @@ type TransferRequest struct {
 	// What must be true of the source account for the request to be applied.
 	Condition *Condition `protobuf:"bytes,7,opt,name=condition,proto3" json:"condition,omitempty"`
 	// As in DepositRequest.
-	ValidateOnly  bool `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// As in WithdrawRequest, for the source account.
+	Force         bool `protobuf:"varint,9,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1024,6 +1039,13 @@ func (x *TransferRequest) GetCondition() *Condition {
 func (x *TransferRequest) GetValidateOnly() bool {
 	if x != nil {
 		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *TransferRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -1161,7 +1183,9 @@ type PostTransactionRequest struct {
 	// As in CreateAccountRequest. Stored with the transaction.
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// As in DepositRequest.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// As in WithdrawRequest, for all accounts from which legs take money.
+	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1227,6 +1251,13 @@ func (x *PostTransactionRequest) GetLabels() map[string]string {
 func (x *PostTransactionRequest) GetValidateOnly() bool {
 	if x != nil {
 		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *PostTransactionRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -1557,6 +1588,7 @@ type StreamedRequest struct {
 	//	*StreamedRequest_PlaceHold
 	//	*StreamedRequest_CaptureHold
 	//	*StreamedRequest_ReleaseHold
+	//	*StreamedRequest_UpdateHold
 	Request isStreamedRequest_Request `protobuf_oneof:"request"`
 	// The deadline of this request, counted from the moment at which the server reads the message. It
 	// acts as the deadline of a call does: at most 300 seconds count, and within the deadline of the
@@ -1676,6 +1708,15 @@ func (x *StreamedRequest) GetReleaseHold() *ReleaseHoldRequest {
 	return nil
 }
 
+func (x *StreamedRequest) GetUpdateHold() *UpdateHoldRequest {
+	if x != nil {
+		if x, ok := x.Request.(*StreamedRequest_UpdateHold); ok {
+			return x.UpdateHold
+		}
+	}
+	return nil
+}
+
 func (x *StreamedRequest) GetTimeout() *durationpb.Duration {
 	if x != nil {
 		return x.Timeout
@@ -1727,6 +1768,11 @@ type StreamedRequest_ReleaseHold struct {
 	ReleaseHold *ReleaseHoldRequest `protobuf:"bytes,8,opt,name=release_hold,json=releaseHold,proto3,oneof"`
 }
 
+type StreamedRequest_UpdateHold struct {
+	// UpdateHold.
+	UpdateHold *UpdateHoldRequest `protobuf:"bytes,9,opt,name=update_hold,json=updateHold,proto3,oneof"`
+}
+
 func (*StreamedRequest_Deposit) isStreamedRequest_Request() {}
 
 func (*StreamedRequest_Withdraw) isStreamedRequest_Request() {}
@@ -1742,6 +1788,8 @@ func (*StreamedRequest_PlaceHold) isStreamedRequest_Request() {}
 func (*StreamedRequest_CaptureHold) isStreamedRequest_Request() {}
 
 func (*StreamedRequest_ReleaseHold) isStreamedRequest_Request() {}
+
+func (*StreamedRequest_UpdateHold) isStreamedRequest_Request() {}
 
 // A message from StreamTransactions: the next results, of one or several messages of the caller.
 type StreamTransactionsResponse struct {
@@ -2227,7 +2275,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
 	"\x0fDepositResponse\x12:\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xf5\x02\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x8b\x03\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1d\n" +
@@ -2237,13 +2285,14 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vdescription\x18\x04 \x01(\tR\vdescription\x12@\n" +
 	"\x06labels\x18\x05 \x03(\v2(.passbook.v1.WithdrawRequest.LabelsEntryR\x06labels\x124\n" +
 	"\tcondition\x18\x06 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\x12#\n" +
-	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x1a9\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x12\x14\n" +
+	"\x05force\x18\b \x01(\bR\x05force\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
 	"\x10WithdrawResponse\x12:\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xb8\x03\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xce\x03\n" +
 	"\x0fTransferRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -2253,7 +2302,8 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vdescription\x18\x05 \x01(\tR\vdescription\x12@\n" +
 	"\x06labels\x18\x06 \x03(\v2(.passbook.v1.TransferRequest.LabelsEntryR\x06labels\x124\n" +
 	"\tcondition\x18\a \x01(\v2\x16.passbook.v1.ConditionR\tcondition\x12#\n" +
-	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\x1a9\n" +
+	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\x12\x14\n" +
+	"\x05force\x18\t \x01(\bR\x05force\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
@@ -2264,14 +2314,15 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12*\n" +
 	"\x06amount\x18\x02 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x124\n" +
-	"\tcondition\x18\x03 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\"\xa8\x02\n" +
+	"\tcondition\x18\x03 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\"\xbe\x02\n" +
 	"\x16PostTransactionRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12$\n" +
 	"\x04legs\x18\x02 \x03(\v2\x10.passbook.v1.LegR\x04legs\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12G\n" +
 	"\x06labels\x18\x04 \x03(\v2/.passbook.v1.PostTransactionRequest.LabelsEntryR\x06labels\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x1a9\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +
@@ -2290,7 +2341,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x19StreamTransactionsRequest\x12=\n" +
 	"\arequest\x18\x01 \x01(\v2#.passbook.v1.PostTransactionRequestR\arequest\x128\n" +
 	"\brequests\x18\x02 \x03(\v2\x1c.passbook.v1.StreamedRequestR\brequests\x12;\n" +
-	"\fresult_order\x18\x03 \x01(\x0e2\x18.passbook.v1.ResultOrderR\vresultOrder\"\xfb\x04\n" +
+	"\fresult_order\x18\x03 \x01(\x0e2\x18.passbook.v1.ResultOrderR\vresultOrder\"\xbe\x05\n" +
 	"\x0fStreamedRequest\x127\n" +
 	"\adeposit\x18\x01 \x01(\v2\x1b.passbook.v1.DepositRequestH\x00R\adeposit\x12:\n" +
 	"\bwithdraw\x18\x02 \x01(\v2\x1c.passbook.v1.WithdrawRequestH\x00R\bwithdraw\x12:\n" +
@@ -2300,7 +2351,9 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\n" +
 	"place_hold\x18\x06 \x01(\v2\x1d.passbook.v1.PlaceHoldRequestH\x00R\tplaceHold\x12D\n" +
 	"\fcapture_hold\x18\a \x01(\v2\x1f.passbook.v1.CaptureHoldRequestH\x00R\vcaptureHold\x12D\n" +
-	"\frelease_hold\x18\b \x01(\v2\x1f.passbook.v1.ReleaseHoldRequestH\x00R\vreleaseHold\x123\n" +
+	"\frelease_hold\x18\b \x01(\v2\x1f.passbook.v1.ReleaseHoldRequestH\x00R\vreleaseHold\x12A\n" +
+	"\vupdate_hold\x18\t \x01(\v2\x1e.passbook.v1.UpdateHoldRequestH\x00R\n" +
+	"updateHold\x123\n" +
 	"\atimeout\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\atimeoutB\t\n" +
 	"\arequest\"\x8f\x01\n" +
 	"\x1aStreamTransactionsResponse\x12:\n" +
@@ -2342,7 +2395,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"EntryOrder\x12\x1b\n" +
 	"\x17ENTRY_ORDER_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENTRY_ORDER_ASCENDING\x10\x01\x12\x1a\n" +
-	"\x16ENTRY_ORDER_DESCENDING\x10\x022\xca\x14\n" +
+	"\x16ENTRY_ORDER_DESCENDING\x10\x022\x99\x15\n" +
 	"\x0eAccountService\x12V\n" +
 	"\rCreateAccount\x12!.passbook.v1.CreateAccountRequest\x1a\".passbook.v1.CreateAccountResponse\x12M\n" +
 	"\n" +
@@ -2360,7 +2413,9 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x0fPostTransaction\x12#.passbook.v1.PostTransactionRequest\x1a$.passbook.v1.PostTransactionResponse\x12n\n" +
 	"\x15BatchPostTransactions\x12).passbook.v1.BatchPostTransactionsRequest\x1a*.passbook.v1.BatchPostTransactionsResponse\x12i\n" +
 	"\x12StreamTransactions\x12&.passbook.v1.StreamTransactionsRequest\x1a'.passbook.v1.StreamTransactionsResponse(\x010\x01\x12J\n" +
-	"\tPlaceHold\x12\x1d.passbook.v1.PlaceHoldRequest\x1a\x1e.passbook.v1.PlaceHoldResponse\x12P\n" +
+	"\tPlaceHold\x12\x1d.passbook.v1.PlaceHoldRequest\x1a\x1e.passbook.v1.PlaceHoldResponse\x12M\n" +
+	"\n" +
+	"UpdateHold\x12\x1e.passbook.v1.UpdateHoldRequest\x1a\x1f.passbook.v1.UpdateHoldResponse\x12P\n" +
 	"\vCaptureHold\x12\x1f.passbook.v1.CaptureHoldRequest\x1a .passbook.v1.CaptureHoldResponse\x12P\n" +
 	"\vReleaseHold\x12\x1f.passbook.v1.ReleaseHoldRequest\x1a .passbook.v1.ReleaseHoldResponse\x12D\n" +
 	"\aGetHold\x12\x1b.passbook.v1.GetHoldRequest\x1a\x1c.passbook.v1.GetHoldResponse\x12J\n" +
@@ -2439,42 +2494,44 @@ var file_passbook_v1_account_service_proto_goTypes = []any{
 	(*PlaceHoldRequest)(nil),              // 43: passbook.v1.PlaceHoldRequest
 	(*CaptureHoldRequest)(nil),            // 44: passbook.v1.CaptureHoldRequest
 	(*ReleaseHoldRequest)(nil),            // 45: passbook.v1.ReleaseHoldRequest
-	(*durationpb.Duration)(nil),           // 46: google.protobuf.Duration
-	(*Hold)(nil),                          // 47: passbook.v1.Hold
-	(*timestamppb.Timestamp)(nil),         // 48: google.protobuf.Timestamp
-	(*Entry)(nil),                         // 49: passbook.v1.Entry
-	(*UpdateAccountRequest)(nil),          // 50: passbook.v1.UpdateAccountRequest
-	(*FreezeAccountRequest)(nil),          // 51: passbook.v1.FreezeAccountRequest
-	(*UnfreezeAccountRequest)(nil),        // 52: passbook.v1.UnfreezeAccountRequest
-	(*CloseAccountRequest)(nil),           // 53: passbook.v1.CloseAccountRequest
-	(*ListAccountChangesRequest)(nil),     // 54: passbook.v1.ListAccountChangesRequest
-	(*GetHoldRequest)(nil),                // 55: passbook.v1.GetHoldRequest
-	(*ListHoldsRequest)(nil),              // 56: passbook.v1.ListHoldsRequest
-	(*ListTransactionsRequest)(nil),       // 57: passbook.v1.ListTransactionsRequest
-	(*GetBalanceRequest)(nil),             // 58: passbook.v1.GetBalanceRequest
-	(*WatchEntriesRequest)(nil),           // 59: passbook.v1.WatchEntriesRequest
-	(*WatchEventsRequest)(nil),            // 60: passbook.v1.WatchEventsRequest
-	(*GetRequestOutcomeRequest)(nil),      // 61: passbook.v1.GetRequestOutcomeRequest
-	(*FenceRequestRequest)(nil),           // 62: passbook.v1.FenceRequestRequest
-	(*VerifyAccountRequest)(nil),          // 63: passbook.v1.VerifyAccountRequest
-	(*UpdateAccountResponse)(nil),         // 64: passbook.v1.UpdateAccountResponse
-	(*FreezeAccountResponse)(nil),         // 65: passbook.v1.FreezeAccountResponse
-	(*UnfreezeAccountResponse)(nil),       // 66: passbook.v1.UnfreezeAccountResponse
-	(*CloseAccountResponse)(nil),          // 67: passbook.v1.CloseAccountResponse
-	(*ListAccountChangesResponse)(nil),    // 68: passbook.v1.ListAccountChangesResponse
-	(*PlaceHoldResponse)(nil),             // 69: passbook.v1.PlaceHoldResponse
-	(*CaptureHoldResponse)(nil),           // 70: passbook.v1.CaptureHoldResponse
-	(*ReleaseHoldResponse)(nil),           // 71: passbook.v1.ReleaseHoldResponse
-	(*GetHoldResponse)(nil),               // 72: passbook.v1.GetHoldResponse
-	(*ListHoldsResponse)(nil),             // 73: passbook.v1.ListHoldsResponse
-	(*ReverseTransactionResponse)(nil),    // 74: passbook.v1.ReverseTransactionResponse
-	(*ListTransactionsResponse)(nil),      // 75: passbook.v1.ListTransactionsResponse
-	(*GetBalanceResponse)(nil),            // 76: passbook.v1.GetBalanceResponse
-	(*WatchEntriesResponse)(nil),          // 77: passbook.v1.WatchEntriesResponse
-	(*WatchEventsResponse)(nil),           // 78: passbook.v1.WatchEventsResponse
-	(*GetRequestOutcomeResponse)(nil),     // 79: passbook.v1.GetRequestOutcomeResponse
-	(*FenceRequestResponse)(nil),          // 80: passbook.v1.FenceRequestResponse
-	(*VerifyAccountResponse)(nil),         // 81: passbook.v1.VerifyAccountResponse
+	(*UpdateHoldRequest)(nil),             // 46: passbook.v1.UpdateHoldRequest
+	(*durationpb.Duration)(nil),           // 47: google.protobuf.Duration
+	(*Hold)(nil),                          // 48: passbook.v1.Hold
+	(*timestamppb.Timestamp)(nil),         // 49: google.protobuf.Timestamp
+	(*Entry)(nil),                         // 50: passbook.v1.Entry
+	(*UpdateAccountRequest)(nil),          // 51: passbook.v1.UpdateAccountRequest
+	(*FreezeAccountRequest)(nil),          // 52: passbook.v1.FreezeAccountRequest
+	(*UnfreezeAccountRequest)(nil),        // 53: passbook.v1.UnfreezeAccountRequest
+	(*CloseAccountRequest)(nil),           // 54: passbook.v1.CloseAccountRequest
+	(*ListAccountChangesRequest)(nil),     // 55: passbook.v1.ListAccountChangesRequest
+	(*GetHoldRequest)(nil),                // 56: passbook.v1.GetHoldRequest
+	(*ListHoldsRequest)(nil),              // 57: passbook.v1.ListHoldsRequest
+	(*ListTransactionsRequest)(nil),       // 58: passbook.v1.ListTransactionsRequest
+	(*GetBalanceRequest)(nil),             // 59: passbook.v1.GetBalanceRequest
+	(*WatchEntriesRequest)(nil),           // 60: passbook.v1.WatchEntriesRequest
+	(*WatchEventsRequest)(nil),            // 61: passbook.v1.WatchEventsRequest
+	(*GetRequestOutcomeRequest)(nil),      // 62: passbook.v1.GetRequestOutcomeRequest
+	(*FenceRequestRequest)(nil),           // 63: passbook.v1.FenceRequestRequest
+	(*VerifyAccountRequest)(nil),          // 64: passbook.v1.VerifyAccountRequest
+	(*UpdateAccountResponse)(nil),         // 65: passbook.v1.UpdateAccountResponse
+	(*FreezeAccountResponse)(nil),         // 66: passbook.v1.FreezeAccountResponse
+	(*UnfreezeAccountResponse)(nil),       // 67: passbook.v1.UnfreezeAccountResponse
+	(*CloseAccountResponse)(nil),          // 68: passbook.v1.CloseAccountResponse
+	(*ListAccountChangesResponse)(nil),    // 69: passbook.v1.ListAccountChangesResponse
+	(*PlaceHoldResponse)(nil),             // 70: passbook.v1.PlaceHoldResponse
+	(*UpdateHoldResponse)(nil),            // 71: passbook.v1.UpdateHoldResponse
+	(*CaptureHoldResponse)(nil),           // 72: passbook.v1.CaptureHoldResponse
+	(*ReleaseHoldResponse)(nil),           // 73: passbook.v1.ReleaseHoldResponse
+	(*GetHoldResponse)(nil),               // 74: passbook.v1.GetHoldResponse
+	(*ListHoldsResponse)(nil),             // 75: passbook.v1.ListHoldsResponse
+	(*ReverseTransactionResponse)(nil),    // 76: passbook.v1.ReverseTransactionResponse
+	(*ListTransactionsResponse)(nil),      // 77: passbook.v1.ListTransactionsResponse
+	(*GetBalanceResponse)(nil),            // 78: passbook.v1.GetBalanceResponse
+	(*WatchEntriesResponse)(nil),          // 79: passbook.v1.WatchEntriesResponse
+	(*WatchEventsResponse)(nil),           // 80: passbook.v1.WatchEventsResponse
+	(*GetRequestOutcomeResponse)(nil),     // 81: passbook.v1.GetRequestOutcomeResponse
+	(*FenceRequestResponse)(nil),          // 82: passbook.v1.FenceRequestResponse
+	(*VerifyAccountResponse)(nil),         // 83: passbook.v1.VerifyAccountResponse
 }
 var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	36, // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
@@ -2517,82 +2574,85 @@ var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	43, // 37: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
 	44, // 38: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
 	45, // 39: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
-	46, // 40: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 41: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
-	25, // 42: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
-	40, // 43: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
-	47, // 44: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
-	41, // 45: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
-	40, // 46: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	48, // 47: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	48, // 48: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	1,  // 49: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
-	49, // 50: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
-	2,  // 51: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
-	4,  // 52: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
-	6,  // 53: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
-	8,  // 54: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
-	50, // 55: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
-	51, // 56: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
-	52, // 57: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
-	53, // 58: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
-	54, // 59: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
-	10, // 60: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
-	12, // 61: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
-	14, // 62: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
-	17, // 63: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
-	19, // 64: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
-	22, // 65: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
-	43, // 66: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
-	44, // 67: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
-	45, // 68: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
-	55, // 69: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
-	56, // 70: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
-	42, // 71: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
-	26, // 72: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
-	57, // 73: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
-	28, // 74: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
-	58, // 75: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
-	59, // 76: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
-	60, // 77: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
-	61, // 78: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
-	62, // 79: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
-	63, // 80: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
-	3,  // 81: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
-	5,  // 82: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
-	7,  // 83: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
-	9,  // 84: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
-	64, // 85: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
-	65, // 86: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
-	66, // 87: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
-	67, // 88: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
-	68, // 89: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
-	11, // 90: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
-	13, // 91: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
-	15, // 92: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
-	18, // 93: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
-	20, // 94: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
-	24, // 95: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
-	69, // 96: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
-	70, // 97: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
-	71, // 98: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
-	72, // 99: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
-	73, // 100: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
-	74, // 101: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
-	27, // 102: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
-	75, // 103: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
-	29, // 104: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
-	76, // 105: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
-	77, // 106: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
-	78, // 107: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
-	79, // 108: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
-	80, // 109: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
-	81, // 110: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
-	81, // [81:111] is the sub-list for method output_type
-	51, // [51:81] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	46, // 40: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
+	47, // 41: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
+	21, // 42: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
+	25, // 43: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
+	40, // 44: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
+	48, // 45: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
+	41, // 46: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
+	40, // 47: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	49, // 48: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	49, // 49: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	1,  // 50: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
+	50, // 51: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
+	2,  // 52: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
+	4,  // 53: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
+	6,  // 54: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
+	8,  // 55: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
+	51, // 56: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
+	52, // 57: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
+	53, // 58: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
+	54, // 59: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
+	55, // 60: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
+	10, // 61: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
+	12, // 62: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
+	14, // 63: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
+	17, // 64: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
+	19, // 65: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
+	22, // 66: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
+	43, // 67: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
+	46, // 68: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
+	44, // 69: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
+	45, // 70: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
+	56, // 71: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
+	57, // 72: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
+	42, // 73: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
+	26, // 74: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
+	58, // 75: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
+	28, // 76: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
+	59, // 77: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
+	60, // 78: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
+	61, // 79: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
+	62, // 80: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
+	63, // 81: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
+	64, // 82: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
+	3,  // 83: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
+	5,  // 84: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
+	7,  // 85: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
+	9,  // 86: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
+	65, // 87: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
+	66, // 88: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
+	67, // 89: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
+	68, // 90: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
+	69, // 91: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
+	11, // 92: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
+	13, // 93: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
+	15, // 94: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
+	18, // 95: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
+	20, // 96: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
+	24, // 97: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
+	70, // 98: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
+	71, // 99: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
+	72, // 100: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
+	73, // 101: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
+	74, // 102: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
+	75, // 103: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
+	76, // 104: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
+	27, // 105: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
+	77, // 106: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
+	29, // 107: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
+	78, // 108: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
+	79, // 109: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
+	80, // 110: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
+	81, // 111: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
+	82, // 112: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
+	83, // 113: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
+	83, // [83:114] is the sub-list for method output_type
+	52, // [52:83] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_account_service_proto_init() }
@@ -2618,6 +2678,7 @@ func file_passbook_v1_account_service_proto_init() {
 		(*StreamedRequest_PlaceHold)(nil),
 		(*StreamedRequest_CaptureHold)(nil),
 		(*StreamedRequest_ReleaseHold)(nil),
+		(*StreamedRequest_UpdateHold)(nil),
 	}
 	file_passbook_v1_account_service_proto_msgTypes[24].OneofWrappers = []any{
 		(*GetTransactionRequest_TransactionId)(nil),

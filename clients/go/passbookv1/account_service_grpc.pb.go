@@ -48,6 +48,7 @@ const (
 	AccountService_BatchPostTransactions_FullMethodName = "/passbook.v1.AccountService/BatchPostTransactions"
 	AccountService_StreamTransactions_FullMethodName    = "/passbook.v1.AccountService/StreamTransactions"
 	AccountService_PlaceHold_FullMethodName             = "/passbook.v1.AccountService/PlaceHold"
+	AccountService_UpdateHold_FullMethodName            = "/passbook.v1.AccountService/UpdateHold"
 	AccountService_CaptureHold_FullMethodName           = "/passbook.v1.AccountService/CaptureHold"
 	AccountService_ReleaseHold_FullMethodName           = "/passbook.v1.AccountService/ReleaseHold"
 	AccountService_GetHold_FullMethodName               = "/passbook.v1.AccountService/GetHold"
@@ -128,7 +129,8 @@ type AccountServiceClient interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`.
+	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`. With `force`, neither
+	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawResponse, error)
 	// Moves money between two accounts of one currency: both change or neither does.
 	//
@@ -192,14 +194,23 @@ type AccountServiceClient interface {
 	// `HOLD_EXISTS`, `EXPIRE_TIME_PASSED`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
 	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE` (of the account's `held`).
 	PlaceHold(ctx context.Context, in *PlaceHoldRequest, opts ...grpc.CallOption) (*PlaceHoldResponse, error)
-	// Takes all or part of the money of a hold, and releases the rest. Holds on a frozen account can
-	// be captured, too.
+	// Changes the amount or the expire time of an open hold. Holds on a frozen account can shrink, and
+	// expire later or earlier, but not grow.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED`, `ACCOUNT_NOT_FOUND` (the
-	// destination), `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `BALANCE_OUT_OF_RANGE`.
+	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `EXPIRE_TIME_PASSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+	// `HOLD_AMOUNT_TOO_LOW`, `INSUFFICIENT_FUNDS` (for what the hold grows by), `BALANCE_OUT_OF_RANGE`
+	// (of the account's `held`).
+	UpdateHold(ctx context.Context, in *UpdateHoldRequest, opts ...grpc.CallOption) (*UpdateHoldResponse, error)
+	// Takes all or part of the money of a hold, and releases the rest, or keeps it for the next capture
+	// (`keep_open`). Holds on a frozen account can be captured, too.
+	//
+	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
+	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
+	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`.
 	CaptureHold(ctx context.Context, in *CaptureHoldRequest, opts ...grpc.CallOption) (*CaptureHoldResponse, error)
-	// Gives up a hold: all of its amount is available again.
+	// Gives up a hold: what was not captured of it is available again.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`.
@@ -208,14 +219,16 @@ type AccountServiceClient interface {
 	GetHold(ctx context.Context, in *GetHoldRequest, opts ...grpc.CallOption) (*GetHoldResponse, error)
 	// Lists the holds of one account, one page per call.
 	ListHolds(ctx context.Context, in *ListHoldsRequest, opts ...grpc.CallOption) (*ListHoldsResponse, error)
-	// Reverses a transaction: posts the same entries with the opposite amounts. A transaction is
-	// reversed at most once. A reversal is a transaction and can be reversed. A captured hold stays
-	// captured.
+	// Reverses a transaction: posts the same entries with the opposite amounts. With an `amount`, it
+	// reverses a part: several reversals, up to the whole, but never more. A reversal is a transaction
+	// and can be reversed. A captured hold stays captured.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `TRANSACTION_NOT_FOUND`, `ALREADY_REVERSED`, and the rejections of a PostTransaction with these
-	// legs: `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `INSUFFICIENT_FUNDS` (the reversal would overdraw
-	// the account), `BALANCE_OUT_OF_RANGE`.
+	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
+	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
+	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
+	// overdraw the account), `BALANCE_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
+	// `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(ctx context.Context, in *ReverseTransactionRequest, opts ...grpc.CallOption) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -425,6 +438,16 @@ func (c *accountServiceClient) PlaceHold(ctx context.Context, in *PlaceHoldReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlaceHoldResponse)
 	err := c.cc.Invoke(ctx, AccountService_PlaceHold_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accountServiceClient) UpdateHold(ctx context.Context, in *UpdateHoldRequest, opts ...grpc.CallOption) (*UpdateHoldResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateHoldResponse)
+	err := c.cc.Invoke(ctx, AccountService_UpdateHold_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -653,7 +676,8 @@ type AccountServiceServer interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`.
+	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`. With `force`, neither
+	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error)
 	// Moves money between two accounts of one currency: both change or neither does.
 	//
@@ -717,14 +741,23 @@ type AccountServiceServer interface {
 	// `HOLD_EXISTS`, `EXPIRE_TIME_PASSED`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
 	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE` (of the account's `held`).
 	PlaceHold(context.Context, *PlaceHoldRequest) (*PlaceHoldResponse, error)
-	// Takes all or part of the money of a hold, and releases the rest. Holds on a frozen account can
-	// be captured, too.
+	// Changes the amount or the expire time of an open hold. Holds on a frozen account can shrink, and
+	// expire later or earlier, but not grow.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED`, `ACCOUNT_NOT_FOUND` (the
-	// destination), `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `BALANCE_OUT_OF_RANGE`.
+	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `EXPIRE_TIME_PASSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+	// `HOLD_AMOUNT_TOO_LOW`, `INSUFFICIENT_FUNDS` (for what the hold grows by), `BALANCE_OUT_OF_RANGE`
+	// (of the account's `held`).
+	UpdateHold(context.Context, *UpdateHoldRequest) (*UpdateHoldResponse, error)
+	// Takes all or part of the money of a hold, and releases the rest, or keeps it for the next capture
+	// (`keep_open`). Holds on a frozen account can be captured, too.
+	//
+	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
+	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
+	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`.
 	CaptureHold(context.Context, *CaptureHoldRequest) (*CaptureHoldResponse, error)
-	// Gives up a hold: all of its amount is available again.
+	// Gives up a hold: what was not captured of it is available again.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`.
@@ -733,14 +766,16 @@ type AccountServiceServer interface {
 	GetHold(context.Context, *GetHoldRequest) (*GetHoldResponse, error)
 	// Lists the holds of one account, one page per call.
 	ListHolds(context.Context, *ListHoldsRequest) (*ListHoldsResponse, error)
-	// Reverses a transaction: posts the same entries with the opposite amounts. A transaction is
-	// reversed at most once. A reversal is a transaction and can be reversed. A captured hold stays
-	// captured.
+	// Reverses a transaction: posts the same entries with the opposite amounts. With an `amount`, it
+	// reverses a part: several reversals, up to the whole, but never more. A reversal is a transaction
+	// and can be reversed. A captured hold stays captured.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `TRANSACTION_NOT_FOUND`, `ALREADY_REVERSED`, and the rejections of a PostTransaction with these
-	// legs: `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `INSUFFICIENT_FUNDS` (the reversal would overdraw
-	// the account), `BALANCE_OUT_OF_RANGE`.
+	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
+	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
+	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
+	// overdraw the account), `BALANCE_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
+	// `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(context.Context, *ReverseTransactionRequest) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -840,6 +875,9 @@ func (UnimplementedAccountServiceServer) StreamTransactions(grpc.BidiStreamingSe
 }
 func (UnimplementedAccountServiceServer) PlaceHold(context.Context, *PlaceHoldRequest) (*PlaceHoldResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlaceHold not implemented")
+}
+func (UnimplementedAccountServiceServer) UpdateHold(context.Context, *UpdateHoldRequest) (*UpdateHoldResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateHold not implemented")
 }
 func (UnimplementedAccountServiceServer) CaptureHold(context.Context, *CaptureHoldRequest) (*CaptureHoldResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CaptureHold not implemented")
@@ -1181,6 +1219,24 @@ func _AccountService_PlaceHold_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccountService_UpdateHold_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateHoldRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccountServiceServer).UpdateHold(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccountService_UpdateHold_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccountServiceServer).UpdateHold(ctx, req.(*UpdateHoldRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AccountService_CaptureHold_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CaptureHoldRequest)
 	if err := dec(in); err != nil {
@@ -1485,6 +1541,10 @@ var AccountService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PlaceHold",
 			Handler:    _AccountService_PlaceHold_Handler,
+		},
+		{
+			MethodName: "UpdateHold",
+			Handler:    _AccountService_UpdateHold_Handler,
 		},
 		{
 			MethodName: "CaptureHold",

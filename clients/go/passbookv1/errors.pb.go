@@ -108,11 +108,17 @@ const (
 	// FAILED_PRECONDITION: the `expire_time` of the hold has already passed, by the database's clock.
 	// Metadata: expire_time_us, now_us (microseconds since the Unix epoch).
 	ErrorReason_ERROR_REASON_EXPIRE_TIME_PASSED ErrorReason = 25
-	// FAILED_PRECONDITION: the amount is more than the hold. Metadata: hold_id, account_id,
+	// FAILED_PRECONDITION: the amount is more than what is held. Metadata: hold_id, account_id,
 	// currency_code, held, required.
 	ErrorReason_ERROR_REASON_HOLD_AMOUNT_EXCEEDED ErrorReason = 26
-	// FAILED_PRECONDITION: the transaction was reversed before. Metadata: transaction_id,
-	// reversed_by_transaction_id.
+	// FAILED_PRECONDITION: the request has an amount, but the transaction to reverse has more than
+	// one. It can be reversed as a whole only. Metadata: transaction_id.
+	ErrorReason_ERROR_REASON_TRANSACTION_NOT_DIVISIBLE ErrorReason = 27
+	// FAILED_PRECONDITION: the amount is more than what is not reversed yet. Metadata: transaction_id,
+	// account_id (of the first entry), currency_code, reversible, required.
+	ErrorReason_ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED ErrorReason = 28
+	// FAILED_PRECONDITION: all of the transaction was reversed before. Metadata: transaction_id,
+	// reversed_by_transaction_id (the latest reversal).
 	ErrorReason_ERROR_REASON_ALREADY_REVERSED ErrorReason = 29
 	// NOT_FOUND: there is no such account. Metadata: account_id.
 	ErrorReason_ERROR_REASON_ACCOUNT_NOT_FOUND ErrorReason = 30
@@ -128,6 +134,9 @@ const (
 	// fewer decimals than the amount has. Metadata: account_id, currency_code (of the request),
 	// account_currency_code.
 	ErrorReason_ERROR_REASON_CURRENCY_MISMATCH ErrorReason = 35
+	// FAILED_PRECONDITION: the new amount of a hold is not above what was captured of it. Metadata:
+	// hold_id, account_id, currency_code, captured, required.
+	ErrorReason_ERROR_REASON_HOLD_AMOUNT_TOO_LOW ErrorReason = 36
 	// FAILED_PRECONDITION: a condition of the request is not met. Metadata: account_id, condition
 	// (the name of the field), required, actual, version.
 	ErrorReason_ERROR_REASON_CONDITION_FAILED ErrorReason = 37
@@ -226,6 +235,8 @@ var (
 		24: "ERROR_REASON_HOLD_NOT_OPEN",
 		25: "ERROR_REASON_EXPIRE_TIME_PASSED",
 		26: "ERROR_REASON_HOLD_AMOUNT_EXCEEDED",
+		27: "ERROR_REASON_TRANSACTION_NOT_DIVISIBLE",
+		28: "ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED",
 		29: "ERROR_REASON_ALREADY_REVERSED",
 		30: "ERROR_REASON_ACCOUNT_NOT_FOUND",
 		31: "ERROR_REASON_TRANSACTION_NOT_FOUND",
@@ -233,6 +244,7 @@ var (
 		33: "ERROR_REASON_ACCOUNT_CLOSED",
 		34: "ERROR_REASON_ACCOUNT_FROZEN",
 		35: "ERROR_REASON_CURRENCY_MISMATCH",
+		36: "ERROR_REASON_HOLD_AMOUNT_TOO_LOW",
 		37: "ERROR_REASON_CONDITION_FAILED",
 		38: "ERROR_REASON_INSUFFICIENT_FUNDS",
 		39: "ERROR_REASON_BALANCE_OUT_OF_RANGE",
@@ -256,61 +268,64 @@ var (
 		66: "ERROR_REASON_EVENT_TOKEN_UNKNOWN",
 	}
 	ErrorReason_value = map[string]int32{
-		"ERROR_REASON_UNSPECIFIED":            0,
-		"ERROR_REASON_INVALID_REQUEST_ID":     1,
-		"ERROR_REASON_INVALID_ACCOUNT_ID":     2,
-		"ERROR_REASON_INVALID_TRANSACTION_ID": 3,
-		"ERROR_REASON_INVALID_CURRENCY_CODE":  4,
-		"ERROR_REASON_INVALID_AMOUNT":         5,
-		"ERROR_REASON_INVALID_CONDITION":      6,
-		"ERROR_REASON_INVALID_DESCRIPTION":    7,
-		"ERROR_REASON_INVALID_LABELS":         8,
-		"ERROR_REASON_INVALID_FILTER":         9,
-		"ERROR_REASON_INVALID_PAGE_SIZE":      10,
-		"ERROR_REASON_INVALID_PAGE_TOKEN":     11,
-		"ERROR_REASON_INVALID_LEGS":           12,
-		"ERROR_REASON_INVALID_REQUESTS":       13,
-		"ERROR_REASON_INVALID_UPDATE_MASK":    14,
-		"ERROR_REASON_INVALID_HOLD_ID":        15,
-		"ERROR_REASON_INVALID_EXPIRE_TIME":    16,
-		"ERROR_REASON_INVALID_REASON":         17,
-		"ERROR_REASON_UNAUTHENTICATED":        18,
-		"ERROR_REASON_PERMISSION_DENIED":      19,
-		"ERROR_REASON_REQUEST_ID_REUSED":      20,
-		"ERROR_REASON_REQUEST_FENCED":         21,
-		"ERROR_REASON_HOLD_NOT_FOUND":         22,
-		"ERROR_REASON_HOLD_EXISTS":            23,
-		"ERROR_REASON_HOLD_NOT_OPEN":          24,
-		"ERROR_REASON_EXPIRE_TIME_PASSED":     25,
-		"ERROR_REASON_HOLD_AMOUNT_EXCEEDED":   26,
-		"ERROR_REASON_ALREADY_REVERSED":       29,
-		"ERROR_REASON_ACCOUNT_NOT_FOUND":      30,
-		"ERROR_REASON_TRANSACTION_NOT_FOUND":  31,
-		"ERROR_REASON_ACCOUNT_EXISTS":         32,
-		"ERROR_REASON_ACCOUNT_CLOSED":         33,
-		"ERROR_REASON_ACCOUNT_FROZEN":         34,
-		"ERROR_REASON_CURRENCY_MISMATCH":      35,
-		"ERROR_REASON_CONDITION_FAILED":       37,
-		"ERROR_REASON_INSUFFICIENT_FUNDS":     38,
-		"ERROR_REASON_BALANCE_OUT_OF_RANGE":   39,
-		"ERROR_REASON_ACCOUNT_NOT_EMPTY":      40,
-		"ERROR_REASON_VERSION_MISMATCH":       41,
-		"ERROR_REASON_LOCK_TIMEOUT":           50,
-		"ERROR_REASON_CONTENTION":             51,
-		"ERROR_REASON_DEADLINE_EXCEEDED":      52,
-		"ERROR_REASON_OVERLOADED":             53,
-		"ERROR_REASON_DATABASE_UNAVAILABLE":   54,
-		"ERROR_REASON_SCHEMA_NOT_MIGRATED":    55,
-		"ERROR_REASON_SHUTTING_DOWN":          56,
-		"ERROR_REASON_WATCHER_TOO_SLOW":       57,
-		"ERROR_REASON_AUDIT_UNAVAILABLE":      58,
-		"ERROR_REASON_INTERNAL":               60,
-		"ERROR_REASON_INVALID_MESSAGE":        61,
-		"ERROR_REASON_REQUEST_TOO_LARGE":      62,
-		"ERROR_REASON_RESPONSE_TOO_LARGE":     63,
-		"ERROR_REASON_UNIMPLEMENTED":          64,
-		"ERROR_REASON_NAME_NOT_FOUND":         65,
-		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":    66,
+		"ERROR_REASON_UNSPECIFIED":               0,
+		"ERROR_REASON_INVALID_REQUEST_ID":        1,
+		"ERROR_REASON_INVALID_ACCOUNT_ID":        2,
+		"ERROR_REASON_INVALID_TRANSACTION_ID":    3,
+		"ERROR_REASON_INVALID_CURRENCY_CODE":     4,
+		"ERROR_REASON_INVALID_AMOUNT":            5,
+		"ERROR_REASON_INVALID_CONDITION":         6,
+		"ERROR_REASON_INVALID_DESCRIPTION":       7,
+		"ERROR_REASON_INVALID_LABELS":            8,
+		"ERROR_REASON_INVALID_FILTER":            9,
+		"ERROR_REASON_INVALID_PAGE_SIZE":         10,
+		"ERROR_REASON_INVALID_PAGE_TOKEN":        11,
+		"ERROR_REASON_INVALID_LEGS":              12,
+		"ERROR_REASON_INVALID_REQUESTS":          13,
+		"ERROR_REASON_INVALID_UPDATE_MASK":       14,
+		"ERROR_REASON_INVALID_HOLD_ID":           15,
+		"ERROR_REASON_INVALID_EXPIRE_TIME":       16,
+		"ERROR_REASON_INVALID_REASON":            17,
+		"ERROR_REASON_UNAUTHENTICATED":           18,
+		"ERROR_REASON_PERMISSION_DENIED":         19,
+		"ERROR_REASON_REQUEST_ID_REUSED":         20,
+		"ERROR_REASON_REQUEST_FENCED":            21,
+		"ERROR_REASON_HOLD_NOT_FOUND":            22,
+		"ERROR_REASON_HOLD_EXISTS":               23,
+		"ERROR_REASON_HOLD_NOT_OPEN":             24,
+		"ERROR_REASON_EXPIRE_TIME_PASSED":        25,
+		"ERROR_REASON_HOLD_AMOUNT_EXCEEDED":      26,
+		"ERROR_REASON_TRANSACTION_NOT_DIVISIBLE": 27,
+		"ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED":  28,
+		"ERROR_REASON_ALREADY_REVERSED":          29,
+		"ERROR_REASON_ACCOUNT_NOT_FOUND":         30,
+		"ERROR_REASON_TRANSACTION_NOT_FOUND":     31,
+		"ERROR_REASON_ACCOUNT_EXISTS":            32,
+		"ERROR_REASON_ACCOUNT_CLOSED":            33,
+		"ERROR_REASON_ACCOUNT_FROZEN":            34,
+		"ERROR_REASON_CURRENCY_MISMATCH":         35,
+		"ERROR_REASON_HOLD_AMOUNT_TOO_LOW":       36,
+		"ERROR_REASON_CONDITION_FAILED":          37,
+		"ERROR_REASON_INSUFFICIENT_FUNDS":        38,
+		"ERROR_REASON_BALANCE_OUT_OF_RANGE":      39,
+		"ERROR_REASON_ACCOUNT_NOT_EMPTY":         40,
+		"ERROR_REASON_VERSION_MISMATCH":          41,
+		"ERROR_REASON_LOCK_TIMEOUT":              50,
+		"ERROR_REASON_CONTENTION":                51,
+		"ERROR_REASON_DEADLINE_EXCEEDED":         52,
+		"ERROR_REASON_OVERLOADED":                53,
+		"ERROR_REASON_DATABASE_UNAVAILABLE":      54,
+		"ERROR_REASON_SCHEMA_NOT_MIGRATED":       55,
+		"ERROR_REASON_SHUTTING_DOWN":             56,
+		"ERROR_REASON_WATCHER_TOO_SLOW":          57,
+		"ERROR_REASON_AUDIT_UNAVAILABLE":         58,
+		"ERROR_REASON_INTERNAL":                  60,
+		"ERROR_REASON_INVALID_MESSAGE":           61,
+		"ERROR_REASON_REQUEST_TOO_LARGE":         62,
+		"ERROR_REASON_RESPONSE_TOO_LARGE":        63,
+		"ERROR_REASON_UNIMPLEMENTED":             64,
+		"ERROR_REASON_NAME_NOT_FOUND":            65,
+		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":       66,
 	}
 )
 
@@ -345,7 +360,7 @@ var File_passbook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\x8d\x0f\n" +
+	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\x8a\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INVALID_REQUEST_ID\x10\x01\x12#\n" +
@@ -374,14 +389,17 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\x18ERROR_REASON_HOLD_EXISTS\x10\x17\x12\x1e\n" +
 	"\x1aERROR_REASON_HOLD_NOT_OPEN\x10\x18\x12#\n" +
 	"\x1fERROR_REASON_EXPIRE_TIME_PASSED\x10\x19\x12%\n" +
-	"!ERROR_REASON_HOLD_AMOUNT_EXCEEDED\x10\x1a\x12!\n" +
+	"!ERROR_REASON_HOLD_AMOUNT_EXCEEDED\x10\x1a\x12*\n" +
+	"&ERROR_REASON_TRANSACTION_NOT_DIVISIBLE\x10\x1b\x12)\n" +
+	"%ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED\x10\x1c\x12!\n" +
 	"\x1dERROR_REASON_ALREADY_REVERSED\x10\x1d\x12\"\n" +
 	"\x1eERROR_REASON_ACCOUNT_NOT_FOUND\x10\x1e\x12&\n" +
 	"\"ERROR_REASON_TRANSACTION_NOT_FOUND\x10\x1f\x12\x1f\n" +
 	"\x1bERROR_REASON_ACCOUNT_EXISTS\x10 \x12\x1f\n" +
 	"\x1bERROR_REASON_ACCOUNT_CLOSED\x10!\x12\x1f\n" +
 	"\x1bERROR_REASON_ACCOUNT_FROZEN\x10\"\x12\"\n" +
-	"\x1eERROR_REASON_CURRENCY_MISMATCH\x10#\x12!\n" +
+	"\x1eERROR_REASON_CURRENCY_MISMATCH\x10#\x12$\n" +
+	" ERROR_REASON_HOLD_AMOUNT_TOO_LOW\x10$\x12!\n" +
 	"\x1dERROR_REASON_CONDITION_FAILED\x10%\x12#\n" +
 	"\x1fERROR_REASON_INSUFFICIENT_FUNDS\x10&\x12%\n" +
 	"!ERROR_REASON_BALANCE_OUT_OF_RANGE\x10'\x12\"\n" +

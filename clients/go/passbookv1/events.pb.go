@@ -36,8 +36,9 @@ const (
 	EventKind_EVENT_KIND_TRANSACTION EventKind = 1
 	// A hold was placed. The event has a `hold`.
 	EventKind_EVENT_KIND_HOLD_PLACED EventKind = 2
-	// A hold was captured. The event has a `transaction` and a `hold`. A caller who may not read the
-	// account of the hold gets a TRANSACTION instead.
+	// A hold was captured, all or a part of it. The event has a `transaction` and the `hold`, which is open
+	// if the rest remains held. A caller who may not read the account of the hold gets a TRANSACTION
+	// instead.
 	EventKind_EVENT_KIND_HOLD_CAPTURED EventKind = 3
 	// A hold was released. The event has a `hold`.
 	EventKind_EVENT_KIND_HOLD_RELEASED EventKind = 4
@@ -54,6 +55,8 @@ const (
 	EventKind_EVENT_KIND_ACCOUNT_UNFROZEN EventKind = 9
 	// An account was closed. The event has an `account_change`.
 	EventKind_EVENT_KIND_ACCOUNT_CLOSED EventKind = 10
+	// The amount or the expire time of a hold was changed. The event has a `hold`.
+	EventKind_EVENT_KIND_HOLD_UPDATED EventKind = 11
 )
 
 // Enum value maps for EventKind.
@@ -70,6 +73,7 @@ var (
 		8:  "EVENT_KIND_ACCOUNT_FROZEN",
 		9:  "EVENT_KIND_ACCOUNT_UNFROZEN",
 		10: "EVENT_KIND_ACCOUNT_CLOSED",
+		11: "EVENT_KIND_HOLD_UPDATED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED":      0,
@@ -83,6 +87,7 @@ var (
 		"EVENT_KIND_ACCOUNT_FROZEN":   8,
 		"EVENT_KIND_ACCOUNT_UNFROZEN": 9,
 		"EVENT_KIND_ACCOUNT_CLOSED":   10,
+		"EVENT_KIND_HOLD_UPDATED":     11,
 	}
 )
 
@@ -436,7 +441,7 @@ const file_passbook_v1_events_proto_rawDesc = "" +
 	"\vtransaction\x18\x02 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12%\n" +
 	"\x04hold\x18\x03 \x01(\v2\x11.passbook.v1.HoldR\x04hold\x12.\n" +
 	"\aaccount\x18\x04 \x01(\v2\x14.passbook.v1.AccountR\aaccount\x12A\n" +
-	"\x0eaccount_change\x18\x05 \x01(\v2\x1a.passbook.v1.AccountChangeR\raccountChange*\xd6\x02\n" +
+	"\x0eaccount_change\x18\x05 \x01(\v2\x1a.passbook.v1.AccountChangeR\raccountChange*\xf3\x02\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16EVENT_KIND_TRANSACTION\x10\x01\x12\x1a\n" +
@@ -449,7 +454,8 @@ const file_passbook_v1_events_proto_rawDesc = "" +
 	"\x19EVENT_KIND_ACCOUNT_FROZEN\x10\b\x12\x1f\n" +
 	"\x1bEVENT_KIND_ACCOUNT_UNFROZEN\x10\t\x12\x1d\n" +
 	"\x19EVENT_KIND_ACCOUNT_CLOSED\x10\n" +
-	"B\x91\x01\n" +
+	"\x12\x1b\n" +
+	"\x17EVENT_KIND_HOLD_UPDATED\x10\vB\x91\x01\n" +
 	"\x0fcom.passbook.v1B\vEventsProtoP\x01Z$passbook.example/passbook/passbookv1\xa2\x02\x03PXX\xaa\x02\vPassbook.V1\xca\x02\vPassbook\\V1\xe2\x02\x17Passbook\\V1\\GPBMetadata\xea\x02\fPassbook::V1b\x06proto3"
 
 var (

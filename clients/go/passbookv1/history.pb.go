@@ -105,6 +105,8 @@ const (
 	VerificationFaultKind_VERIFICATION_FAULT_KIND_UNREADABLE VerificationFaultKind = 7
 	// An entry's `create_time` is before that of the entry before it.
 	VerificationFaultKind_VERIFICATION_FAULT_KIND_WRONG_TIME VerificationFaultKind = 8
+	// More was taken from the account than was available, but not by a request with `force`.
+	VerificationFaultKind_VERIFICATION_FAULT_KIND_WRONG_LIMIT VerificationFaultKind = 9
 )
 
 // Enum value maps for VerificationFaultKind.
@@ -119,6 +121,7 @@ var (
 		6: "VERIFICATION_FAULT_KIND_WRONG_HELD",
 		7: "VERIFICATION_FAULT_KIND_UNREADABLE",
 		8: "VERIFICATION_FAULT_KIND_WRONG_TIME",
+		9: "VERIFICATION_FAULT_KIND_WRONG_LIMIT",
 	}
 	VerificationFaultKind_value = map[string]int32{
 		"VERIFICATION_FAULT_KIND_UNSPECIFIED":   0,
@@ -130,6 +133,7 @@ var (
 		"VERIFICATION_FAULT_KIND_WRONG_HELD":    6,
 		"VERIFICATION_FAULT_KIND_UNREADABLE":    7,
 		"VERIFICATION_FAULT_KIND_WRONG_TIME":    8,
+		"VERIFICATION_FAULT_KIND_WRONG_LIMIT":   9,
 	}
 )
 
@@ -171,7 +175,13 @@ type ReverseTransactionRequest struct {
 	// formatting (Unicode Cc, Zl, Zp and Cf).
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// As in CreateAccountRequest. Stored with the transaction.
-	Labels        map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The amount to reverse: above zero, at most what is not reversed yet, in the currency of the
+	// transaction. Only for transactions with one amount: one entry, or two that sum to zero, as
+	// deposits, withdrawals, transfers and captures have them. Absent: all that is not reversed yet.
+	Amount *Money `protobuf:"bytes,5,opt,name=amount,proto3" json:"amount,omitempty"`
+	// As in WithdrawRequest, for all accounts from which the reversal takes money.
+	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,11 +244,25 @@ func (x *ReverseTransactionRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *ReverseTransactionRequest) GetAmount() *Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *ReverseTransactionRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 // The response of ReverseTransaction.
 type ReverseTransactionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reversal. For each entry of the reversed transaction it has one entry with the opposite
-	// amount, in the same order.
+	// sign, in the same order.
 	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	// As in DepositResponse.
 	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -1127,13 +1151,15 @@ var File_passbook_v1_history_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_history_proto_rawDesc = "" +
 	"\n" +
-	"\x19passbook/v1/history.proto\x12\vpassbook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/resources.proto\"\x8a\x02\n" +
+	"\x19passbook/v1/history.proto\x12\vpassbook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/resources.proto\"\xcc\x02\n" +
 	"\x19ReverseTransactionRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
 	"\x0etransaction_id\x18\x02 \x01(\tR\rtransactionId\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12J\n" +
-	"\x06labels\x18\x04 \x03(\v22.passbook.v1.ReverseTransactionRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x04 \x03(\v22.passbook.v1.ReverseTransactionRequest.LabelsEntryR\x06labels\x12*\n" +
+	"\x06amount\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x12\x14\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"t\n" +
@@ -1206,7 +1232,7 @@ const file_passbook_v1_history_proto_rawDesc = "" +
 	"\x1bREQUEST_OUTCOME_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REQUEST_OUTCOME_APPLIED\x10\x01\x12\x1c\n" +
 	"\x18REQUEST_OUTCOME_REJECTED\x10\x02\x12\x1c\n" +
-	"\x18REQUEST_OUTCOME_NOT_SEEN\x10\x03*\x88\x03\n" +
+	"\x18REQUEST_OUTCOME_NOT_SEEN\x10\x03*\xb1\x03\n" +
 	"\x15VerificationFaultKind\x12'\n" +
 	"#VERIFICATION_FAULT_KIND_UNSPECIFIED\x10\x00\x12)\n" +
 	"%VERIFICATION_FAULT_KIND_MISSING_ENTRY\x10\x01\x12)\n" +
@@ -1216,7 +1242,8 @@ const file_passbook_v1_history_proto_rawDesc = "" +
 	"%VERIFICATION_FAULT_KIND_WRONG_BALANCE\x10\x05\x12&\n" +
 	"\"VERIFICATION_FAULT_KIND_WRONG_HELD\x10\x06\x12&\n" +
 	"\"VERIFICATION_FAULT_KIND_UNREADABLE\x10\a\x12&\n" +
-	"\"VERIFICATION_FAULT_KIND_WRONG_TIME\x10\bB\x92\x01\n" +
+	"\"VERIFICATION_FAULT_KIND_WRONG_TIME\x10\b\x12'\n" +
+	"#VERIFICATION_FAULT_KIND_WRONG_LIMIT\x10\tB\x92\x01\n" +
 	"\x0fcom.passbook.v1B\fHistoryProtoP\x01Z$passbook.example/passbook/passbookv1\xa2\x02\x03PXX\xaa\x02\vPassbook.V1\xca\x02\vPassbook\\V1\xe2\x02\x17Passbook\\V1\\GPBMetadata\xea\x02\fPassbook::V1b\x06proto3"
 
 var (
@@ -1253,40 +1280,41 @@ var file_passbook_v1_history_proto_goTypes = []any{
 	(*VerificationFault)(nil),          // 16: passbook.v1.VerificationFault
 	nil,                                // 17: passbook.v1.ReverseTransactionRequest.LabelsEntry
 	nil,                                // 18: passbook.v1.ListTransactionsRequest.LabelsEntry
-	(*Transaction)(nil),                // 19: passbook.v1.Transaction
-	(TransactionKind)(0),               // 20: passbook.v1.TransactionKind
-	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
-	(*Money)(nil),                      // 22: passbook.v1.Money
+	(*Money)(nil),                      // 19: passbook.v1.Money
+	(*Transaction)(nil),                // 20: passbook.v1.Transaction
+	(TransactionKind)(0),               // 21: passbook.v1.TransactionKind
+	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
 	(*Entry)(nil),                      // 23: passbook.v1.Entry
 	(*Hold)(nil),                       // 24: passbook.v1.Hold
 	(*status.Status)(nil),              // 25: google.rpc.Status
 }
 var file_passbook_v1_history_proto_depIdxs = []int32{
 	17, // 0: passbook.v1.ReverseTransactionRequest.labels:type_name -> passbook.v1.ReverseTransactionRequest.LabelsEntry
-	19, // 1: passbook.v1.ReverseTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	20, // 2: passbook.v1.ListTransactionsRequest.kind:type_name -> passbook.v1.TransactionKind
-	21, // 3: passbook.v1.ListTransactionsRequest.start_time:type_name -> google.protobuf.Timestamp
-	21, // 4: passbook.v1.ListTransactionsRequest.end_time:type_name -> google.protobuf.Timestamp
-	18, // 5: passbook.v1.ListTransactionsRequest.labels:type_name -> passbook.v1.ListTransactionsRequest.LabelsEntry
-	19, // 6: passbook.v1.ListTransactionsResponse.transactions:type_name -> passbook.v1.Transaction
-	21, // 7: passbook.v1.GetBalanceRequest.at_time:type_name -> google.protobuf.Timestamp
-	22, // 8: passbook.v1.GetBalanceResponse.balance:type_name -> passbook.v1.Money
-	23, // 9: passbook.v1.WatchEntriesResponse.entries:type_name -> passbook.v1.Entry
-	0,  // 10: passbook.v1.GetRequestOutcomeResponse.outcome:type_name -> passbook.v1.RequestOutcome
-	19, // 11: passbook.v1.GetRequestOutcomeResponse.transaction:type_name -> passbook.v1.Transaction
-	24, // 12: passbook.v1.GetRequestOutcomeResponse.hold:type_name -> passbook.v1.Hold
-	25, // 13: passbook.v1.GetRequestOutcomeResponse.error:type_name -> google.rpc.Status
-	0,  // 14: passbook.v1.FenceRequestResponse.outcome:type_name -> passbook.v1.RequestOutcome
-	19, // 15: passbook.v1.FenceRequestResponse.transaction:type_name -> passbook.v1.Transaction
-	24, // 16: passbook.v1.FenceRequestResponse.hold:type_name -> passbook.v1.Hold
-	25, // 17: passbook.v1.FenceRequestResponse.error:type_name -> google.rpc.Status
-	16, // 18: passbook.v1.VerifyAccountResponse.fault:type_name -> passbook.v1.VerificationFault
-	1,  // 19: passbook.v1.VerificationFault.kind:type_name -> passbook.v1.VerificationFaultKind
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	19, // 1: passbook.v1.ReverseTransactionRequest.amount:type_name -> passbook.v1.Money
+	20, // 2: passbook.v1.ReverseTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	21, // 3: passbook.v1.ListTransactionsRequest.kind:type_name -> passbook.v1.TransactionKind
+	22, // 4: passbook.v1.ListTransactionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	22, // 5: passbook.v1.ListTransactionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	18, // 6: passbook.v1.ListTransactionsRequest.labels:type_name -> passbook.v1.ListTransactionsRequest.LabelsEntry
+	20, // 7: passbook.v1.ListTransactionsResponse.transactions:type_name -> passbook.v1.Transaction
+	22, // 8: passbook.v1.GetBalanceRequest.at_time:type_name -> google.protobuf.Timestamp
+	19, // 9: passbook.v1.GetBalanceResponse.balance:type_name -> passbook.v1.Money
+	23, // 10: passbook.v1.WatchEntriesResponse.entries:type_name -> passbook.v1.Entry
+	0,  // 11: passbook.v1.GetRequestOutcomeResponse.outcome:type_name -> passbook.v1.RequestOutcome
+	20, // 12: passbook.v1.GetRequestOutcomeResponse.transaction:type_name -> passbook.v1.Transaction
+	24, // 13: passbook.v1.GetRequestOutcomeResponse.hold:type_name -> passbook.v1.Hold
+	25, // 14: passbook.v1.GetRequestOutcomeResponse.error:type_name -> google.rpc.Status
+	0,  // 15: passbook.v1.FenceRequestResponse.outcome:type_name -> passbook.v1.RequestOutcome
+	20, // 16: passbook.v1.FenceRequestResponse.transaction:type_name -> passbook.v1.Transaction
+	24, // 17: passbook.v1.FenceRequestResponse.hold:type_name -> passbook.v1.Hold
+	25, // 18: passbook.v1.FenceRequestResponse.error:type_name -> google.rpc.Status
+	16, // 19: passbook.v1.VerifyAccountResponse.fault:type_name -> passbook.v1.VerificationFault
+	1,  // 20: passbook.v1.VerificationFault.kind:type_name -> passbook.v1.VerificationFaultKind
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_history_proto_init() }

@@ -11,6 +11,7 @@ package passbookv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -34,10 +35,10 @@ const (
 	HoldState_HOLD_STATE_OPEN HoldState = 1
 	// The amount was taken, all or a part of it. The rest is available again.
 	HoldState_HOLD_STATE_CAPTURED HoldState = 2
-	// The hold was given up. All of its amount is available again.
+	// The hold was given up. What was not captured before is available again.
 	HoldState_HOLD_STATE_RELEASED HoldState = 3
-	// The `expire_time` has passed. All of the amount is available again. Once a response has shown a
-	// hold as expired, none shows it as captured.
+	// The `expire_time` has passed. What was not captured before is available again. Once a response
+	// has shown a hold as expired, none shows it as open, captured or released.
 	HoldState_HOLD_STATE_EXPIRED HoldState = 4
 )
 
@@ -96,16 +97,18 @@ type Hold struct {
 	HoldId string `protobuf:"bytes,1,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
 	// The account whose money is held.
 	AccountId string `protobuf:"bytes,2,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The amount of the hold, above zero, in the account's currency. Never changes.
+	// The amount of the hold, above zero, in the account's currency. UpdateHold changes it, and so does
+	// a capture with `allow_excess`. While the hold is open, what was not captured of it is held.
 	Amount *Money `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
 	// The state of the hold.
 	State HoldState `protobuf:"varint,4,opt,name=state,proto3,enum=passbook.v1.HoldState" json:"state,omitempty"`
 	// From this time on, by the database's clock, the hold is expired and its amount is available
 	// again. Absent: the hold does not expire.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// If the hold was captured: the amount that was taken. The rest was released.
+	// The sum of what was captured. Absent: nothing. A hold of which a part was captured can be open,
+	// captured, released or expired.
 	CapturedAmount *Money `protobuf:"bytes,6,opt,name=captured_amount,json=capturedAmount,proto3" json:"captured_amount,omitempty"`
-	// If the hold was captured: the id of the capture's transaction.
+	// If something was captured: the id of the transaction of the latest capture.
 	TransactionId string `protobuf:"bytes,7,opt,name=transaction_id,json=transactionId,proto3" json:"transaction_id,omitempty"`
 	// As sent with PlaceHold.
 	Description string `protobuf:"bytes,8,opt,name=description,proto3" json:"description,omitempty"`
@@ -113,8 +116,8 @@ type Hold struct {
 	Labels map[string]string `protobuf:"bytes,9,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The time at which the hold was placed, by the database's clock.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The time at which the hold was placed, captured or released. If it has expired: its
-	// `expire_time`.
+	// The time of the hold's latest change: at which it was placed, updated, captured or released. If
+	// it has expired: its `expire_time`.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The `request_id` of the PlaceHold that created the hold.
 	RequestId string `protobuf:"bytes,12,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -414,6 +417,145 @@ func (x *PlaceHoldResponse) GetReplayed() bool {
 	return false
 }
 
+// The request of UpdateHold.
+type UpdateHoldRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. As in DepositRequest.
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Required. As in CaptureHoldRequest.
+	HoldId string `protobuf:"bytes,2,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
+	// The fields to change: `amount`, `expire_time`. Absent or empty: those of the two fields that are
+	// set in this request.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// The new amount of the hold, what was captured of it included: above zero, more than what was
+	// captured, in the account's currency.
+	Amount *Money `protobuf:"bytes,4,opt,name=amount,proto3" json:"amount,omitempty"`
+	// As in PlaceHoldRequest. Absent, and in the mask: the hold no longer expires.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateHoldRequest) Reset() {
+	*x = UpdateHoldRequest{}
+	mi := &file_passbook_v1_holds_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateHoldRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateHoldRequest) ProtoMessage() {}
+
+func (x *UpdateHoldRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_holds_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateHoldRequest.ProtoReflect.Descriptor instead.
+func (*UpdateHoldRequest) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UpdateHoldRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UpdateHoldRequest) GetHoldId() string {
+	if x != nil {
+		return x.HoldId
+	}
+	return ""
+}
+
+func (x *UpdateHoldRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateHoldRequest) GetAmount() *Money {
+	if x != nil {
+		return x.Amount
+	}
+	return nil
+}
+
+func (x *UpdateHoldRequest) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// The response of UpdateHold.
+type UpdateHoldResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hold right after the update.
+	Hold *Hold `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	// As in DepositResponse.
+	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateHoldResponse) Reset() {
+	*x = UpdateHoldResponse{}
+	mi := &file_passbook_v1_holds_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateHoldResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateHoldResponse) ProtoMessage() {}
+
+func (x *UpdateHoldResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_holds_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateHoldResponse.ProtoReflect.Descriptor instead.
+func (*UpdateHoldResponse) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UpdateHoldResponse) GetHold() *Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *UpdateHoldResponse) GetReplayed() bool {
+	if x != nil {
+		return x.Replayed
+	}
+	return false
+}
+
 // The request of CaptureHold.
 type CaptureHoldRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -421,8 +563,8 @@ type CaptureHoldRequest struct {
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Required: the id of the hold. Of the caller's own hold, the name is enough.
 	HoldId string `protobuf:"bytes,2,opt,name=hold_id,json=holdId,proto3" json:"hold_id,omitempty"`
-	// The amount to take: above zero, at most the amount of the hold, in the account's currency. The
-	// rest is released. Absent: all of it.
+	// The amount to take: above zero, at most what is held, in the account's currency. The rest is
+	// released, unless `keep_open` is set. Absent: all that is held when the request arrives.
 	Amount *Money `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
 	// The account that receives the money, in the same currency. Empty: the money leaves the ledger.
 	// If it is the account of the hold, the two entries cancel out.
@@ -431,14 +573,20 @@ type CaptureHoldRequest struct {
 	// formatting (Unicode Cc, Zl, Zp and Cf).
 	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`
 	// As in CreateAccountRequest. Stored with the transaction.
-	Labels        map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The hold stays open, and the rest is held for later captures, until the hold is captured without
+	// `keep_open`, released, or expires. If nothing is left, the hold is captured. Default: false.
+	KeepOpen bool `protobuf:"varint,7,opt,name=keep_open,json=keepOpen,proto3" json:"keep_open,omitempty"`
+	// The amount may be more than what is held, such as a tip, if the account has the excess available.
+	// The hold grows to what is taken. Default: false.
+	AllowExcess   bool `protobuf:"varint,8,opt,name=allow_excess,json=allowExcess,proto3" json:"allow_excess,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CaptureHoldRequest) Reset() {
 	*x = CaptureHoldRequest{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[3]
+	mi := &file_passbook_v1_holds_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +598,7 @@ func (x *CaptureHoldRequest) String() string {
 func (*CaptureHoldRequest) ProtoMessage() {}
 
 func (x *CaptureHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[3]
+	mi := &file_passbook_v1_holds_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +611,7 @@ func (x *CaptureHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureHoldRequest.ProtoReflect.Descriptor instead.
 func (*CaptureHoldRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{3}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CaptureHoldRequest) GetRequestId() string {
@@ -508,12 +656,26 @@ func (x *CaptureHoldRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *CaptureHoldRequest) GetKeepOpen() bool {
+	if x != nil {
+		return x.KeepOpen
+	}
+	return false
+}
+
+func (x *CaptureHoldRequest) GetAllowExcess() bool {
+	if x != nil {
+		return x.AllowExcess
+	}
+	return false
+}
+
 // The response of CaptureHold.
 type CaptureHoldResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Has one entry, whose amount is negative, or two entries if there is a destination.
 	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
-	// The captured hold.
+	// The hold right after the capture.
 	Hold *Hold `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`
 	// As in DepositResponse.
 	Replayed      bool `protobuf:"varint,3,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -523,7 +685,7 @@ type CaptureHoldResponse struct {
 
 func (x *CaptureHoldResponse) Reset() {
 	*x = CaptureHoldResponse{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[4]
+	mi := &file_passbook_v1_holds_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +697,7 @@ func (x *CaptureHoldResponse) String() string {
 func (*CaptureHoldResponse) ProtoMessage() {}
 
 func (x *CaptureHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[4]
+	mi := &file_passbook_v1_holds_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +710,7 @@ func (x *CaptureHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureHoldResponse.ProtoReflect.Descriptor instead.
 func (*CaptureHoldResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{4}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CaptureHoldResponse) GetTransaction() *Transaction {
@@ -585,7 +747,7 @@ type ReleaseHoldRequest struct {
 
 func (x *ReleaseHoldRequest) Reset() {
 	*x = ReleaseHoldRequest{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[5]
+	mi := &file_passbook_v1_holds_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +759,7 @@ func (x *ReleaseHoldRequest) String() string {
 func (*ReleaseHoldRequest) ProtoMessage() {}
 
 func (x *ReleaseHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[5]
+	mi := &file_passbook_v1_holds_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +772,7 @@ func (x *ReleaseHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHoldRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseHoldRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{5}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseHoldRequest) GetRequestId() string {
@@ -640,7 +802,7 @@ type ReleaseHoldResponse struct {
 
 func (x *ReleaseHoldResponse) Reset() {
 	*x = ReleaseHoldResponse{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[6]
+	mi := &file_passbook_v1_holds_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +814,7 @@ func (x *ReleaseHoldResponse) String() string {
 func (*ReleaseHoldResponse) ProtoMessage() {}
 
 func (x *ReleaseHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[6]
+	mi := &file_passbook_v1_holds_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +827,7 @@ func (x *ReleaseHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseHoldResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseHoldResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{6}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleaseHoldResponse) GetHold() *Hold {
@@ -693,7 +855,7 @@ type GetHoldRequest struct {
 
 func (x *GetHoldRequest) Reset() {
 	*x = GetHoldRequest{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[7]
+	mi := &file_passbook_v1_holds_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +867,7 @@ func (x *GetHoldRequest) String() string {
 func (*GetHoldRequest) ProtoMessage() {}
 
 func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[7]
+	mi := &file_passbook_v1_holds_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +880,7 @@ func (x *GetHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHoldRequest.ProtoReflect.Descriptor instead.
 func (*GetHoldRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{7}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetHoldRequest) GetHoldId() string {
@@ -739,7 +901,7 @@ type GetHoldResponse struct {
 
 func (x *GetHoldResponse) Reset() {
 	*x = GetHoldResponse{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[8]
+	mi := &file_passbook_v1_holds_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -751,7 +913,7 @@ func (x *GetHoldResponse) String() string {
 func (*GetHoldResponse) ProtoMessage() {}
 
 func (x *GetHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[8]
+	mi := &file_passbook_v1_holds_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -764,7 +926,7 @@ func (x *GetHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHoldResponse.ProtoReflect.Descriptor instead.
 func (*GetHoldResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{8}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetHoldResponse) GetHold() *Hold {
@@ -793,7 +955,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[9]
+	mi := &file_passbook_v1_holds_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +967,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[9]
+	mi := &file_passbook_v1_holds_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +980,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{9}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListHoldsRequest) GetAccountId() string {
@@ -864,7 +1026,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_passbook_v1_holds_proto_msgTypes[10]
+	mi := &file_passbook_v1_holds_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +1038,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_holds_proto_msgTypes[10]
+	mi := &file_passbook_v1_holds_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1051,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{10}
+	return file_passbook_v1_holds_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*Hold {
@@ -910,7 +1072,7 @@ var File_passbook_v1_holds_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_holds_proto_rawDesc = "" +
 	"\n" +
-	"\x17passbook/v1/holds.proto\x12\vpassbook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpassbook/v1/resources.proto\"\xa0\x05\n" +
+	"\x17passbook/v1/holds.proto\x12\vpassbook.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpassbook/v1/resources.proto\"\xa0\x05\n" +
 	"\x04Hold\x12\x17\n" +
 	"\ahold_id\x18\x01 \x01(\tR\x06holdId\x12\x1d\n" +
 	"\n" +
@@ -952,7 +1114,19 @@ const file_passbook_v1_holds_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"V\n" +
 	"\x11PlaceHoldResponse\x12%\n" +
 	"\x04hold\x18\x01 \x01(\v2\x11.passbook.v1.HoldR\x04hold\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xd0\x02\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xf1\x01\n" +
+	"\x11UpdateHoldRequest\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\x12\x17\n" +
+	"\ahold_id\x18\x02 \x01(\tR\x06holdId\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12*\n" +
+	"\x06amount\x18\x04 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x12;\n" +
+	"\vexpire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"W\n" +
+	"\x12UpdateHoldResponse\x12%\n" +
+	"\x04hold\x18\x01 \x01(\v2\x11.passbook.v1.HoldR\x04hold\x12\x1a\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x90\x03\n" +
 	"\x12CaptureHoldRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x17\n" +
@@ -960,7 +1134,9 @@ const file_passbook_v1_holds_proto_rawDesc = "" +
 	"\x06amount\x18\x03 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x124\n" +
 	"\x16destination_account_id\x18\x04 \x01(\tR\x14destinationAccountId\x12 \n" +
 	"\vdescription\x18\x05 \x01(\tR\vdescription\x12C\n" +
-	"\x06labels\x18\x06 \x03(\v2+.passbook.v1.CaptureHoldRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x06 \x03(\v2+.passbook.v1.CaptureHoldRequest.LabelsEntryR\x06labels\x12\x1b\n" +
+	"\tkeep_open\x18\a \x01(\bR\bkeepOpen\x12!\n" +
+	"\fallow_excess\x18\b \x01(\bR\vallowExcess\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
@@ -1011,52 +1187,59 @@ func file_passbook_v1_holds_proto_rawDescGZIP() []byte {
 }
 
 var file_passbook_v1_holds_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_passbook_v1_holds_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_passbook_v1_holds_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_passbook_v1_holds_proto_goTypes = []any{
 	(HoldState)(0),                // 0: passbook.v1.HoldState
 	(*Hold)(nil),                  // 1: passbook.v1.Hold
 	(*PlaceHoldRequest)(nil),      // 2: passbook.v1.PlaceHoldRequest
 	(*PlaceHoldResponse)(nil),     // 3: passbook.v1.PlaceHoldResponse
-	(*CaptureHoldRequest)(nil),    // 4: passbook.v1.CaptureHoldRequest
-	(*CaptureHoldResponse)(nil),   // 5: passbook.v1.CaptureHoldResponse
-	(*ReleaseHoldRequest)(nil),    // 6: passbook.v1.ReleaseHoldRequest
-	(*ReleaseHoldResponse)(nil),   // 7: passbook.v1.ReleaseHoldResponse
-	(*GetHoldRequest)(nil),        // 8: passbook.v1.GetHoldRequest
-	(*GetHoldResponse)(nil),       // 9: passbook.v1.GetHoldResponse
-	(*ListHoldsRequest)(nil),      // 10: passbook.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),     // 11: passbook.v1.ListHoldsResponse
-	nil,                           // 12: passbook.v1.Hold.LabelsEntry
-	nil,                           // 13: passbook.v1.PlaceHoldRequest.LabelsEntry
-	nil,                           // 14: passbook.v1.CaptureHoldRequest.LabelsEntry
-	(*Money)(nil),                 // 15: passbook.v1.Money
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*Transaction)(nil),           // 17: passbook.v1.Transaction
+	(*UpdateHoldRequest)(nil),     // 4: passbook.v1.UpdateHoldRequest
+	(*UpdateHoldResponse)(nil),    // 5: passbook.v1.UpdateHoldResponse
+	(*CaptureHoldRequest)(nil),    // 6: passbook.v1.CaptureHoldRequest
+	(*CaptureHoldResponse)(nil),   // 7: passbook.v1.CaptureHoldResponse
+	(*ReleaseHoldRequest)(nil),    // 8: passbook.v1.ReleaseHoldRequest
+	(*ReleaseHoldResponse)(nil),   // 9: passbook.v1.ReleaseHoldResponse
+	(*GetHoldRequest)(nil),        // 10: passbook.v1.GetHoldRequest
+	(*GetHoldResponse)(nil),       // 11: passbook.v1.GetHoldResponse
+	(*ListHoldsRequest)(nil),      // 12: passbook.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),     // 13: passbook.v1.ListHoldsResponse
+	nil,                           // 14: passbook.v1.Hold.LabelsEntry
+	nil,                           // 15: passbook.v1.PlaceHoldRequest.LabelsEntry
+	nil,                           // 16: passbook.v1.CaptureHoldRequest.LabelsEntry
+	(*Money)(nil),                 // 17: passbook.v1.Money
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
+	(*Transaction)(nil),           // 20: passbook.v1.Transaction
 }
 var file_passbook_v1_holds_proto_depIdxs = []int32{
-	15, // 0: passbook.v1.Hold.amount:type_name -> passbook.v1.Money
+	17, // 0: passbook.v1.Hold.amount:type_name -> passbook.v1.Money
 	0,  // 1: passbook.v1.Hold.state:type_name -> passbook.v1.HoldState
-	16, // 2: passbook.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
-	15, // 3: passbook.v1.Hold.captured_amount:type_name -> passbook.v1.Money
-	12, // 4: passbook.v1.Hold.labels:type_name -> passbook.v1.Hold.LabelsEntry
-	16, // 5: passbook.v1.Hold.create_time:type_name -> google.protobuf.Timestamp
-	16, // 6: passbook.v1.Hold.update_time:type_name -> google.protobuf.Timestamp
-	15, // 7: passbook.v1.PlaceHoldRequest.amount:type_name -> passbook.v1.Money
-	16, // 8: passbook.v1.PlaceHoldRequest.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 9: passbook.v1.PlaceHoldRequest.labels:type_name -> passbook.v1.PlaceHoldRequest.LabelsEntry
+	18, // 2: passbook.v1.Hold.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 3: passbook.v1.Hold.captured_amount:type_name -> passbook.v1.Money
+	14, // 4: passbook.v1.Hold.labels:type_name -> passbook.v1.Hold.LabelsEntry
+	18, // 5: passbook.v1.Hold.create_time:type_name -> google.protobuf.Timestamp
+	18, // 6: passbook.v1.Hold.update_time:type_name -> google.protobuf.Timestamp
+	17, // 7: passbook.v1.PlaceHoldRequest.amount:type_name -> passbook.v1.Money
+	18, // 8: passbook.v1.PlaceHoldRequest.expire_time:type_name -> google.protobuf.Timestamp
+	15, // 9: passbook.v1.PlaceHoldRequest.labels:type_name -> passbook.v1.PlaceHoldRequest.LabelsEntry
 	1,  // 10: passbook.v1.PlaceHoldResponse.hold:type_name -> passbook.v1.Hold
-	15, // 11: passbook.v1.CaptureHoldRequest.amount:type_name -> passbook.v1.Money
-	14, // 12: passbook.v1.CaptureHoldRequest.labels:type_name -> passbook.v1.CaptureHoldRequest.LabelsEntry
-	17, // 13: passbook.v1.CaptureHoldResponse.transaction:type_name -> passbook.v1.Transaction
-	1,  // 14: passbook.v1.CaptureHoldResponse.hold:type_name -> passbook.v1.Hold
-	1,  // 15: passbook.v1.ReleaseHoldResponse.hold:type_name -> passbook.v1.Hold
-	1,  // 16: passbook.v1.GetHoldResponse.hold:type_name -> passbook.v1.Hold
-	0,  // 17: passbook.v1.ListHoldsRequest.state:type_name -> passbook.v1.HoldState
-	1,  // 18: passbook.v1.ListHoldsResponse.holds:type_name -> passbook.v1.Hold
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	19, // 11: passbook.v1.UpdateHoldRequest.update_mask:type_name -> google.protobuf.FieldMask
+	17, // 12: passbook.v1.UpdateHoldRequest.amount:type_name -> passbook.v1.Money
+	18, // 13: passbook.v1.UpdateHoldRequest.expire_time:type_name -> google.protobuf.Timestamp
+	1,  // 14: passbook.v1.UpdateHoldResponse.hold:type_name -> passbook.v1.Hold
+	17, // 15: passbook.v1.CaptureHoldRequest.amount:type_name -> passbook.v1.Money
+	16, // 16: passbook.v1.CaptureHoldRequest.labels:type_name -> passbook.v1.CaptureHoldRequest.LabelsEntry
+	20, // 17: passbook.v1.CaptureHoldResponse.transaction:type_name -> passbook.v1.Transaction
+	1,  // 18: passbook.v1.CaptureHoldResponse.hold:type_name -> passbook.v1.Hold
+	1,  // 19: passbook.v1.ReleaseHoldResponse.hold:type_name -> passbook.v1.Hold
+	1,  // 20: passbook.v1.GetHoldResponse.hold:type_name -> passbook.v1.Hold
+	0,  // 21: passbook.v1.ListHoldsRequest.state:type_name -> passbook.v1.HoldState
+	1,  // 22: passbook.v1.ListHoldsResponse.holds:type_name -> passbook.v1.Hold
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_holds_proto_init() }
@@ -1071,7 +1254,7 @@ func file_passbook_v1_holds_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_passbook_v1_holds_proto_rawDesc), len(file_passbook_v1_holds_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

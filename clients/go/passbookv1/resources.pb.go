@@ -221,7 +221,8 @@ type Account struct {
 	Balance *Money `protobuf:"bytes,3,opt,name=balance,proto3" json:"balance,omitempty"`
 	// The sum of the account's open holds. A hold does not count from its `expire_time` on.
 	Held *Money `protobuf:"bytes,4,opt,name=held,proto3" json:"held,omitempty"`
-	// What can be spent: balance - held + overdraft_limit.
+	// What can be spent: balance - held + overdraft_limit. Negative only after a request with `force`,
+	// or with an unlimited overdraft.
 	Available *Money `protobuf:"bytes,5,opt,name=available,proto3" json:"available,omitempty"`
 	// How far below zero the balance may go.
 	OverdraftLimit *Money `protobuf:"bytes,6,opt,name=overdraft_limit,json=overdraftLimit,proto3" json:"overdraft_limit,omitempty"`
@@ -497,11 +498,17 @@ type Transaction struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// If this is a reversal: the id of the transaction that it reverses.
 	ReversesTransactionId string `protobuf:"bytes,8,opt,name=reverses_transaction_id,json=reversesTransactionId,proto3" json:"reverses_transaction_id,omitempty"`
-	// If this transaction was reversed: the id of the reversal. Set by GetTransaction and
-	// ListTransactions. A replayed response is the first response again, without this field.
+	// If this transaction was reversed, all or a part: the id of the latest reversal. Set by
+	// GetTransaction and ListTransactions. A replayed response is the first response again, without
+	// this field.
 	ReversedByTransactionId string `protobuf:"bytes,9,opt,name=reversed_by_transaction_id,json=reversedByTransactionId,proto3" json:"reversed_by_transaction_id,omitempty"`
 	// The identity of the caller that sent the request. Empty if callers were not authenticated.
-	CreatedBy     string `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedBy string `protobuf:"bytes,10,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// If only a part of this transaction was reversed: the sum of all its reversals. Absent if all of
+	// it was reversed, or nothing. Set with `reversed_by_transaction_id`.
+	ReversedAmount *Money `protobuf:"bytes,11,opt,name=reversed_amount,json=reversedAmount,proto3" json:"reversed_amount,omitempty"`
+	// True if the request had `force`.
+	Forced        bool `protobuf:"varint,12,opt,name=forced,proto3" json:"forced,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +611,20 @@ func (x *Transaction) GetCreatedBy() string {
 		return x.CreatedBy
 	}
 	return ""
+}
+
+func (x *Transaction) GetReversedAmount() *Money {
+	if x != nil {
+		return x.ReversedAmount
+	}
+	return nil
+}
+
+func (x *Transaction) GetForced() bool {
+	if x != nil {
+		return x.Forced
+	}
+	return false
 }
 
 // What must be true of an account for a request to be applied. Only fields that are set are
@@ -711,7 +732,7 @@ const file_passbook_v1_resources_proto_rawDesc = "" +
 	"\rbalance_after\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\fbalanceAfter\x12;\n" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x12\n" +
-	"\x04hash\x18\a \x01(\fR\x04hash\"\x9f\x04\n" +
+	"\x04hash\x18\a \x01(\fR\x04hash\"\xf4\x04\n" +
 	"\vTransaction\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12\x1d\n" +
 	"\n" +
@@ -726,7 +747,9 @@ const file_passbook_v1_resources_proto_rawDesc = "" +
 	"\x1areversed_by_transaction_id\x18\t \x01(\tR\x17reversedByTransactionId\x12\x1d\n" +
 	"\n" +
 	"created_by\x18\n" +
-	" \x01(\tR\tcreatedBy\x1a9\n" +
+	" \x01(\tR\tcreatedBy\x12;\n" +
+	"\x0freversed_amount\x18\v \x01(\v2\x12.passbook.v1.MoneyR\x0ereversedAmount\x12\x16\n" +
+	"\x06forced\x18\f \x01(\bR\x06forced\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
@@ -792,13 +815,14 @@ var file_passbook_v1_resources_proto_depIdxs = []int32{
 	4,  // 12: passbook.v1.Transaction.entries:type_name -> passbook.v1.Entry
 	8,  // 13: passbook.v1.Transaction.labels:type_name -> passbook.v1.Transaction.LabelsEntry
 	9,  // 14: passbook.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 15: passbook.v1.Condition.min_balance_after:type_name -> passbook.v1.Money
-	2,  // 16: passbook.v1.Condition.max_balance_after:type_name -> passbook.v1.Money
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	2,  // 15: passbook.v1.Transaction.reversed_amount:type_name -> passbook.v1.Money
+	2,  // 16: passbook.v1.Condition.min_balance_after:type_name -> passbook.v1.Money
+	2,  // 17: passbook.v1.Condition.max_balance_after:type_name -> passbook.v1.Money
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_resources_proto_init() }

@@ -2,6 +2,8 @@
 //! every change: [`Grant::check`]. What a caller sees is decided in `visible`. The methods that a
 //! caller may call are checked in [`crate::auth`].
 
+#[cfg(test)]
+mod limits_tests;
 mod needs;
 mod rule;
 #[cfg(test)]

@@ -7,8 +7,8 @@ use rust_decimal::Decimal;
 use crate::domain::{
     account::{AttributeChange, NewLimit},
     authorization::rule::Right,
-    command::{Action, Command, Condition, Request},
-    hold::{Capture, HoldRef},
+    command::{Action, Command, Condition, Request, Reversal},
+    hold::{Capture, HoldRef, HoldUpdate},
     ids::AccountId,
     money::{Amount, Currency},
 };
@@ -109,22 +109,18 @@ impl<'a> Needs<'a> {
             Action::PlaceHold(new) => {
                 self.amount(Right::Debit, &new.account_id, &new.currency, new.amount);
             }
+            Action::UpdateHold(HoldUpdate { hold, amount, .. }) => {
+                self.hold(hold, amount.as_ref().map(|(currency, amount)| (currency, *amount)));
+            }
             Action::CaptureHold(capture) => self.capture(capture),
             Action::ReleaseHold(hold) => self.hold(hold, None),
-            Action::Reverse(named) => match &named.resolved {
-                None => {
-                    let rights = &[Right::Credit, Right::Debit];
-                    self.missing = Some(Missing { kind: "transaction", rights });
-                }
-                Some(transaction) => {
-                    for entry in &transaction.entries {
-                        self.movement(&entry.account_id, &entry.currency, -entry.amount);
-                    }
-                }
-            },
+            Action::Reverse(reversal) => self.reversal(reversal, request.force),
             Action::Fence => self.some_account = true,
         }
         self.read_of_both_ways();
+        if request.force {
+            self.force();
+        }
         if let Action::Reverse(_) = request.action {
             self.rights.iter_mut().for_each(|it| it.found_by = Some("transaction"));
         }
@@ -140,10 +136,38 @@ impl<'a> Needs<'a> {
         account_ids.into_iter().for_each(|it| self.right(Right::Read, it));
     }
 
+    /// What is taken by force is taken: it needs both rights.
+    fn force(&mut self) {
+        let debits = self.amounts.iter().filter(|((_, right, _), _)| *right == Right::Debit);
+        let debits: Vec<_> = debits.map(|((id, _, code), sum)| (*id, *code, *sum)).collect();
+        for (account_id, currency_code, sum) in debits {
+            self.right(Right::Force, account_id);
+            self.amounts.insert((account_id, Right::Force, currency_code), sum);
+        }
+    }
+
+    fn reversal(&mut self, reversal: &'a Reversal, is_forced: bool) {
+        let Some(transaction) = &reversal.transaction.resolved else {
+            let rights: &[Right] = match is_forced {
+                true => &[Right::Credit, Right::Debit, Right::Force],
+                false => &[Right::Credit, Right::Debit],
+            };
+            self.missing = Some(Missing { kind: "transaction", rights });
+            return;
+        };
+        for entry in &transaction.entries {
+            let (currency, amount) = match &reversal.amount {
+                Some((currency, amount)) => (currency, entry.opposite(*amount)),
+                None => (&entry.currency, -entry.amount),
+            };
+            self.movement(&entry.account_id, currency, amount);
+        }
+    }
+
     fn capture(&mut self, capture: &'a Capture) {
-        let Capture { hold, amount, destination_account_id } = capture;
+        let Capture { hold, amount, destination_account_id, .. } = capture;
         let taken = amount.as_ref().map(|(currency, amount)| (currency, *amount));
-        let whole = hold.resolved.as_ref().map(|hold| (&hold.currency, hold.amount));
+        let whole = hold.resolved.as_ref().map(|hold| (&hold.currency, hold.held()));
         if let Some(account_id) = destination_account_id {
             match taken.or(whole) {
                 Some((currency, amount)) => {
@@ -161,7 +185,7 @@ impl<'a> Needs<'a> {
             self.missing = Some(Missing { kind: "hold", rights: &[Right::Debit] });
             return;
         };
-        let (currency, amount) = amount.unwrap_or((&hold.currency, hold.amount));
+        let (currency, amount) = amount.unwrap_or((&hold.currency, hold.held()));
         self.amount(Right::Debit, &hold.account_id, currency, amount);
         if let Some(needed) = self.rights.last_mut() {
             needed.found_by = Some("hold");

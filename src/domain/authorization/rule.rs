@@ -17,12 +17,14 @@ pub enum Right {
     Manage,
     /// To let the balance go below zero: the overdraft limit.
     Overdraft,
+    /// To decrease the balance although funds lack or the account is frozen.
+    Force,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 5] =
-        [Self::Read, Self::Credit, Self::Debit, Self::Manage, Self::Overdraft];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Credit, Self::Debit, Self::Manage, Self::Overdraft, Self::Force];
 
     /// The name in the policy and in errors.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Right {
             Self::Debit => "debit",
             Self::Manage => "manage",
             Self::Overdraft => "overdraft",
+            Self::Force => "force",
         }
     }
 

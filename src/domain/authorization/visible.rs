@@ -43,6 +43,9 @@ impl Grant {
                 let is_hidden = transaction.is_none() && hold.is_none();
                 (!is_hidden).then_some(Event::Request(Effects { transaction, hold }))
             }
+            Event::HoldUpdated(hold) => {
+                self.may_read(&hold.account_id).then_some(Event::HoldUpdated(hold))
+            }
             Event::HoldExpired(hold) => {
                 self.may_read(&hold.account_id).then_some(Event::HoldExpired(hold))
             }
@@ -59,14 +62,16 @@ impl Grant {
     pub fn visible_record(&self, record: RequestRecord) -> RequestRecord {
         let result = match record.result {
             Ok(effects) => Ok(self.visible_effects(effects)),
-            Err(rejection) => Err(self.visible_rejection(rejection)),
+            // It may be that of a reversal.
+            Err(rejection) => Err(self.visible_rejection(rejection, false)),
         };
         RequestRecord { result, ..record }
     }
 
-    /// The rejection, without the figures of an account that the caller may not read.
-    pub fn visible_rejection(&self, rejection: Rejection) -> Rejection {
-        rejection.visible(|account_id| match account_id {
+    /// The rejection, without the figures of an account that the caller may not read. The caller knows
+    /// the amounts of a request that names them; a reversal takes them from entries.
+    pub fn visible_rejection(&self, rejection: Rejection, has_named_amounts: bool) -> Rejection {
+        rejection.visible(has_named_amounts, |account_id| match account_id {
             Some(account_id) => self.allows(Right::Read, account_id),
             None => self.covers_all_accounts(Right::Read),
         })

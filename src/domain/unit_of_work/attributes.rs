@@ -122,9 +122,8 @@ fn updated(
 fn is_covered(account: &Account, after: &Attributes) -> Result<(), Rejection> {
     let reduced_by = account.overdraft_limit.plus(-after.overdraft_limit);
     let available_after = account.available().plus(-reduced_by);
-    let is_same = account.overdraft_limit == after.overdraft_limit
-        && account.unlimited_overdraft == after.unlimited_overdraft;
-    if is_same || after.unlimited_overdraft || !available_after.is_negative() {
+    let is_reduced = reduced_by.is_positive() || account.unlimited_overdraft;
+    if !is_reduced || after.unlimited_overdraft || !available_after.is_negative() {
         return Ok(());
     }
     // Where the overdraft was unlimited before, nothing is known to be required.

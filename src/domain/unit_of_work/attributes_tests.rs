@@ -101,6 +101,17 @@ fn an_overdraft_that_is_used_cannot_be_taken_back() {
 }
 
 #[test]
+fn an_account_below_its_limit_takes_every_change_that_does_not_lower_it() {
+    let below = Account { below_limit: true, ..account("a", "-50.00") };
+    let mut work = work(vec![below]);
+    change(&mut work, "a", AttributeChange::Freeze).unwrap();
+    assert!(change(&mut work, "a", limit("20.00")).unwrap().below_limit, "still below");
+    let rejection = change(&mut work, "a", limit("19.99")).unwrap_err();
+    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
+    assert!(!change(&mut work, "a", limit("50.00")).unwrap().below_limit);
+}
+
+#[test]
 fn a_version_that_is_not_expected_is_refused() {
     let mut work = work(vec![account("a", "0.00")]);
     let expecting = |version: i64| AttributeChange::Update {

@@ -1,16 +1,16 @@
-//! Holds: placed, captured, released, expired.
+//! Holds: placed, changed, captured, released, expired.
 
 use std::sync::Arc;
 
 use crate::domain::{
     account::{Account, AccountState},
     command::{Condition, Leg, Request},
-    hold::{Capture, Captured, Hold, HoldRef, HoldState, NewHold},
-    ids::{AccountId, HoldId, Identity},
+    hold::{Capture, Captured, Hold, HoldRef, HoldState, HoldUpdate, NewExpiry, NewHold, Terms},
+    ids::{AccountId, HoldId, Identity, TransactionId},
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
-    unit_of_work::{Effects, EventKey, UnitOfWork},
+    unit_of_work::{Effects, EventKey, UnitOfWork, posting::Funds},
 };
 
 impl UnitOfWork {
@@ -21,10 +21,13 @@ impl UnitOfWork {
                 && let Some(account) = self.accounts.get_mut(&hold.account_id)
             {
                 hold.end(HoldState::Expired, expire_time_us);
-                account.expire_hold(hold.amount, expire_time_us);
+                account.expire_hold(hold.held(), expire_time_us);
                 self.events.push(EventKey::HoldExpired(hold.hold_id.clone()));
-                self.ended.insert(hold.hold_id.clone());
+                self.changed_holds.insert(hold.hold_id.clone());
                 self.changed.insert(hold.account_id.clone());
+                if account.mark_limit(false) {
+                    self.marked.insert(hold.account_id.clone());
+                }
             }
         }
     }
@@ -39,7 +42,20 @@ impl UnitOfWork {
                 return Err(Rejection::HoldExists { hold_id });
             }
         }
-        match new.expire_time_us.filter(|it| *it <= self.now_us) {
+        self.is_in_the_future(new.expire_time_us)
+    }
+
+    /// The rules of an update that need no account.
+    pub(super) fn check_hold_update(&self, update: &HoldUpdate) -> Result<(), Rejection> {
+        self.open_hold(&update.hold)?;
+        match update.expiry {
+            Some(NewExpiry::At(expire_time_us)) => self.is_in_the_future(Some(expire_time_us)),
+            Some(NewExpiry::Never) | None => Ok(()),
+        }
+    }
+
+    fn is_in_the_future(&self, expire_time_us: Option<i64>) -> Result<(), Rejection> {
+        match expire_time_us.filter(|it| *it <= self.now_us) {
             None => Ok(()),
             Some(expire_time_us) => {
                 Err(Rejection::ExpireTimePassed { expire_time_us, now_us: self.now_us })
@@ -52,13 +68,14 @@ impl UnitOfWork {
         let hold = self.open_hold(&capture.hold)?;
         let amount = capture.amount.as_ref();
         let amount = amount.and_then(|(currency, it)| hold.currency.convert(currency, *it));
-        match amount.filter(|amount| *amount > hold.amount) {
+        let amount = amount.filter(|_| !capture.allow_excess);
+        match amount.filter(|amount| *amount > hold.held()) {
             None => Ok(()),
             Some(required) => Err(Rejection::HoldAmountExceeded {
                 hold_id: hold.hold_id.clone(),
                 account_id: Some(hold.account_id.clone()),
                 currency_code: hold.currency.code().to_owned(),
-                held: Some(hold.amount),
+                held: Some(hold.held()),
                 required,
             }),
         }
@@ -88,6 +105,7 @@ impl UnitOfWork {
             state: HoldState::Open,
             expire_time_us: new.expire_time_us,
             captured: None,
+            placed: None,
             created_by: request.key.caller.clone(),
             ended_by: Identity::anonymous(),
             request_id: request.key.request_id.clone(),
@@ -102,13 +120,41 @@ impl UnitOfWork {
         Ok(Effects { transaction: None, hold: Some(Arc::new(hold)) })
     }
 
+    pub(super) fn update_hold(&mut self, update: &HoldUpdate) -> Result<Effects, Rejection> {
+        let hold = self.open_hold(&update.hold)?;
+        let (hold_id, account_id) = (hold.hold_id.clone(), hold.account_id.clone());
+        let account = self.account(&account_id)?;
+        let mut terms = hold.terms();
+        if let Some((currency, amount)) = &update.amount {
+            // What the account was opened with counts, not what the server's currencies have.
+            let own = account.currency.convert(currency, *amount);
+            terms.amount = own.ok_or_else(|| Rejection::currency_mismatch(account, currency))?;
+        }
+        match update.expiry {
+            None => {}
+            Some(NewExpiry::Never) => terms.expire_time_us = None,
+            Some(NewExpiry::At(expire_time_us)) => terms.expire_time_us = Some(expire_time_us),
+        }
+        let held = can_change(account, hold, terms)?;
+        let (now_us, hold) = (self.now_us, self.holds.get_mut(&hold_id));
+        let hold = hold.map(|hold| {
+            hold.change(terms, now_us);
+            Arc::new(hold.clone())
+        });
+        self.change(&account_id, |account| account.held = held);
+        self.changed_holds.insert(hold_id);
+        Ok(Effects { transaction: None, hold })
+    }
+
     pub(super) fn capture_hold(
         &mut self,
         request: &Request,
         capture: &Capture,
     ) -> Result<Effects, Rejection> {
         let hold = self.open_hold(&capture.hold)?;
-        let whole = (hold.currency.clone(), hold.amount);
+        // Not more than the policy has allowed.
+        let allowed = capture.hold.resolved.as_ref().map_or(hold.held(), |hold| hold.held());
+        let whole = (hold.currency.clone(), hold.held().min(allowed));
         let own = |(currency, amount): (Currency, Amount)| {
             let own = hold.currency.convert(&currency, amount);
             own.map_or((currency, amount), |amount| (hold.currency.clone(), amount))
@@ -122,13 +168,29 @@ impl UnitOfWork {
         };
         let mut legs = vec![leg(&hold.account_id, -amount)];
         legs.extend(capture.destination_account_id.as_ref().map(|it| leg(it, amount)));
-        let planned = self.evaluate(&legs, Some(hold))?;
+        let planned = self.evaluate(&legs, Funds::Held(hold))?;
         let hold_id = hold.hold_id.clone();
+        let keep_open = capture.keep_open && amount < hold.held();
         let transaction = self.post(request, TransactionKind::Capture, planned);
         let transaction_id = transaction.transaction_id.unwrap_or_default();
-        let captured = Captured { amount, transaction_id };
-        let hold = self.end_hold(request, &hold_id, HoldState::Captured, Some(captured));
+        self.take(&hold_id, amount, transaction_id);
+        let hold = match keep_open {
+            true => self.holds.get(&hold_id).cloned().map(Arc::new),
+            false => self.end_hold(request, &hold_id, HoldState::Captured),
+        };
         Ok(Effects { transaction: Some(Arc::new(transaction)), hold })
+    }
+
+    /// Takes an amount out of an open hold, which grows if that is more than is held.
+    fn take(&mut self, hold_id: &HoldId, amount: Amount, transaction_id: TransactionId) {
+        let Some(hold) = self.holds.get_mut(hold_id) else { return };
+        let before = hold.held();
+        let captured = hold.captured.map_or(amount, |captured| captured.amount.plus(amount));
+        let terms = Terms { amount: hold.amount.max(captured), ..hold.terms() };
+        hold.change(terms, self.now_us);
+        hold.captured = Some(Captured { amount: captured, transaction_id });
+        let taken = before.plus(-hold.held());
+        self.return_held(hold_id, taken);
     }
 
     pub(super) fn release_hold(
@@ -140,7 +202,7 @@ impl UnitOfWork {
             let hold = self.open_hold(named)?;
             (hold.hold_id.clone(), hold.account_id.clone())
         };
-        let hold = self.end_hold(request, &hold_id, HoldState::Released, None);
+        let hold = self.end_hold(request, &hold_id, HoldState::Released);
         // `end_hold` has returned the money; this counts the change.
         self.change(&account_id, |_| {});
         Ok(Effects { transaction: None, hold })
@@ -166,17 +228,26 @@ impl UnitOfWork {
         request: &Request,
         hold_id: &HoldId,
         state: HoldState,
-        captured: Option<Captured>,
     ) -> Option<Arc<Hold>> {
         let hold = self.holds.get_mut(hold_id)?;
         hold.end(state, self.now_us);
-        hold.captured = captured;
         hold.ended_by = request.key.caller.clone();
-        if let Some(account) = self.accounts.get_mut(&hold.account_id) {
-            account.held = account.held.plus(-hold.amount);
+        let (ended, rest) = (Arc::new(hold.clone()), hold.held());
+        self.return_held(hold_id, rest);
+        Some(ended)
+    }
+
+    /// Reduces what is held on the account of a hold.
+    fn return_held(&mut self, hold_id: &HoldId, amount: Amount) {
+        if let Some(hold) = self.holds.get(hold_id)
+            && let Some(account) = self.accounts.get_mut(&hold.account_id)
+        {
+            account.held = account.held.plus(-amount);
+            if account.mark_limit(false) {
+                self.marked.insert(hold.account_id.clone());
+            }
         }
-        self.ended.insert(hold_id.clone());
-        Some(Arc::new(hold.clone()))
+        self.changed_holds.insert(hold_id.clone());
     }
 }
 
@@ -197,4 +268,29 @@ fn can_hold(account: &Account, new: &NewHold) -> Result<Amount, Rejection> {
     }
     let held = account.currency.add(account.held, new.amount);
     held.ok_or_else(|| Rejection::out_of_range(account, new.amount))
+}
+
+/// The total of holds on the account with the changed hold, or the first rejection in the order of
+/// `ErrorReason`. A frozen account keeps its holds, but none of them grows.
+fn can_change(account: &Account, hold: &Hold, after: Terms) -> Result<Amount, Rejection> {
+    let growth = after.amount.plus(-hold.amount);
+    if account.state == AccountState::Frozen && growth.is_positive() {
+        return Err(Rejection::AccountFrozen { account_id: account.account_id.clone() });
+    }
+    let captured = hold.captured.map(|captured| captured.amount);
+    if captured.is_some_and(|captured| after.amount <= captured) {
+        return Err(Rejection::HoldAmountTooLow {
+            hold_id: hold.hold_id.clone(),
+            account_id: Some(account.account_id.clone()),
+            currency_code: account.currency.code().to_owned(),
+            captured,
+            required: after.amount,
+        });
+    }
+    let is_available = account.unlimited_overdraft || growth <= account.available();
+    if growth.is_positive() && !is_available {
+        return Err(Rejection::insufficient_funds(account, growth));
+    }
+    let held = account.currency.add(account.held, growth);
+    held.ok_or_else(|| Rejection::out_of_range(account, growth))
 }

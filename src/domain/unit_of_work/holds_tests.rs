@@ -1,15 +1,14 @@
-//! Holds and reversals in the fold, without a database.
+//! Holds and fences in the fold, without a database.
 
 use std::sync::Arc;
 
 use crate::domain::{
     account::{Account, AccountState},
-    command::{Action, Command, Request, TransactionRef},
+    command::{Action, Command, Request},
     fixtures::{NOW, account, account_in, id, posting, request, usd},
-    hold::{Capture, Hold, HoldRef, HoldState, NewHold},
+    hold::{Capture, Hold, HoldRef, HoldState, HoldUpdate, NewExpiry, NewHold},
     ids::{HoldId, Identity},
     rejection::Rejection,
-    transaction::Transaction,
     unit_of_work::{
         CommandResult, LockedState, UnitOfWork,
         tests::{make, work},
@@ -41,10 +40,26 @@ fn named(hold: &Arc<Hold>) -> HoldRef {
 fn capture(request_id: &str, hold: &Arc<Hold>, amount: Option<&str>, to: Option<&str>) -> Request {
     let amount = amount.map(|amount| (usd(), usd().parse(amount).unwrap()));
     let destination_account_id = to.map(id);
-    request(
-        request_id,
-        Action::CaptureHold(Capture { hold: named(hold), amount, destination_account_id }),
-    )
+    let (hold, keep_open, allow_excess) = (named(hold), false, false);
+    let capture = Capture { hold, amount, destination_account_id, keep_open, allow_excess };
+    request(request_id, Action::CaptureHold(capture))
+}
+
+/// The same capture with these flags.
+fn with(mut request: Request, keep_open: bool, allow_excess: bool) -> Request {
+    let Action::CaptureHold(capture) = &mut request.action else { panic!("not a capture") };
+    (capture.keep_open, capture.allow_excess) = (keep_open, allow_excess);
+    request
+}
+
+fn update(id: &str, hold: &Arc<Hold>, amount: Option<&str>, expiry: Option<NewExpiry>) -> Request {
+    let amount = amount.map(|amount| (usd(), usd().parse(amount).unwrap()));
+    request(id, Action::UpdateHold(HoldUpdate { hold: named(hold), amount, expiry }))
+}
+
+fn reason(result: Result<impl std::fmt::Debug, Rejection>) -> String {
+    let rejection = result.unwrap_err();
+    serde_json::to_value(&rejection).unwrap()["reason"].as_str().unwrap().to_owned()
 }
 
 fn release(id: &str, hold: &Arc<Hold>) -> Request {
@@ -84,7 +99,130 @@ fn a_capture_takes_a_part_and_releases_the_rest() {
     assert_eq!(captured.captured.unwrap().transaction_id, transaction.transaction_id.unwrap());
     assert_eq!(changed(&work), [has("5.00", "0.00", 3), has("5.00", "0.00", 2)]);
     // It was placed and ended in one batch: it is inserted as it is now.
-    assert_eq!((work.placed().count(), work.ended().count()), (1, 0));
+    assert_eq!((work.placed().count(), work.changed_holds().count()), (1, 0));
+}
+
+#[test]
+fn a_hold_is_captured_in_parts_until_nothing_is_left() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    let part = |id: &str, amount| with(capture(id, &hold, amount, None), true, false);
+    let first = make(&mut work, part("2", Some("2.00"))).unwrap().0.hold.unwrap();
+    assert_eq!((first.state, first.held().to_string()), (HoldState::Open, "5.00".to_owned()));
+    assert_eq!(changed(&work), [has("8.00", "5.00", 3)]);
+    assert_eq!(reason(make(&mut work, part("3", Some("5.01")))), "HOLD_AMOUNT_EXCEEDED");
+    make(&mut work, part("4", Some("4.00"))).unwrap();
+    let (last, _) = make(&mut work, part("5", Some("1.00"))).unwrap();
+    let (last, transaction) = (last.hold.unwrap(), last.transaction.unwrap());
+    assert_eq!(last.state, HoldState::Captured, "nothing is left");
+    let captured = last.captured.unwrap();
+    assert_eq!(captured.amount.to_string(), "7.00", "of all parts");
+    assert_eq!(Some(captured.transaction_id), transaction.transaction_id);
+    assert_eq!(changed(&work), [has("3.00", "0.00", 5)]);
+    assert_eq!(first.as_ref().clone().as_placed(), *hold);
+}
+
+#[test]
+fn what_is_left_of_a_hold_is_released_or_expires() {
+    for is_released in [true, false] {
+        let mut work = work(vec![account("a", "10.00")]);
+        let new = NewHold { expire_time_us: Some(NOW + 1), ..new_hold("a", "7.00") };
+        let hold = place(&mut work, "1", new).unwrap();
+        make(&mut work, with(capture("2", &hold, Some("2.00"), None), true, false)).unwrap();
+        match is_released {
+            true => drop(make(&mut work, release("3", &hold)).unwrap()),
+            false => {
+                work.now_us += 1;
+                work.expire_holds();
+            }
+        }
+        let ended = &work.holds[&hold.hold_id];
+        let state = if is_released { HoldState::Released } else { HoldState::Expired };
+        assert_eq!((ended.state, ended.captured.unwrap().amount.to_string()), {
+            (state, "2.00".to_owned())
+        });
+        assert_eq!(changed(&work), [has("8.00", "0.00", 4)]);
+    }
+}
+
+#[test]
+fn more_than_a_hold_is_captured_where_it_is_allowed_and_available() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    let tip = |id: &str, amount| with(capture(id, &hold, Some(amount), None), false, true);
+    let rejection = make(&mut work, tip("2", "10.01")).unwrap_err();
+    let Rejection::InsufficientFunds { available, required, .. } = rejection else { panic!() };
+    let available = available.unwrap();
+    assert_eq!(
+        (available.to_string(), required.unwrap().to_string()),
+        ("3.00".into(), "3.01".into())
+    );
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
+    assert_eq!(reason(make(&mut work, tip("3", "7.01"))), "ACCOUNT_FROZEN");
+    let mut euros = tip("5", "7.01");
+    if let Action::CaptureHold(capture) = &mut euros.action {
+        let currency = crate::domain::money::Currency::from_parts("EUR", 2);
+        capture.amount = Some((currency.clone(), currency.parse("7.01").unwrap()));
+    }
+    assert_eq!(reason(make(&mut work, euros)), "CURRENCY_MISMATCH");
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Open);
+    let captured = make(&mut work, tip("4", "10.00")).unwrap().0.hold.unwrap();
+    assert_eq!(captured.amount.to_string(), "10.00", "it grows to what is taken");
+    assert_eq!(captured.captured.unwrap().amount, captured.amount);
+    assert_eq!(changed(&work), [has("0.00", "0.00", 3)]);
+    assert_eq!(captured.as_ref().clone().as_placed(), *hold);
+}
+
+#[test]
+fn a_hold_grows_and_shrinks_and_expires_at_another_time() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let new = NewHold { expire_time_us: Some(NOW + 5), ..new_hold("a", "7.00") };
+    let hold = place(&mut work, "1", new).unwrap();
+    let updated = |work: &mut UnitOfWork, request| make(work, request).unwrap().0.hold.unwrap();
+    let grown = updated(&mut work, update("2", &hold, Some("10.00"), None));
+    assert_eq!((grown.amount.to_string(), grown.expire_time_us), ("10.00".into(), Some(NOW + 5)));
+    assert_eq!(changed(&work), [has("10.00", "10.00", 3)]);
+    assert_eq!(reason(make(&mut work, update("3", &hold, Some("10.01"), None))), {
+        "INSUFFICIENT_FUNDS"
+    });
+    work.accounts.values_mut().for_each(|it| it.state = AccountState::Frozen);
+    let later = Some(NewExpiry::At(NOW + 9));
+    let shrunk = updated(&mut work, update("4", &hold, Some("4.00"), later));
+    assert_eq!((shrunk.amount.to_string(), shrunk.expire_time_us), ("4.00".into(), Some(NOW + 9)));
+    assert_eq!(reason(make(&mut work, update("5", &hold, Some("4.01"), None))), "ACCOUNT_FROZEN");
+    let endless = updated(&mut work, update("6", &hold, None, Some(NewExpiry::Never)));
+    assert_eq!(endless.expire_time_us, None);
+    assert_eq!(changed(&work), [has("10.00", "4.00", 5)]);
+    assert_eq!(endless.as_ref().clone().as_placed(), *hold);
+    let now = Some(NewExpiry::At(NOW));
+    assert_eq!(reason(make(&mut work, update("7", &hold, None, now))), "EXPIRE_TIME_PASSED");
+    make(&mut work, release("8", &hold)).unwrap();
+    assert_eq!(reason(make(&mut work, update("9", &hold, Some("1.00"), None))), "HOLD_NOT_OPEN");
+}
+
+#[test]
+fn a_hold_stays_above_what_was_captured_of_it() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    make(&mut work, with(capture("2", &hold, Some("2.00"), None), true, false)).unwrap();
+    let rejection = make(&mut work, update("3", &hold, Some("2.00"), None)).unwrap_err();
+    let Rejection::HoldAmountTooLow { captured, required, .. } = rejection else { panic!() };
+    assert_eq!(
+        (captured.unwrap().to_string(), required.to_string()),
+        ("2.00".into(), "2.00".into())
+    );
+    make(&mut work, update("4", &hold, Some("2.01"), None)).unwrap();
+    assert_eq!(changed(&work), [has("8.00", "0.01", 4)]);
+}
+
+#[test]
+fn a_capture_without_amount_takes_no_more_than_was_held_when_it_arrived() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "5.00")).unwrap();
+    make(&mut work, update("2", &hold, Some("9.00"), None)).unwrap();
+    let captured = make(&mut work, capture("3", &hold, None, None)).unwrap().0.hold.unwrap();
+    assert_eq!(captured.captured.unwrap().amount.to_string(), "5.00");
+    assert_eq!(changed(&work), [has("5.00", "0.00", 4)]);
 }
 
 #[test]
@@ -92,7 +230,8 @@ fn a_hold_is_ended_once() {
     let mut work = work(vec![account("a", "10.00")]);
     let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
     make(&mut work, release("2", &hold)).unwrap();
-    for again in [capture("3", &hold, None, None), release("4", &hold)] {
+    let again = update("5", &hold, Some("1.00"), None);
+    for again in [capture("3", &hold, None, None), release("4", &hold), again] {
         let rejection = make(&mut work, again).unwrap_err();
         let Rejection::HoldNotOpen { state, .. } = rejection else { panic!("{rejection}") };
         assert_eq!(state, "released");
@@ -116,6 +255,7 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
         state: HoldState::Open,
         expire_time_us: Some(expire_time_us),
         captured: None,
+        placed: None,
         request_id: crate::domain::ids::RequestId::parse("r").unwrap(),
         description: String::new(),
         labels: Default::default(),
@@ -127,7 +267,7 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     let mut work =
         UnitOfWork::new(LockedState { accounts, holds, now_us: NOW, ..LockedState::default() });
     assert_eq!(changed(&work), [has("10.00", "5.00", 2)]);
-    let ended: Vec<_> = work.ended().map(|it| (it.hold_id.as_str(), it.state)).collect();
+    let ended: Vec<_> = work.changed_holds().map(|it| (it.hold_id.as_str(), it.state)).collect();
     assert_eq!(ended, [("due", HoldState::Expired)]);
     make(&mut work, posting("1", &[("a", "-5.00")])).unwrap();
     let due = Arc::new(hold("due", NOW));
@@ -144,6 +284,18 @@ fn a_frozen_account_keeps_its_promises_and_makes_no_new_ones() {
     assert!(matches!(rejection, Rejection::AccountFrozen { .. }));
     make(&mut work, capture("3", &hold, None, None)).unwrap();
     assert_eq!(changed(&work), [has("3.00", "0.00", 3)]);
+}
+
+#[test]
+fn held_money_is_captured_although_the_account_is_below_its_limit() {
+    let mut work = work(vec![account("a", "10.00")]);
+    let hold = place(&mut work, "1", new_hold("a", "7.00")).unwrap();
+    make(&mut work, Request { force: true, ..posting("2", &[("a", "-8.00")]) }).unwrap();
+    let is_below = |work: &UnitOfWork| work.changed().any(|account| account.below_limit);
+    assert!(is_below(&work));
+    make(&mut work, capture("3", &hold, Some("1.00"), None)).unwrap();
+    assert_eq!(changed(&work), [has("1.00", "0.00", 4)]);
+    assert!(!is_below(&work), "the rest of the hold is available again");
 }
 
 /// Each request is wrong in all ways from its place in this list on.
@@ -192,30 +344,6 @@ fn rejections_of_holds_come_in_one_fixed_order() {
         "BALANCE_OUT_OF_RANGE",
     ];
     assert_eq!(reasons, expected);
-}
-
-fn reversal(id: &str, of: &Arc<Transaction>) -> Request {
-    let (transaction_id, found) = (of.transaction_id.unwrap(), Some(of.clone()));
-    request(id, Action::Reverse(TransactionRef { transaction_id, resolved: found }))
-}
-
-#[test]
-fn a_transaction_is_reversed_once_by_its_mirror_image() {
-    let mut work = work(vec![account("a", "10.00"), account("b", "0.00")]);
-    let moved = posting("1", &[("a", "-4.00"), ("b", "4.00")]);
-    let original = make(&mut work, moved).unwrap().0.transaction.unwrap();
-    let made = make(&mut work, reversal("2", &original)).unwrap().0.transaction.unwrap();
-    assert_eq!(made.reverses_transaction_id, original.transaction_id);
-    let amounts: Vec<_> = made.entries.iter().map(|it| it.amount.to_string()).collect();
-    assert_eq!(amounts, ["4.00", "-4.00"]);
-    let rejection = make(&mut work, reversal("3", &original)).unwrap_err();
-    let Rejection::AlreadyReversed { reversed_by_transaction_id, .. } = rejection else { panic!() };
-    assert_eq!(Some(reversed_by_transaction_id), made.transaction_id);
-    // Money that is spent cannot be taken back.
-    let original = make(&mut work, posting("4", &[("b", "4.00")])).unwrap().0.transaction.unwrap();
-    make(&mut work, posting("5", &[("b", "-1.00")])).unwrap();
-    let rejection = make(&mut work, reversal("6", &original)).unwrap_err();
-    assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
 }
 
 #[test]

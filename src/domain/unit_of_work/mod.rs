@@ -4,17 +4,22 @@
 //! their locks, and drops it at its end. The transaction writes what the unit of work has changed
 //! after all commands, in a constant number of statements.
 //!
-//! One file a kind of rule: `requests` (what needs no account), `posting` (balances), `holds`,
-//! `attributes`.
+//! One file a kind of rule: `requests` (what needs no account), `posting` (balances), `reversals`,
+//! `holds`, `attributes`.
 
 mod attributes;
 #[cfg(test)]
 mod attributes_tests;
+#[cfg(test)]
+mod force_tests;
 mod holds;
 #[cfg(test)]
 mod holds_tests;
 mod posting;
 mod requests;
+mod reversals;
+#[cfg(test)]
+mod reversals_tests;
 #[cfg(test)]
 mod tests;
 
@@ -31,7 +36,7 @@ use crate::domain::{
     hold::Hold,
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     rejection::Rejection,
-    transaction::Transaction,
+    transaction::{Reversed, Transaction},
 };
 
 /// What a database transaction has read under its locks.
@@ -43,8 +48,8 @@ pub struct LockedState {
     pub holds: Vec<Hold>,
     /// The records that exist under the commands' request ids.
     pub records: HashMap<RequestKey, RequestRecord>,
-    /// Of the transactions to reverse, those reversed before, with their reversals.
-    pub reversed_by: HashMap<TransactionId, TransactionId>,
+    /// Of the transactions to reverse, those reversed before, with their latest reversals.
+    pub reversed_by: HashMap<TransactionId, (TransactionId, Reversed)>,
     /// Of the accounts to open that exist already, those whose attributes have changed since, with
     /// the attributes that they were opened with.
     pub openings: HashMap<AccountId, Attributes>,
@@ -59,13 +64,14 @@ pub struct UnitOfWork {
     accounts: BTreeMap<AccountId, Account>,
     holds: BTreeMap<HoldId, Hold>,
     records: HashMap<RequestKey, RequestRecord>,
-    reversed_by: HashMap<TransactionId, TransactionId>,
+    reversed_by: HashMap<TransactionId, (TransactionId, Reversed)>,
     openings: HashMap<AccountId, Attributes>,
     now_us: i64,
     created: BTreeSet<AccountId>,
     changed: BTreeSet<AccountId>,
+    marked: BTreeSet<AccountId>,
     placed: BTreeSet<HoldId>,
-    ended: BTreeSet<HoldId>,
+    changed_holds: BTreeSet<HoldId>,
     account_changes: Vec<AccountChange>,
     new_records: Vec<NewRequestRecord>,
     events: Vec<EventKey>,
@@ -87,7 +93,7 @@ pub struct RequestRecord {
 pub struct Effects {
     /// The transaction, if balances changed.
     pub transaction: Option<Arc<Transaction>>,
-    /// The hold that was placed or ended, as it was right after.
+    /// The hold that was placed, changed or ended, as it was right after.
     pub hold: Option<Arc<Hold>>,
 }
 
@@ -182,14 +188,20 @@ impl UnitOfWork {
         self.changed.difference(&self.created).filter_map(|id| self.accounts.get(id))
     }
 
+    /// Whether the account's mark, that it is below its limit, has changed.
+    pub fn is_marked(&self, account_id: &AccountId) -> bool {
+        self.marked.contains(account_id)
+    }
+
     /// The holds that this batch placed, in order of their ids.
     pub fn placed(&self) -> impl Iterator<Item = &Hold> {
         self.placed.iter().filter_map(|id| self.holds.get(id))
     }
 
-    /// The holds that were open before this batch and have ended in it, in order of their ids.
-    pub fn ended(&self) -> impl Iterator<Item = &Hold> {
-        self.ended.difference(&self.placed).filter_map(|id| self.holds.get(id))
+    /// The holds that were open before this batch and have changed or ended in it, in order of their
+    /// ids.
+    pub fn changed_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.changed_holds.difference(&self.placed).filter_map(|id| self.holds.get(id))
     }
 
     /// The changes of accounts' attributes, in the order in which they were applied.
@@ -244,6 +256,9 @@ impl UnitOfWork {
             account.version += 1;
             account.update_time_us = account.update_time_us.max(self.now_us);
             self.changed.insert(account_id.clone());
+            if account.mark_limit(false) {
+                self.marked.insert(account_id.clone());
+            }
         }
     }
 

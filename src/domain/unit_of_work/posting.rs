@@ -1,29 +1,25 @@
 //! Changes of balances: the rules that reject them, and the entries that they write.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::domain::{
     account::{Account, AccountState},
-    command::{Condition, Leg, Request, TransactionRef},
+    command::{Condition, Leg, Request},
     hold::Hold,
     ids::{AccountId, TransactionId, transaction_id_at},
     money::Amount,
-    rejection::{Rejection, TransactionName},
+    rejection::Rejection,
     transaction::{Entry, Transaction, TransactionKind},
-    unit_of_work::{Effects, UnitOfWork},
+    unit_of_work::UnitOfWork,
 };
 
 impl UnitOfWork {
     /// Plans the entries of the legs, or returns the first rejection in the order of
-    /// [`LegCheck::RULES`]. Changes nothing. Money of the `reserved` hold is available to the legs
-    /// even if the account was frozen since.
+    /// [`LegCheck::RULES`]. Changes nothing.
     pub(super) fn evaluate(
         &self,
         legs: &[Leg],
-        reserved: Option<&Hold>,
+        funds: Funds<'_>,
     ) -> Result<PlannedEntries, Rejection> {
         let mut running: HashMap<&AccountId, Running> = HashMap::new();
         let mut checks = Vec::with_capacity(legs.len());
@@ -32,13 +28,11 @@ impl UnitOfWork {
             if account.currency != leg.currency
                 && let Some(legs) = self.in_own_scales(legs)
             {
-                return self.evaluate(&legs, reserved);
+                return self.evaluate(&legs, funds);
             }
             let after = running.entry(&leg.account_id).or_insert_with(|| Running::new(account));
             after.add(account, leg);
-            let reserved = reserved.filter(|hold| hold.account_id == leg.account_id);
-            let reserved = reserved.map(|hold| hold.amount);
-            checks.push(LegCheck { account, leg, reserved, after: *after, last: *after });
+            checks.push(LegCheck { account, leg, funds, after: *after, last: *after });
         }
         for check in &mut checks {
             check.last = running.get(&check.leg.account_id).copied().unwrap_or(check.after);
@@ -93,34 +87,33 @@ impl UnitOfWork {
                 }
             }
         }
+        // After all legs, because they are judged together.
+        for account_id in &touched {
+            if self.accounts.get_mut(account_id).is_some_and(|it| it.mark_limit(request.force)) {
+                self.marked.insert(account_id.clone());
+            }
+        }
         // Not `append`, which rebuilds the set from both.
         self.changed.extend(touched);
         transaction
     }
+}
 
-    /// The mirror image of a transaction, once.
-    pub(super) fn reverse(
-        &mut self,
-        request: &Request,
-        named: &TransactionRef,
-    ) -> Result<Effects, Rejection> {
-        let transaction_id = named.transaction_id;
-        let Some(original) = &named.resolved else {
-            let name = TransactionName::TransactionId(transaction_id);
-            return Err(Rejection::TransactionNotFound(name));
-        };
-        let mirrored = |entry: &Entry| Leg {
-            account_id: entry.account_id.clone(),
-            currency: entry.currency.clone(),
-            amount: -entry.amount,
-            condition: Condition::default(),
-        };
-        let legs: Vec<_> = original.entries.iter().map(mirrored).collect();
-        let planned = self.evaluate(&legs, None)?;
-        let mut transaction = self.post(request, TransactionKind::Reversal, planned);
-        transaction.reverses_transaction_id = Some(transaction_id);
-        self.reversed_by.insert(transaction_id, transaction.transaction_id.unwrap_or_default());
-        Ok(Effects { transaction: Some(Arc::new(transaction)), hold: None })
+/// The money that the legs of a posting may take.
+#[derive(Clone, Copy)]
+pub(super) enum Funds<'a> {
+    /// What is available on each account.
+    Available,
+    /// The money of this hold besides, even if the account was frozen since.
+    Held(&'a Hold),
+    /// Any, even if the account is frozen.
+    Forced,
+}
+
+impl Funds<'_> {
+    /// The money that a request without a hold may take.
+    pub(super) fn of(request: &Request) -> Self {
+        if request.force { Self::Forced } else { Self::Available }
     }
 }
 
@@ -142,8 +135,9 @@ impl PlannedEntries {
             description: request.description.clone(),
             labels: request.labels.clone(),
             create_time_us: 0,
-            reverses_transaction_id: None,
-            reversed_by_transaction_id: None,
+            forced: request.force,
+            reverses: None,
+            reversed_by: None,
         }
     }
 }
@@ -182,8 +176,7 @@ type Rule<'a> = fn(&LegCheck<'a>) -> Result<(), Rejection>;
 struct LegCheck<'a> {
     account: &'a Account,
     leg: &'a Leg,
-    /// The amount of the hold that this leg captures.
-    reserved: Option<Amount>,
+    funds: Funds<'a>,
     /// Where the account stands after this leg.
     after: Running,
     /// Where it stands after all legs of the posting.
@@ -213,7 +206,15 @@ impl<'a> LegCheck<'a> {
     }
 
     fn is_not_frozen(&self) -> Result<(), Rejection> {
-        let is_taken = self.leg.amount.is_negative() && self.reserved.is_none();
+        let is_taken = match self.funds {
+            Funds::Available => self.leg.amount.is_negative(),
+            // An amount in another currency is no excess; `has_the_currency` rejects it.
+            Funds::Held(_) => {
+                self.account.currency == self.leg.currency
+                    && self.leg.amount.plus(self.reserved()).is_negative()
+            }
+            Funds::Forced => false,
+        };
         if self.account.state == AccountState::Frozen && is_taken {
             return Err(Rejection::AccountFrozen { account_id: self.leg.account_id.clone() });
         }
@@ -245,12 +246,14 @@ impl<'a> LegCheck<'a> {
         Ok(())
     }
 
-    /// Only a posting whose legs together take money from the account can lack funds. A deposit is applied
-    /// even if the account is already below its limit.
+    /// Only a posting whose legs together take money from the account, beyond that of the hold, can lack
+    /// funds. A deposit and a capture are applied even if the account is already below its limit.
     fn has_funds(&self) -> Result<(), Rejection> {
-        let taken = -self.last.change;
-        let reserved = self.reserved.unwrap_or(self.account.currency.zero());
-        let available = self.account.available().plus(reserved);
+        if let Funds::Forced = self.funds {
+            return Ok(());
+        }
+        let taken = -self.last.change - self.reserved().units();
+        let available = self.account.available();
         if taken <= 0 || self.account.unlimited_overdraft || taken <= available.units() {
             return Ok(());
         }
@@ -258,6 +261,14 @@ impl<'a> LegCheck<'a> {
         match self.account.currency.sum_of_units(taken) {
             Some(required) => Err(Rejection::insufficient_funds(self.account, required)),
             None => Ok(()),
+        }
+    }
+
+    /// The money of the hold, if it is on this account.
+    fn reserved(&self) -> Amount {
+        match self.funds {
+            Funds::Held(hold) if hold.account_id == self.leg.account_id => hold.held(),
+            _ => self.account.currency.zero(),
         }
     }
 

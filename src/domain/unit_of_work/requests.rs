@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    command::{Action, Request, TransactionRef},
+    command::{Action, Request},
     ids::is_same_attempt,
     rejection::Rejection,
     unit_of_work::{
         CommandResult, Effects, EventKey, NewRequestRecord, RequestRecord, RequestResult,
-        UnitOfWork,
+        UnitOfWork, posting::Funds,
     },
 };
 
@@ -54,20 +54,11 @@ impl UnitOfWork {
     fn check_without_accounts(&self, request: &Request) -> Result<(), Rejection> {
         match &request.action {
             Action::PlaceHold(new) => self.check_new_hold(&request.key.caller, new),
+            Action::UpdateHold(update) => self.check_hold_update(update),
             Action::CaptureHold(capture) => self.check_capture(capture),
             Action::ReleaseHold(hold) => self.open_hold(hold).map(|_| ()),
-            Action::Reverse(transaction) => self.is_not_reversed(transaction),
+            Action::Reverse(reversal) => self.check_reversal(reversal),
             Action::Post(..) | Action::Fence => Ok(()),
-        }
-    }
-
-    fn is_not_reversed(&self, named: &TransactionRef) -> Result<(), Rejection> {
-        let transaction_id = named.transaction_id;
-        match self.reversed_by.get(&transaction_id) {
-            None => Ok(()),
-            Some(&reversed_by_transaction_id) => {
-                Err(Rejection::AlreadyReversed { transaction_id, reversed_by_transaction_id })
-            }
         }
     }
 
@@ -75,7 +66,7 @@ impl UnitOfWork {
     fn execute(&mut self, request: &Request) -> Result<Effects, Rejection> {
         match &request.action {
             Action::Post(kind, legs) => {
-                let planned = self.evaluate(legs, None)?;
+                let planned = self.evaluate(legs, Funds::of(request))?;
                 let transaction = match request.validate_only {
                     true => planned.into_preview(request, *kind),
                     false => self.post(request, *kind, planned),
@@ -83,9 +74,10 @@ impl UnitOfWork {
                 Ok(Effects { transaction: Some(Arc::new(transaction)), hold: None })
             }
             Action::PlaceHold(new) => self.place_hold(request, new),
+            Action::UpdateHold(update) => self.update_hold(update),
             Action::CaptureHold(capture) => self.capture_hold(request, capture),
             Action::ReleaseHold(hold) => self.release_hold(request, hold),
-            Action::Reverse(transaction) => self.reverse(request, transaction),
+            Action::Reverse(reversal) => self.reverse(request, reversal),
             Action::Fence => {
                 Err(Rejection::RequestFenced { request_id: request.key.request_id.clone() })
             }

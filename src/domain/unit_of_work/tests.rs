@@ -117,7 +117,7 @@ fn an_overdraft_is_used_to_its_limit_and_held_money_is_not() {
     let mut work = work(vec![limited, unlimited]);
     let rejection = apply(&mut work, posting("1", &[("a", "-12.01")])).unwrap_err();
     let Rejection::InsufficientFunds { available, required, .. } = rejection else { panic!() };
-    let available = available.unwrap();
+    let (available, required) = (available.unwrap(), required.unwrap());
     assert_eq!((available.to_string(), required.to_string()), ("12.00".into(), "12.01".into()));
     apply(&mut work, posting("2", &[("a", "-12.00")])).unwrap();
     apply(&mut work, posting("3", &[("b", "-1000000.00")])).unwrap();
@@ -137,7 +137,7 @@ fn several_legs_on_one_account_are_judged_by_where_they_end() {
 
     let rejection = apply(&mut work, posting("2", &[("a", "-4.00"), ("a", "-2.00")])).unwrap_err();
     let Rejection::InsufficientFunds { available, required, .. } = rejection else { panic!() };
-    let available = available.unwrap();
+    let (available, required) = (available.unwrap(), required.unwrap());
     assert_eq!((available.to_string(), required.to_string()), ("5.00".into(), "6.00".into()));
 }
 

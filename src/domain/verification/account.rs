@@ -35,6 +35,8 @@ pub enum FaultKind {
     WrongBalance,
     /// `held` is not the sum of the open holds.
     WrongHeld,
+    /// More was taken than was available, but not by a forced transaction; or the other way round.
+    WrongLimit,
     /// An entry has an earlier time than the entry before it. Searches by time rely on this order.
     WrongTime,
     /// A row has a value that this service never wrote.
@@ -83,6 +85,10 @@ pub struct StoredAccount {
     pub last_hash: [u8; 32],
     /// The sum of the rows of open holds, in the currency's smallest unit.
     pub open_holds: i128,
+    /// What is available, if that is limited.
+    pub available: Option<Amount>,
+    /// Whether it is marked as below its limit.
+    pub below_limit: bool,
 }
 
 /// Verifies an account against its entries, which are pushed in their order.
@@ -199,6 +205,16 @@ impl AccountVerifier {
             let sum = self.claim.currency.format_units(open_holds);
             let description = format!("its held is {held}; its open holds sum to {sum}");
             return Err(self.fault(0, FaultKind::WrongHeld, description));
+        }
+        let StoredAccount { available, below_limit, .. } = self.claim;
+        if available.is_some_and(Amount::is_negative) != below_limit {
+            let available = available.map_or("without a limit".to_owned(), |it| it.to_string());
+            let mark = if below_limit { "it is" } else { "it is not" };
+            let description = format!(
+                "its available amount is {available}, but {mark} marked as below its limit, which only \
+                 a forced transaction takes it"
+            );
+            return Err(self.fault(0, FaultKind::WrongLimit, description));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod account;
 mod attributes;
 mod comparison;
 mod head;
+mod reversals;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -12,4 +13,5 @@ pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount, VerifiedAcco
 pub use attributes::AttributesVerifier;
 pub use comparison::Comparison;
 pub use head::{AccountToday, Head};
+pub use reversals::ReversalVerifier;
 pub use totals::{CurrencyTotals, LedgerFault, LedgerTotals};

@@ -43,6 +43,8 @@ fn account() -> (StoredAccount, Vec<Entry>) {
         sequence: 3,
         last_hash: hash,
         open_holds: 0,
+        available: Some(balance),
+        below_limit: false,
     };
     (claim, entries)
 }
@@ -140,6 +142,22 @@ fn a_row_that_is_not_what_its_last_entry_says_is_found() {
     let wrong = FaultKind::WrongBalance;
     assert_fault(|claim, _| claim.balance = dollars("12.01"), 0, wrong, "12.01; its 3 entries");
     assert_fault(|claim, _| claim.last_hash[0] ^= 1, 0, wrong, "last_hash");
+}
+
+#[test]
+fn an_account_is_below_its_limit_if_and_only_if_it_is_marked() {
+    let wrong = FaultKind::WrongLimit;
+    let below = |it: &mut StoredAccount| it.available = Some(dollars("-0.01"));
+    assert_fault(|it, _| below(it), 0, wrong, "-0.01, but it is not marked");
+    assert_fault(|it, _| it.below_limit = true, 0, wrong, "12.00, but it is marked");
+    let unlimited = |it: &mut StoredAccount, _: &mut Vec<Entry>| {
+        (it.available, it.below_limit) = (None, true);
+    };
+    assert_fault(unlimited, 0, wrong, "without a limit, but it is marked");
+    let (mut claim, entries) = account();
+    below(&mut claim);
+    claim.below_limit = true;
+    assert_eq!(verify(claim, &entries), Ok(3));
 }
 
 #[test]

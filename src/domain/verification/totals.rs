@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::domain::{
-    command::{FENCE, PLACE_HOLD, RELEASE_HOLD},
+    command::{FENCE, PLACE_HOLD, RELEASE_HOLD, UPDATE_HOLD},
     ids::{AccountId, TransactionId},
     money::{Amount, Currency},
     transaction::TransactionKind,
@@ -105,7 +105,7 @@ pub(super) enum AmountRule {
 }
 
 /// The kinds of requests that move no money.
-const KINDS_WITHOUT_ENTRIES: [&str; 3] = [PLACE_HOLD, RELEASE_HOLD, FENCE];
+const KINDS_WITHOUT_ENTRIES: [&str; 4] = [PLACE_HOLD, UPDATE_HOLD, RELEASE_HOLD, FENCE];
 
 impl TransactionKind {
     /// The kind of transaction that requests of this kind make; None if they move no money.

@@ -1,7 +1,5 @@
 //! Commands for accounts: open, update, freeze, unfreeze, close.
 
-use std::collections::BTreeSet;
-
 use uuid::Uuid;
 
 use crate::{
@@ -13,9 +11,6 @@ use crate::{
     grpc::decode::decoder::{Decoder, given},
     proto::{self, ErrorReason},
 };
-
-/// The fields that an update mask may name.
-const UPDATABLE: [&str; 3] = ["labels", "overdraft_limit", "unlimited_overdraft"];
 
 /// An account to open.
 pub fn new_account(
@@ -54,7 +49,12 @@ pub fn account_update(
     decoder: &mut Decoder<'_>,
     request: proto::UpdateAccountRequest,
 ) -> Option<AccountUpdate> {
-    let mask = update_mask(decoder, &request);
+    let fields = [
+        ("labels", !request.labels.is_empty()),
+        ("overdraft_limit", request.overdraft_limit.is_some()),
+        ("unlimited_overdraft", request.unlimited_overdraft),
+    ];
+    let mask = decoder.update_mask(request.update_mask.as_ref(), &fields);
     decoder.labels(&request.labels);
     let money = request.overdraft_limit.as_ref();
     let limit = money.and_then(|money| decoder.money("overdraft_limit", money, None));
@@ -72,42 +72,6 @@ pub fn account_update(
             .then_some(request.unlimited_overdraft),
     };
     decoder.update(change, &request.account_id, String::new(), request.expected_version)
-}
-
-/// The fields to update: those that the mask names, or, without a mask, those that are set.
-fn update_mask(
-    decoder: &mut Decoder<'_>,
-    request: &proto::UpdateAccountRequest,
-) -> BTreeSet<&'static str> {
-    let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
-    let mut mask = BTreeSet::new();
-    for (index, path) in paths.iter().enumerate() {
-        match UPDATABLE.iter().find(|name| *name == path) {
-            Some(name) => drop(mask.insert(*name)),
-            None => {
-                // Without the path itself, which may be long: details travel in a header.
-                let allowed = UPDATABLE.join(", ");
-                let description =
-                    format!("has a path, number {index}, that is not one of {allowed}");
-                decoder.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
-            }
-        }
-    }
-    if paths.is_empty() {
-        let is_set = [
-            !request.labels.is_empty(),
-            request.overdraft_limit.is_some(),
-            request.unlimited_overdraft,
-        ];
-        mask.extend(
-            UPDATABLE.iter().zip(is_set).filter_map(|(name, is_set)| is_set.then_some(*name)),
-        );
-        if mask.is_empty() {
-            let description = "is required if no field to update is set";
-            decoder.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
-        }
-    }
-    mask
 }
 
 /// An account to freeze.

@@ -1,6 +1,6 @@
 //! Reads the fields of one request, and collects the violations.
 
-use std::{fmt, ops::RangeInclusive};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
 
 use uuid::Uuid;
 
@@ -182,6 +182,7 @@ impl<'a> Decoder<'a> {
             description,
             labels,
             validate_only: false,
+            force: false,
         })
     }
 
@@ -252,6 +253,38 @@ impl<'a> Decoder<'a> {
             return None;
         }
         Some(Condition { expected_version, min_balance_after, max_balance_after })
+    }
+
+    /// The fields to update: those that the mask names, or, without a mask, those that are set. `fields`
+    /// are those that can be updated, and whether each is set.
+    pub fn update_mask(
+        &mut self,
+        mask: Option<&prost_types::FieldMask>,
+        fields: &[(&'static str, bool)],
+    ) -> BTreeSet<&'static str> {
+        let paths = mask.map_or(&[][..], |mask| &mask.paths);
+        let mut named = BTreeSet::new();
+        for (index, path) in paths.iter().enumerate() {
+            match fields.iter().find(|(name, _)| *name == path) {
+                Some((name, _)) => drop(named.insert(*name)),
+                None => {
+                    // Without the path itself, which may be long: details travel in a header.
+                    let allowed: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+                    let allowed = allowed.join(", ");
+                    let description =
+                        format!("has a path, number {index}, that is not one of {allowed}");
+                    self.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
+                }
+            }
+        }
+        if paths.is_empty() {
+            named.extend(fields.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name));
+            if named.is_empty() {
+                let description = "is required if no field to update is set";
+                self.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
+            }
+        }
+        named
     }
 
     /// Checks the version that an account must have.

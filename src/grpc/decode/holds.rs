@@ -1,10 +1,10 @@
-//! Commands for holds: place, capture, release.
+//! Commands for holds: place, update, capture, release.
 
 use crate::{
     domain::{
         account::Labels,
         command::{Action, Request},
-        hold::{Capture, HoldRef, NewHold},
+        hold::{Capture, HoldRef, HoldUpdate, NewExpiry, NewHold},
     },
     grpc::decode::decoder::{Decoder, Sign, given},
     proto::{self, ErrorReason},
@@ -23,6 +23,30 @@ pub fn new_hold(decoder: &mut Decoder<'_>, request: proto::PlaceHoldRequest) -> 
     decoder.request(&request.request_id, action, request.description, request.labels)
 }
 
+/// A hold to change.
+pub fn hold_update(
+    decoder: &mut Decoder<'_>,
+    request: proto::UpdateHoldRequest,
+) -> Option<Request> {
+    let (money, expire_time) = (request.amount.as_ref(), request.expire_time.as_ref());
+    let fields = [("amount", money.is_some()), ("expire_time", expire_time.is_some())];
+    let mask = decoder.update_mask(request.update_mask.as_ref(), &fields);
+    let hold_id = decoder.hold_id(&request.hold_id);
+    let in_mask = |name| mask.contains(name);
+    let is_needed = money.is_some() || in_mask("amount");
+    let amount = is_needed.then(|| decoder.amount("amount", money, Sign::Positive)).flatten();
+    let expire_time_us = decoder.time(ErrorReason::InvalidExpireTime, "expire_time", expire_time);
+    let expiry = expire_time_us.map_or(NewExpiry::Never, NewExpiry::At);
+    let action = hold_id.map(|hold_id| {
+        Action::UpdateHold(HoldUpdate {
+            hold: HoldRef { hold_id, resolved: None },
+            amount: amount.filter(|_| in_mask("amount")),
+            expiry: in_mask("expire_time").then_some(expiry),
+        })
+    });
+    decoder.request(&request.request_id, action, String::new(), Labels::new())
+}
+
 /// A hold to capture.
 pub fn capture(decoder: &mut Decoder<'_>, request: proto::CaptureHoldRequest) -> Option<Request> {
     let hold_id = decoder.hold_id(&request.hold_id);
@@ -33,7 +57,9 @@ pub fn capture(decoder: &mut Decoder<'_>, request: proto::CaptureHoldRequest) ->
         destination.and_then(|it| decoder.account_id("destination_account_id", it));
     let action = hold_id.map(|hold_id| {
         let hold = HoldRef { hold_id, resolved: None };
-        Action::CaptureHold(Capture { hold, amount, destination_account_id })
+        let (keep_open, allow_excess) = (request.keep_open, request.allow_excess);
+        let capture = Capture { hold, amount, destination_account_id, keep_open, allow_excess };
+        Action::CaptureHold(capture)
     });
     decoder.request(&request.request_id, action, request.description, request.labels)
 }

@@ -16,7 +16,7 @@ mod streamed;
 pub use accounts::{account_update, close, currency_of_new_account, freeze, new_account, unfreeze};
 pub use decoder::Decoder;
 pub use events::watched_events;
-pub use holds::{capture, new_hold, release};
+pub use holds::{capture, hold_update, new_hold, release};
 pub use postings::{batch, deposit, reversal, transaction, transfer, withdraw};
 pub use queries::{
     TransactionList, account_change_list, account_ids, account_list, balance, entry_list,

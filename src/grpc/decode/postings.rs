@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::{
     domain::{
-        command::{Action, Condition, Leg, Request, TransactionRef},
+        command::{Action, Condition, Leg, Request, Reversal, TransactionRef},
         ids::AccountId,
         transaction::TransactionKind,
     },
@@ -39,7 +39,8 @@ pub fn withdraw(decoder: &mut Decoder<'_>, request: proto::WithdrawRequest) -> O
     let action = leg.map(|leg| Action::Post(TransactionKind::Withdrawal, vec![leg]));
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
-    Some(Request { validate_only: request.validate_only, ..decoded })
+    let (validate_only, force) = (request.validate_only, request.force);
+    Some(Request { validate_only, force, ..decoded })
 }
 
 /// A transfer. The condition is on the source account.
@@ -60,7 +61,8 @@ pub fn transfer(decoder: &mut Decoder<'_>, request: proto::TransferRequest) -> O
     });
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
-    Some(Request { validate_only: request.validate_only, ..decoded })
+    let (validate_only, force) = (request.validate_only, request.force);
+    Some(Request { validate_only, force, ..decoded })
 }
 
 /// A posting of any legs.
@@ -84,7 +86,8 @@ pub fn transaction(
     let action = Some(Action::Post(TransactionKind::Posting, legs));
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
-    Some(Request { validate_only: request.validate_only, ..decoded })
+    let (validate_only, force) = (request.validate_only, request.force);
+    Some(Request { validate_only, force, ..decoded })
 }
 
 /// A leg. `path` is the beginning of the fields' paths.
@@ -126,7 +129,13 @@ pub fn reversal(
     request: proto::ReverseTransactionRequest,
 ) -> Option<Request> {
     let transaction_id = decoder.transaction_id(&request.transaction_id);
-    let action = transaction_id
-        .map(|transaction_id| Action::Reverse(TransactionRef { transaction_id, resolved: None }));
-    decoder.request(&request.request_id, action, request.description, request.labels)
+    let money = request.amount.as_ref();
+    let amount = money.and_then(|money| decoder.amount("amount", Some(money), Sign::Positive));
+    let action = transaction_id.map(|transaction_id| {
+        let transaction = TransactionRef { transaction_id, resolved: None };
+        Action::Reverse(Reversal { transaction, amount })
+    });
+    let decoded =
+        decoder.request(&request.request_id, action, request.description, request.labels)?;
+    Some(Request { force: request.force, ..decoded })
 }

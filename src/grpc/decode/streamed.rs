@@ -4,7 +4,7 @@ use crate::{
     domain::command,
     grpc::decode::{
         decoder::Decoder,
-        holds::{capture, new_hold, release},
+        holds::{capture, hold_update, new_hold, release},
         postings::{deposit, reversal, transaction, transfer, withdraw},
     },
     proto::streamed_request::Request,
@@ -19,6 +19,7 @@ pub fn streamed(decoder: &mut Decoder<'_>, request: Request) -> Option<command::
         Request::PostTransaction(request) => transaction(decoder, request),
         Request::ReverseTransaction(request) => reversal(decoder, request),
         Request::PlaceHold(request) => new_hold(decoder, request),
+        Request::UpdateHold(request) => hold_update(decoder, request),
         Request::CaptureHold(request) => capture(decoder, request),
         Request::ReleaseHold(request) => release(decoder, request),
     }

@@ -24,7 +24,9 @@ pub fn event(event: Event) -> proto::Event {
             encoded.transaction = transaction.as_deref().map(transactions::transaction);
             encoded.hold = hold.as_deref().map(holds::hold);
         }
-        Event::HoldExpired(hold) => encoded.hold = Some(holds::hold(&hold)),
+        Event::HoldUpdated(hold) | Event::HoldExpired(hold) => {
+            encoded.hold = Some(holds::hold(&hold));
+        }
         Event::AccountOpened(account) => {
             encoded.account = Some(accounts::account(Arc::unwrap_or_clone(account)));
         }
@@ -48,6 +50,7 @@ pub fn event_kind(kind: EventKind) -> proto::EventKind {
         EventKind::AccountFrozen => proto::EventKind::AccountFrozen,
         EventKind::AccountUnfrozen => proto::EventKind::AccountUnfrozen,
         EventKind::AccountClosed => proto::EventKind::AccountClosed,
+        EventKind::HoldUpdated => proto::EventKind::HoldUpdated,
     }
 }
 

@@ -16,9 +16,11 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         description: transaction.description.clone(),
         labels: transaction.labels.clone(),
         create_time: Some(time(transaction.create_time_us)),
-        reverses_transaction_id: id(transaction.reverses_transaction_id),
-        reversed_by_transaction_id: id(transaction.reversed_by_transaction_id),
+        reverses_transaction_id: id(transaction.reverses.map(|(reversed, _)| reversed)),
+        reversed_by_transaction_id: id(transaction.reversed_by.map(|(reversal, _)| reversal)),
         created_by: transaction.created_by.to_string(),
+        reversed_amount: reversed_amount(transaction),
+        forced: transaction.forced,
     };
     if transaction.transaction_id.is_none() {
         // The request was only validated: no such transaction exists.
@@ -30,6 +32,13 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         }
     }
     encoded
+}
+
+/// What is reversed of a transaction, if that is a part. None if no entry of it is visible.
+fn reversed_amount(transaction: &Transaction) -> Option<proto::Money> {
+    let (_, reversed) = transaction.reversed_by?;
+    let entry = transaction.entries.first()?;
+    Some(money(&entry.currency, reversed.amount?))
 }
 
 /// Encodes the kind of a transaction.

@@ -26,6 +26,7 @@ fn fault(fault: Fault) -> proto::VerificationFault {
             FaultKind::WrongHash => Kind::WrongHash,
             FaultKind::WrongBalance => Kind::WrongBalance,
             FaultKind::WrongHeld => Kind::WrongHeld,
+            FaultKind::WrongLimit => Kind::WrongLimit,
             FaultKind::WrongTime => Kind::WrongTime,
             FaultKind::Unreadable => Kind::Unreadable,
         }

@@ -30,9 +30,16 @@ impl From<Rejection> for StatusBuilder {
             R::HoldExists { .. } => (AlreadyExists, E::HoldExists, "hold_id"),
             R::HoldNotOpen { .. } => (FailedPrecondition, E::HoldNotOpen, "hold_id"),
             R::HoldAmountExceeded { .. } => (FailedPrecondition, E::HoldAmountExceeded, "hold_id"),
+            R::HoldAmountTooLow { .. } => (FailedPrecondition, E::HoldAmountTooLow, "hold_id"),
             R::ExpireTimePassed { .. } => (FailedPrecondition, E::ExpireTimePassed, "expire_time"),
             R::TransactionNotFound(_) => (NotFound, E::TransactionNotFound, "transaction_id"),
             R::AlreadyReversed { .. } => (FailedPrecondition, E::AlreadyReversed, "transaction_id"),
+            R::TransactionNotDivisible { .. } => {
+                (FailedPrecondition, E::TransactionNotDivisible, "transaction_id")
+            }
+            R::ReversalAmountExceeded { .. } => {
+                (FailedPrecondition, E::ReversalAmountExceeded, "transaction_id")
+            }
             R::AccountNotFound { .. } => (NotFound, E::AccountNotFound, "account_id"),
             R::AccountExists { .. } => (AlreadyExists, E::AccountExists, "account_id"),
             R::AccountClosed { .. } => (FailedPrecondition, E::AccountClosed, "account_id"),

@@ -32,6 +32,14 @@ fn rejections() -> Vec<Rejection> {
         Rejection::HoldExists { hold_id: hold_id() },
         Rejection::HoldNotOpen { hold_id: hold_id(), state: text("captured") },
         Rejection::ExpireTimePassed { expire_time_us: 1, now_us: 2 },
+        Rejection::TransactionNotDivisible { transaction_id: Uuid::from_u128(1) },
+        Rejection::ReversalAmountExceeded {
+            transaction_id: Uuid::from_u128(1),
+            account_id: Some(account_id()),
+            currency_code: currency_code(),
+            reversible: Some(amount("1")),
+            required: amount("2"),
+        },
         Rejection::AlreadyReversed {
             transaction_id: Uuid::from_u128(1),
             reversed_by_transaction_id: Uuid::from_u128(2),
@@ -50,7 +58,7 @@ fn rejections() -> Vec<Rejection> {
             account_id: account_id(),
             currency_code: currency_code(),
             balance: Some(amount("1")),
-            amount: amount("2"),
+            amount: Some(amount("2")),
         },
         Rejection::ConditionFailed {
             account_id: account_id(),
@@ -63,7 +71,7 @@ fn rejections() -> Vec<Rejection> {
             account_id: account_id(),
             currency_code: currency_code(),
             available: Some(amount("1")),
-            required: amount("2"),
+            required: Some(amount("2")),
             version: Some(3),
         },
         Rejection::HoldAmountExceeded {
@@ -72,6 +80,13 @@ fn rejections() -> Vec<Rejection> {
             currency_code: currency_code(),
             held: Some(amount("1")),
             required: amount("2"),
+        },
+        Rejection::HoldAmountTooLow {
+            hold_id: hold_id(),
+            account_id: Some(account_id()),
+            currency_code: currency_code(),
+            captured: Some(amount("2")),
+            required: amount("1"),
         },
         Rejection::AccountNotEmpty {
             account_id: account_id(),
@@ -94,6 +109,17 @@ fn expected(rejection: &Rejection) -> (Code, ErrorReason, &'static str) {
         R::HoldNotOpen { .. } => (Code::FailedPrecondition, E::HoldNotOpen, "hold_id state"),
         R::ExpireTimePassed { .. } => {
             (Code::FailedPrecondition, E::ExpireTimePassed, "expire_time_us now_us")
+        }
+        R::TransactionNotDivisible { .. } => {
+            (Code::FailedPrecondition, E::TransactionNotDivisible, "transaction_id")
+        }
+        R::ReversalAmountExceeded { .. } => {
+            let keys = "account_id currency_code required reversible transaction_id";
+            (Code::FailedPrecondition, E::ReversalAmountExceeded, keys)
+        }
+        R::HoldAmountTooLow { .. } => {
+            let keys = "account_id captured currency_code hold_id required";
+            (Code::FailedPrecondition, E::HoldAmountTooLow, keys)
         }
         R::AlreadyReversed { .. } => {
             let keys = "reversed_by_transaction_id transaction_id";

@@ -14,9 +14,7 @@ use tower::{Layer, Service};
 
 use crate::{
     auth::{self, Peer},
-    budget::{
-        Budgets, CONTROL_CALLS_BEYOND, CONTROL_CALLS_LEFT_BY_STREAMS, Connection, Exhausted, Share,
-    },
+    budget::{Budgets, CONTROL_CALLS_BEYOND, Connection, Exhausted, Share},
     domain::ids::Identity,
     grpc::{
         error,
@@ -91,25 +89,22 @@ impl LimitLayer {
             connection.establish(identity)?;
         }
         let connection_id = connection.map(|it| it.id);
-        if !is_account_service(path) {
-            let mut share = self.budgets.control_calls.share(identity.clone(), connection_id);
-            if !identity.is_anonymous() {
-                share.resize(1)?;
-                return Ok(InFlight { _share: share, _brief: None });
-            }
-            if !METRICS_BY_METHOD.of(path).is_unary {
-                let max = share.identity_max().saturating_sub(CONTROL_CALLS_LEFT_BY_STREAMS);
-                share.resize_within(1, max)?;
-                return Ok(InFlight { _share: share, _brief: None });
-            }
+        let is_control_call = !is_account_service(path);
+        let is_stream = !METRICS_BY_METHOD.of(path).is_unary;
+        let budget = match (is_control_call, identity.is_anonymous()) {
+            (false, _) => &self.budgets.calls,
+            (true, true) if is_stream => &self.budgets.streams_of_nobody,
+            (true, _) => &self.budgets.control_calls,
+        };
+        let mut share = budget.share(identity.clone(), connection_id);
+        if is_control_call && identity.is_anonymous() && !is_stream {
             self.take_brief(&mut share)?;
             let brief = connection.map(|it| self.budgets.brief_calls.begin(it.clone()));
             return Ok(InFlight { _share: share, _brief: brief });
         }
-        let mut share = self.budgets.calls.share(identity.clone(), connection_id);
         // Calls in flight come first: a call that they shed takes nothing from the rate.
         share.resize(1)?;
-        if let Some(rate) = &self.budgets.call_rate {
+        if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| !is_control_call) {
             rate.take(identity, Instant::now())?;
         }
         Ok(InFlight { _share: share, _brief: None })

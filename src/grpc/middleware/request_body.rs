@@ -32,7 +32,8 @@ const PREFIX_LENGTH: usize = 5;
 
 /// The body of a request. Its headers and its incomplete message are charged to a share: a message
 /// with the length in its prefix, as soon as the prefix has arrived. While a stream is not read, all
-/// that HTTP/2 may keep for it is charged.
+/// that HTTP/2 may keep for it is charged. A stream stays charged with its largest message, because
+/// its buffer stays as large.
 pub struct RequestBody {
     body: Body,
     header_size: usize,
@@ -117,8 +118,11 @@ impl RequestBody {
 
     /// Charges the headers and the incomplete message. `unread` is what HTTP/2 may keep beside them.
     fn charge(&mut self, unread: usize) -> Result<(), Status> {
-        let incomplete = self.message.incomplete().min(self.message_size_max);
-        let bytes = self.header_size + incomplete.max(unread);
+        let buffered = match self.receive_until {
+            Some(_) => self.message.incomplete(),
+            None => self.message.incomplete().max(self.message.largest),
+        };
+        let bytes = self.header_size + buffered.min(self.message_size_max).max(unread);
         let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
         charged.map_err(|exhausted| error::overloaded(exhausted, Some(Outcome::NotApplied)).into())
     }
@@ -246,6 +250,15 @@ mod tests {
         assert_eq!(budget.used(), SMALL_BYTES_MAX + 1, "the headers count");
         assert!(body.charge(UNREAD_MAX).is_ok());
         assert_eq!(budget.used(), UNREAD_MAX + 100, "a stream may send more meanwhile");
+        announce(&mut body, MIB);
+        body.message.advance(&vec![0; MIB]);
+        assert_eq!(body.message.incomplete(), 0);
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), MIB + 100, "the buffer of a stream stays as large");
+        body.receive_until = Some(Instant::now());
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), 0, "a unary call has no other message");
+        body.receive_until = None;
         announce(&mut body, 50 * MIB);
         assert!(body.charge(0).is_ok(), "no more is received than 20 MiB");
         assert_eq!(budget.used(), 20 * MIB + 100);

@@ -4,10 +4,13 @@
 //! So a small frame is unread until the body is polled again. A large frame keeps its share itself:
 //! it is unread until h2 has written it to the connection and drops it.
 //!
-//! A response for which there is no room is an error. A stream waits for room instead: it can send its
-//! next message later.
+//! A response for which there is no room is an error. A stream of results waits for room instead: it
+//! can send its next results later. The messages of other streams take no room, but each waits until
+//! the one before it is written: so a watcher has one unread message, and what others have unread does
+//! not delay it.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -18,7 +21,10 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Sleep, sleep},
+};
 use tonic::{Status, body::Body};
 
 use crate::{
@@ -30,13 +36,10 @@ use crate::{
 
 /// A frame of at most this many bytes is not charged: the limits on calls bound small ones.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
-/// The room that a stream waits for before its next message is encoded: more than a page of entries
-/// has.
-const STREAMED_BYTES_MAX: usize = 1024 * 1024;
-/// The same for a stream of requests and results: more than its next results have. A result is not lost
-/// because its caller has too much unread.
+/// The room that a stream of results waits for before its next message is encoded: more than its next
+/// results have. A result is not lost because its caller has too much unread.
 const RESULTS_BYTES_MAX: usize = 64 * 1024;
-/// How often a stream looks for room.
+/// How often a stream of results looks for room.
 const ROOM_INTERVAL: Duration = Duration::from_millis(50);
 
 type PolledFrame = Option<Result<Frame<Bytes>, Status>>;
@@ -52,12 +55,20 @@ pin_project! {
         call: InFlight,
         recipient: Recipient,
         unread: Option<Unread>,
-        // Of a stream: the room for its next message.
-        room: Option<usize>,
-        room_timer: Option<Pin<Box<Sleep>>>,
+        pace: Pace,
         // Of a change that was done when the response exceeds the budget.
         outcome: Outcome,
     }
+}
+
+/// What the next frame of a response waits for.
+enum Pace {
+    /// Nothing: it is the only one.
+    Unary,
+    /// Room for results. With the timer of the wait.
+    Room(Option<Pin<Box<Sleep>>>),
+    /// That the frame before it is written to the connection. None: it is.
+    Turn(Option<oneshot::Receiver<Infallible>>),
 }
 
 /// What a call has until its response is sent.
@@ -75,14 +86,17 @@ pub struct Recipient {
     pub connection: Option<Arc<Connection>>,
 }
 
-/// The data of a large frame, with its shares.
-struct ChargedBytes {
+/// The data of a frame that is not written to the connection yet.
+struct UnwrittenBytes {
     bytes: Bytes,
-    _share: Share,
+    /// What the frame is charged to.
+    _share: Option<Share>,
     _unread: Option<Unread>,
+    /// Its other end learns that the frame is written, or that the connection has ended.
+    _written: Option<oneshot::Sender<Infallible>>,
 }
 
-impl AsRef<[u8]> for ChargedBytes {
+impl AsRef<[u8]> for UnwrittenBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -98,15 +112,14 @@ impl Recipient {
         self.budget.share(self.identity.clone(), connection)
     }
 
-    /// Waits until there is room for a message of a stream, and takes it.
+    /// Waits until there is room for the next results, and takes it.
     fn poll_room(
         &self,
-        room: usize,
         timer: &mut Option<Pin<Box<Sleep>>>,
         context: &mut Context<'_>,
     ) -> Poll<Share> {
         let mut share = self.share();
-        while !share.try_resize(room) {
+        while !share.try_resize(RESULTS_BYTES_MAX) {
             let waiting = timer.get_or_insert_with(|| Box::pin(sleep(ROOM_INTERVAL)));
             ready!(waiting.as_mut().poll(context));
             *timer = None;
@@ -129,10 +142,19 @@ impl Recipient {
         if let Err(exhausted) = share.resize(size) {
             return Some(Err(error::overloaded(exhausted, Some(outcome)).into()));
         }
-        let unread = self.unread();
-        Some(Ok(frame.map_data(|bytes| {
-            Bytes::from_owner(ChargedBytes { bytes, _share: share, _unread: unread })
-        })))
+        Some(Ok(self.unwritten(frame, Some(share), None)))
+    }
+
+    fn unwritten(
+        &self,
+        frame: Frame<Bytes>,
+        share: Option<Share>,
+        written: Option<oneshot::Sender<Infallible>>,
+    ) -> Frame<Bytes> {
+        let (_share, _unread, _written) = (share, self.unread(), written);
+        frame.map_data(|bytes| {
+            Bytes::from_owner(UnwrittenBytes { bytes, _share, _unread, _written })
+        })
     }
 }
 
@@ -158,13 +180,12 @@ impl ResponseBody {
         let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
         response.map(|body| {
             let unread = recipient.unread();
-            let room = match (method.is_unary, method.has_one_request) {
-                (true, _) => None,
-                (false, true) => Some(STREAMED_BYTES_MAX),
-                (false, false) => Some(RESULTS_BYTES_MAX),
+            let pace = match (method.is_unary, method.has_one_request) {
+                (true, _) => Pace::Unary,
+                (false, true) => Pace::Turn(None),
+                (false, false) => Pace::Room(None),
             };
-            let (first, room_timer) = (None, None);
-            let mut body = Self { body, first, call, recipient, unread, room, room_timer, outcome };
+            let mut body = Self { body, first: None, call, recipient, unread, pace, outcome };
             // An error has no body: its headers end the stream. grpc-go takes an error whose
             // headers do not end it for a broken response.
             if method.is_unary && !body.body.is_end_stream() {
@@ -197,12 +218,33 @@ impl HttpBody for ResponseBody {
             Some(first) => Poll::Ready(first),
             None => {
                 *this.unread = None;
-                let share = match *this.room {
-                    Some(room) => ready!(this.recipient.poll_room(room, this.room_timer, context)),
-                    None => this.recipient.share(),
-                };
-                let polled = this.body.poll_frame(context);
-                polled.map(|polled| this.recipient.charge(polled, share, *this.outcome))
+                let (recipient, outcome) = (&*this.recipient, *this.outcome);
+                Poll::Ready(match this.pace {
+                    Pace::Unary => {
+                        let polled = ready!(this.body.poll_frame(context));
+                        recipient.charge(polled, recipient.share(), outcome)
+                    }
+                    Pace::Room(timer) => {
+                        let share = ready!(recipient.poll_room(timer, context));
+                        let polled = ready!(this.body.poll_frame(context));
+                        recipient.charge(polled, share, outcome)
+                    }
+                    Pace::Turn(last) => {
+                        if let Some(written) = last {
+                            // It has no value, only an end.
+                            let _ = ready!(Pin::new(written).poll(context));
+                            *last = None;
+                        }
+                        match ready!(this.body.poll_frame(context)) {
+                            Some(Ok(frame)) if frame.is_data() => {
+                                let (sender, written) = oneshot::channel();
+                                *last = Some(written);
+                                Some(Ok(recipient.unwritten(frame, None, Some(sender))))
+                            }
+                            other => other,
+                        }
+                    }
+                })
             }
         };
         let polled = polled.map(|polled| polled.map(|frame| Ok(ending_with_reason(frame))));
@@ -227,7 +269,7 @@ impl HttpBody for ResponseBody {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use http_body_util::{BodyExt, Full};
+    use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
     use crate::{
@@ -239,24 +281,26 @@ mod tests {
     const SIZE: usize = 2 * SMALL_BYTES_MAX;
 
     fn response_of(method: &str, budget: &Arc<Budget>) -> Body {
+        respond(method, budget, Body::new(Full::new(Bytes::from(vec![0; SIZE]))))
+    }
+
+    fn respond(method: &str, budget: &Arc<Budget>, body: Body) -> Body {
         let path = format!("/passbook.v1.AccountService/{method}");
         let identity = Identity::from_stored("");
         let call = InFlight { _share: budget.share(identity.clone(), None), _brief: None };
         let recipient = Recipient { budget: budget.clone(), identity, connection: None };
-        let body = Body::new(Full::new(Bytes::from(vec![0; SIZE])));
         let method = METRICS_BY_METHOD.of(&path);
         ResponseBody::wrap(Response::new(body), method, call, recipient).into_body()
     }
 
     #[tokio::test]
-    async fn a_stream_waits_for_room_and_a_single_response_does_not() {
-        let size = STREAMED_BYTES_MAX;
+    async fn a_stream_of_results_waits_for_room_and_a_single_response_does_not() {
+        let size = RESULTS_BYTES_MAX;
         let maxima = Maxima { server: size, identity: size, anonymous: size, connection: size };
         let budget = Budget::new(Limit::ResponseBytes, maxima);
         let mut others = budget.share(Identity::from_stored(""), None);
         others.resize(size).unwrap();
         let mut single = response_of("ListEntries", &budget);
-        let mut stream = response_of("WatchEntries", &budget);
         let mut results = response_of("StreamTransactions", &budget);
 
         let frame = single.frame().await.unwrap().expect("no reset of the stream");
@@ -264,14 +308,35 @@ mod tests {
         let status = Status::from_header_map(&trailers).expect("a status");
         assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
         assert!(!status.details().is_empty(), "an error that clients can read");
-        assert!(stream.frame().now_or_never().is_none());
         assert!(results.frame().now_or_never().is_none());
         assert_eq!(budget.used(), size, "what waits has nothing");
 
         others.resize(0).unwrap();
-        let frame = stream.frame().await.unwrap().unwrap();
+        let frame = results.frame().await.unwrap().unwrap();
         assert_eq!(budget.used(), SIZE);
         drop(frame);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_watcher_has_one_unread_message_whatever_others_have() {
+        let maxima = Maxima { server: 0, identity: 0, anonymous: 0, connection: 0 };
+        let budget = Budget::new(Limit::ResponseBytes, maxima);
+        for size in [1, SIZE] {
+            let frame = || Ok::<_, Status>(Frame::data(Bytes::from(vec![0; size])));
+            let frames = StreamBody::new(tokio_stream::iter([frame(), frame(), frame()]));
+            let mut watch = respond("WatchEntries", &budget, Body::new(frames));
+            for _ in 0..3 {
+                let frame = watch.frame().now_or_never().expect("no wait").unwrap();
+                let frame = frame.unwrap().into_data().expect("data");
+                assert_eq!(frame.len(), size);
+                assert!(watch.frame().now_or_never().is_none(), "the one before is unread");
+                let part = frame.slice(..1);
+                drop(frame);
+                assert!(watch.frame().now_or_never().is_none(), "a part of it is unread");
+                drop(part);
+            }
+            assert!(watch.frame().now_or_never().expect("no wait").is_none(), "the end");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         decode::Decoder, error::StatusBuilder, metrics::RequestMode,
         stream_transactions::pending_result::PendingResult,
     },
-    ledger::{CallContext, Error, Ledger, Outcome},
+    ledger::{CallContext, Error, Ledger, Outcome, Submission},
 };
 
 /// The ledger returned fewer results than it got requests: a defect.
@@ -40,11 +40,11 @@ impl StreamContext {
     }
 
     /// Submits requests together, unless they have failed already. Returns a result for each, in
-    /// their order.
-    pub async fn submit(
+    /// their order, and those that are to be put into the queue.
+    pub fn submit(
         &self,
         requests: Vec<Result<(CallContext, Request), StatusBuilder>>,
-    ) -> Vec<PendingResult> {
+    ) -> (Vec<PendingResult>, Submission) {
         let mut accepted = Vec::with_capacity(requests.len());
         let accept = |request: Result<(CallContext, Request), StatusBuilder>| {
             request.map(|(context, request)| {
@@ -54,7 +54,8 @@ impl StreamContext {
             })
         };
         let modes: Vec<_> = requests.into_iter().map(accept).collect();
-        let mut submitted = self.ledger.submit(accepted).await.into_iter();
+        let (submitted, submission) = self.ledger.submit(accepted);
+        let mut submitted = submitted.into_iter();
         let result = |mode| match mode {
             Ok(mode) => match submitted.next().unwrap_or(Err(MISSING_RESULT)) {
                 Ok(pending) => PendingResult::Submitted(pending, mode),
@@ -62,6 +63,6 @@ impl StreamContext {
             },
             Err(error) => PendingResult::failed(error, RequestMode::Execute),
         };
-        modes.into_iter().map(result).collect()
+        (modes.into_iter().map(result).collect(), submission)
     }
 }

@@ -105,7 +105,7 @@ impl StreamedItem {
             Some(Request::ReverseTransaction(it)) => (0, it.labels.len()),
             Some(Request::PlaceHold(it)) => (0, it.labels.len()),
             Some(Request::CaptureHold(it)) => (0, it.labels.len()),
-            Some(Request::ReleaseHold(_)) => (0, 0),
+            Some(Request::UpdateHold(_) | Request::ReleaseHold(_)) => (0, 0),
         };
         let texts = self.request.as_ref().map_or(0, Request::encoded_len);
         mem::size_of::<Self>() + texts + legs * mem::size_of::<Leg>() + labels * LABEL_BYTES
@@ -172,6 +172,7 @@ impl ReplyForm {
             Some(Request::PostTransaction(it)) => &it.request_id,
             Some(Request::ReverseTransaction(it)) => &it.request_id,
             Some(Request::PlaceHold(it)) => &it.request_id,
+            Some(Request::UpdateHold(it)) => &it.request_id,
             Some(Request::CaptureHold(it)) => &it.request_id,
             Some(Request::ReleaseHold(it)) => &it.request_id,
         };
@@ -191,6 +192,7 @@ pub fn method(request: &Request) -> Option<&'static str> {
         Request::Transfer(_) => Some("Transfer"),
         Request::ReverseTransaction(_) => Some("ReverseTransaction"),
         Request::PlaceHold(_) => Some("PlaceHold"),
+        Request::UpdateHold(_) => Some("UpdateHold"),
         Request::CaptureHold(_) => Some("CaptureHold"),
         Request::ReleaseHold(_) => Some("ReleaseHold"),
     }

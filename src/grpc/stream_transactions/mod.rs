@@ -21,7 +21,10 @@ mod responses;
 
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::consume_budget,
+};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -52,13 +55,18 @@ impl StreamContext {
         // Results without a request in the queue, such as errors, count as well.
         let size = response_size::check_room(&requests)?;
         let _room = self.ledger.response_room(&self.call.caller, size)?;
-        let decode = |request| {
-            let request = self.decode(&self.call, request, decode::transaction)?;
-            Ok((self.call.clone(), request))
-        };
+        self.ledger.charge_batch(&self.call.caller, requests.len());
+        let mut decoded = Vec::with_capacity(requests.len());
+        for request in requests {
+            // A thousand requests without a pause would be one for every call of the same thread.
+            consume_budget().await;
+            let request = self.decode(&self.call, request, decode::transaction);
+            decoded.push(request.map(|request| (self.call.clone(), request)));
+        }
         // All requests are submitted before the first result is awaited: one database transaction
         // can apply many of them.
-        let pending = self.submit(requests.into_iter().map(decode).collect()).await;
+        let (pending, submission) = self.submit(decoded);
+        submission.enqueue().await;
         let mut results = Vec::with_capacity(pending.len());
         for pending in pending {
             results.push(encode::posting_result(pending.wait().await));

@@ -115,11 +115,12 @@ impl Reader {
             }));
             replies.push((reply, permits));
         }
-        let pending = self.context.submit(requests).await;
+        let (pending, submission) = self.context.submit(requests);
         for (pending, (reply, permits)) in pending.into_iter().zip(replies) {
             // Fails only if the caller has disconnected.
             let _ = self.results.send(Ok(InFlight { pending, reply, order, permits }));
         }
+        submission.enqueue().await;
     }
 
     /// Checks what comes before the fields of a request, as the layers do for a call of its own.

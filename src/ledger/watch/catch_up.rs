@@ -15,12 +15,12 @@ use crate::{
     storage::{StorageError, Store, WatchedAccount},
 };
 
-/// Entries in a page that a watcher reads by itself. A slow watcher keeps one or two of them in
-/// memory, of some 200 bytes an entry: fewer than the contract allows in one message.
-pub const WATCHER_PAGE_SIZE: usize = 250;
+/// Entries in a page that a watcher reads by itself: as many as always fit into one message, so that a
+/// watcher that does not read keeps nothing of the page. Fewer than the contract allows.
+pub const WATCHER_PAGE_SIZE: usize = 50;
 /// Pages that one watcher has read and others may share: watchers that a restart cut together ask for
 /// the same pages again. With [`WATCHER_PAGE_SIZE`] some ten megabytes.
-const SHARED_PAGES_MAX: usize = 64;
+const SHARED_PAGES_MAX: usize = 320;
 /// Watchers that read the database at the same time: half of the connections that are reserved for
 /// the service. Other watchers wait.
 const CATCH_UP_READS_SHARE: u32 = 2;

@@ -19,7 +19,7 @@
 //! another shares its bytes.
 //!
 //! In here: polling, sharing of pages, limits on watchers. Not in here: encoding, which the caller
-//! passes to [`Page::encoded`]; SQL; anything that a writer would have to call.
+//! passes to [`Page::take_encoded`]; SQL; anything that a writer would have to call.
 
 mod catch_up;
 #[cfg(test)]

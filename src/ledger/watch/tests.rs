@@ -17,10 +17,14 @@ use crate::{
     domain::{
         authorization::Caller,
         fixtures::{id, new_account, posting},
+        transaction::Entry,
     },
     ledger::{CallContext, Ledger, Watcher},
     storage::{DatabaseUrl, Store},
 };
+
+/// Fewer than a page has.
+const MESSAGE_ENTRIES_MAX: usize = 20;
 
 async fn ledger(directory: &TempDir) -> Ledger {
     let path = directory.path().join("passbook.db");
@@ -49,15 +53,18 @@ async fn deposit(ledger: &Ledger, sequences: impl Iterator<Item = i64>) {
 async fn follow(watcher: &mut Watcher, last: i64, encoded: &AtomicUsize) {
     let mut received = watcher.sequence();
     while watcher.sequence() < last {
-        let page = watcher.next().await.unwrap();
+        let mut page = watcher.next().await.unwrap();
         // A byte for each entry.
-        received += page
-            .encoded(|_, bytes| {
-                encoded.fetch_add(1, Relaxed);
-                bytes.push(0);
-            })
-            .len() as i64;
-        assert_eq!(received, watcher.sequence(), "each entry once");
+        let encode = |_: &Entry, bytes: &mut Vec<u8>| {
+            encoded.fetch_add(1, Relaxed);
+            bytes.push(0);
+        };
+        while let Some((bytes, last)) = page.take_encoded(MESSAGE_ENTRIES_MAX, encode) {
+            assert!((1..=MESSAGE_ENTRIES_MAX).contains(&bytes.len()));
+            received += bytes.len() as i64;
+            assert_eq!(received, last, "each entry once");
+        }
+        assert_eq!(received, watcher.sequence());
     }
 }
 
@@ -67,16 +74,16 @@ async fn each_entry_is_read_and_encoded_once_for_all_watchers() {
         let directory = TempDir::new().unwrap();
         let ledger = ledger(&directory).await;
         let encoded = AtomicUsize::new(0);
-        // A full page and a part of one.
-        deposit(&ledger, 1..=300).await;
+        // Full pages and a part of one.
+        deposit(&ledger, 1..=320).await;
         let watchers =
             (0..count).map(async |_| ledger.watch(&context(), &id("a"), 0).await.unwrap().0);
         let mut watchers = join_all(watchers).await;
-        join_all(watchers.iter_mut().map(|it| follow(it, 300, &encoded))).await;
-        assert_eq!(encoded.load(Relaxed), 300, "existing entries, {count} watchers");
+        join_all(watchers.iter_mut().map(|it| follow(it, 320, &encoded))).await;
+        assert_eq!(encoded.load(Relaxed), 320, "existing entries, {count} watchers");
 
-        deposit(&ledger, 301..=310).await;
-        join_all(watchers.iter_mut().map(|it| follow(it, 310, &encoded))).await;
-        assert_eq!(encoded.load(Relaxed), 310, "new entries, {count} watchers");
+        deposit(&ledger, 321..=330).await;
+        join_all(watchers.iter_mut().map(|it| follow(it, 330, &encoded))).await;
+        assert_eq!(encoded.load(Relaxed), 330, "new entries, {count} watchers");
     }
 }

@@ -269,6 +269,16 @@ impl FairQueue {
         taken
     }
 
+    /// Charges an identity for a job that is executed without having been taken from here.
+    pub fn charge(&mut self, identity: &Identity, cost: usize) {
+        let Some(before) = self.ranks.get(identity).copied() else { return };
+        let after = Rank { taken: before.taken.max(self.start) + cost, ..before };
+        self.ranks.insert(identity.clone(), after);
+        if let Some(jobs) = self.queues.remove(&before) {
+            self.queues.insert(after, jobs);
+        }
+    }
+
     /// Removes the ranks of those identities that have no jobs.
     fn forget_without_jobs(&mut self, identities: Vec<Identity>) {
         for identity in identities {

@@ -177,6 +177,23 @@ async fn an_identity_pays_once_for_jobs_that_come_back() {
     assert_eq!((count(&batch.jobs, "a"), of_b + count(&batch.jobs, "b")), (9, 8));
 }
 
+/// They are executed beside the queue, by the task that has waited for the row.
+#[tokio::test]
+async fn jobs_behind_a_foreign_lock_are_paid_for_in_the_queue() {
+    let queue = Arc::new(CommandQueue::default());
+    enqueue(&queue, "c", &["hot"]);
+    let batch = take(&queue, BATCH).await;
+    let left_out = vec![(batch.jobs[0].clone(), id("hot"))];
+    let (leases, _) = queue.park(left_out, Some(batch), 1);
+    (0..6).for_each(|_| enqueue(&queue, "a", &["hot"]));
+    for (identity, account_id) in [("a", "x"), ("b", "y")] {
+        (0..20).for_each(|_| enqueue(&queue, identity, &[account_id]));
+    }
+    assert_eq!(count(&leases[0].take(up_to(BATCH)), "a"), 6);
+    let batch = take(&queue, 8).await;
+    assert_eq!(["a", "b"].map(|it| count(&batch.jobs, it)), [1, 7]);
+}
+
 /// Others take one account of a transfer each time, before the transfer of `a` is looked at by rank.
 #[tokio::test]
 async fn a_transfer_is_not_starved_by_other_identities() {

@@ -100,12 +100,7 @@ pub struct Completion {
 }
 
 /// Creates a job and the handle for its result.
-pub fn new(
-    command: Command,
-    deadline: Instant,
-    permits: Permits,
-    audit: Option<PendingChange>,
-) -> (Arc<Job>, Completion) {
+pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, Completion) {
     let (sender, receiver) = oneshot::channel();
     let state = State(Arc::new(AtomicU8::new(WAITING)));
     let job = Arc::new(Job {
@@ -119,7 +114,7 @@ pub fn new(
         in_doubt: AtomicBool::new(false),
         is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, permits, audit })),
+        reply: Mutex::new(Some(Reply { sender, permits, audit: None })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -131,6 +126,13 @@ fn next_number() -> u64 {
 }
 
 impl Job {
+    /// Sets the record in the audit log, before the job is in the queue.
+    pub fn set_audit(&self, audit: Option<PendingChange>) {
+        if let Some(reply) = &mut *lock(&self.reply) {
+            reply.audit = audit;
+        }
+    }
+
     /// The order among the jobs of the identity. Unique.
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::Relaxed)
@@ -146,6 +148,11 @@ impl Job {
     pub fn charge(&self) -> usize {
         let is_charged = self.is_charged.swap(true, Ordering::Relaxed);
         if is_charged { 0 } else { self.command.cost() }
+    }
+
+    /// Whether its identity was charged.
+    pub fn is_charged(&self) -> bool {
+        self.is_charged.load(Ordering::Relaxed)
     }
 
     /// Claims the job: from now on the database decides. False if the caller has abandoned the job or
@@ -245,7 +252,7 @@ impl Job {
         if let Some(reply) = reply {
             let Reply { sender, permits, audit } = reply;
             if self.leaves_a_record(&result, audit.is_some()) {
-                permits.records.charge(&self.identity, Instant::now());
+                permits.records.charge(&self.identity, 1, Instant::now());
             }
             if let Some(audit) = audit {
                 audit.end(audited::outcome(&self.command, &result));
@@ -304,7 +311,7 @@ mod tests {
         let command = Command::CreateAccount(new_account("a"));
         let budgets = Budgets::for_tests(1, false);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
-        new(command, deadline, Permits { queue, records: budgets.records.clone() }, None)
+        new(command, deadline, Permits { queue, records: budgets.records.clone() })
     }
 
     fn soon() -> Instant {

@@ -21,6 +21,8 @@
 //! | write requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
 //! | commit | 1 |
 //!
+//! A change of an account is also that a forced request takes it below its limit, or that it gets above.
+//!
 //! After a collision with another server, locking takes 1 to 3 more: who has locked the rows that were
 //! not granted, and whether they are free now.
 //!

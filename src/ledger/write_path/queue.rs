@@ -9,10 +9,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use crate::{
     domain::{account::Account, ids::AccountId},
@@ -27,11 +34,19 @@ use crate::{
     lock::lock,
 };
 
+/// Free jobs for which a worker starts a batch while another worker is busy. With fewer, there are more
+/// database transactions, each with its own round trips and COMMIT; with more, the second worker of a
+/// server with some 64 requests in flight would seldom start.
+pub(super) const SECOND_BATCH_JOBS_MIN: usize = 24;
+/// A worker waits no longer than this for the batch of another one, which may hang.
+pub(super) const SECOND_BATCH_WAIT_MAX: Duration = Duration::from_millis(10);
+
 /// The waiting jobs of a process.
 #[derive(Default)]
 pub struct CommandQueue {
     state: Mutex<State>,
     arrived: Notify,
+    busy_workers: AtomicUsize,
     /// The accounts for which jobs have waited.
     pub contention: Contention,
 }
@@ -54,6 +69,9 @@ struct Lease {
     /// need no other account.
     parked: Vec<Arc<Job>>,
 }
+
+/// A worker that has a batch or is about to take one, until this is dropped.
+pub struct BusyWorker<'a>(&'a AtomicUsize);
 
 /// The lease of an account with a foreign lock. It ends when this is dropped.
 pub struct AccountLease {
@@ -92,18 +110,33 @@ impl CommandQueue {
         }
     }
 
-    /// Waits until there is a job whose accounts are free.
-    pub async fn ready(&self) {
+    /// Waits until there is a job whose accounts are free, or several if another worker is busy.
+    pub async fn ready(&self) -> BusyWorker<'_> {
         while !self.is_ready() {
             self.arrived.notified().await;
         }
+        let enough = async {
+            while self.busy_workers.load(Ordering::Relaxed) > 0
+                && !self.has_free_jobs(SECOND_BATCH_JOBS_MIN)
+            {
+                self.arrived.notified().await;
+            }
+        };
+        let _ = timeout(SECOND_BATCH_WAIT_MAX, enough).await;
+        self.busy_workers.fetch_add(1, Ordering::Relaxed);
+        BusyWorker(&self.busy_workers)
     }
 
     /// Whether there is a job whose accounts are free. It may still be reserved for an older job.
     pub fn is_ready(&self) -> bool {
+        self.has_free_jobs(1)
+    }
+
+    /// Whether there are so many jobs whose accounts are free.
+    fn has_free_jobs(&self, count: usize) -> bool {
         let state = self.state();
-        let is_free = |job: &Arc<Job>| state.leased_of(job).is_none();
-        state.waiting.iter().any(is_free)
+        let is_free = |job: &&Arc<Job>| state.leased_of(job).is_none();
+        state.waiting.iter().filter(is_free).take(count).count() == count
     }
 
     /// Waits until a job arrives or an account is released.
@@ -276,15 +309,21 @@ impl AccountLease {
         first
     }
 
-    /// Takes parked jobs, up to this cost.
+    /// Takes parked jobs, up to this cost. Their identities are charged in the queue of the others.
     pub fn take(&self, cost_max: CostMax) -> Vec<Arc<Job>> {
-        let jobs = self.parked(|parked| {
+        let (uncharged, jobs) = self.parked(|parked| {
+            let uncharged: Vec<_> = parked.iter().filter(|it| !it.is_charged()).cloned().collect();
             let mut waiting = FairQueue::default();
             parked.drain(..).for_each(|job| waiting.push(job));
             let taken = waiting.take(cost_max, |_, _| Decision::Take);
             parked.extend(waiting.into_jobs());
-            taken.jobs
+            (uncharged, taken.jobs)
         });
+        let mut state = self.queue.state();
+        for job in uncharged.iter().filter(|it| it.is_charged()) {
+            state.waiting.charge(&job.identity, job.command.cost());
+        }
+        drop(state);
         self.queue.contention.end_waits(jobs.iter());
         jobs
     }
@@ -305,6 +344,12 @@ impl Drop for AccountLease {
         state.release(&self.account_id);
         drop(state);
         self.queue.arrived.notify_one();
+    }
+}
+
+impl Drop for BusyWorker<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

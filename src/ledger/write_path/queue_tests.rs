@@ -18,7 +18,10 @@ use crate::{
         write_path::{
             fair_queue::CostMax,
             job::{self, Completion, DEADLINE_MARGIN, Job},
-            queue::{AccountLease, CommandQueue, DequeuedBatch},
+            queue::{
+                AccountLease, CommandQueue, DequeuedBatch, SECOND_BATCH_JOBS_MIN,
+                SECOND_BATCH_WAIT_MAX,
+            },
         },
     },
 };
@@ -57,7 +60,7 @@ fn job_until(identity: &str, account_ids: &[String], deadline: Instant) -> (Arc<
     let budgets = Budgets::for_tests(1, false);
     let queue = budgets.queue.take_one(&Identity::from_stored(identity)).unwrap();
     let permits = job::Permits { queue, records: budgets.records.clone() };
-    job::new(command, deadline, permits, None)
+    job::new(command, deadline, permits)
 }
 
 fn split(letters: &str) -> Vec<String> {
@@ -295,4 +298,26 @@ async fn what_is_reserved_is_waited_for_and_not_tried_again_and_again() {
     drop(batch);
     changed.await;
     assert_eq!(letters(&take(&queue, 10).await.jobs), "xyx");
+}
+
+#[tokio::test]
+async fn beside_a_busy_worker_a_batch_starts_with_enough_jobs_or_after_a_moment() {
+    let queue = queue("a");
+    let busy = queue.ready().await;
+    let _batch = queue.try_dequeue(up_to(10)).unwrap();
+    let enqueue = |number: usize| queue.enqueue(job_of("", &[format!("b{number}")]));
+    (1..SECOND_BATCH_JOBS_MIN).for_each(enqueue);
+    // A job of a leased account does not count.
+    queue.enqueue(job("ac"));
+    assert!(queue.ready().now_or_never().is_none(), "one job too few");
+    enqueue(0);
+    assert!(queue.ready().now_or_never().is_some(), "enough");
+
+    // The busy worker may hang.
+    let start = Instant::now();
+    let queue = self::queue("a");
+    let _hangs = queue.ready().now_or_never().expect("no worker is busy");
+    drop(queue.ready().await);
+    assert!(start.elapsed() >= SECOND_BATCH_WAIT_MAX);
+    drop(busy);
 }

@@ -255,8 +255,7 @@ impl OpenTransaction {
         // 2. Read the named holds and those that may have expired.
         let hold_ids: BTreeSet<_> = jobs.iter().flat_map(|job| job.command.hold_ids()).collect();
         let with_holds = accounts.iter().filter(|account| account.held.is_positive());
-        let with_holds: BTreeSet<_> =
-            with_holds.map(|account| account.account_id.clone()).collect();
+        let with_holds: BTreeSet<_> = with_holds.map(|account| account.account_key).collect();
         let (now_us, holds) = match hold_ids.is_empty() && with_holds.is_empty() {
             true => (now_us, Vec::new()),
             false => transaction.holds(&hold_ids, &with_holds).await?,

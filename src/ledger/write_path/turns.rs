@@ -3,15 +3,15 @@
 //! A server that is alone takes no turns: it locks the rows of a batch at once, without an extra
 //! round trip. If another server keeps one of the rows locked for longer than a moment, the batch
 //! collides: it goes back into the queue, and the worker's next batch leaves out the requests whose
-//! rows are locked. If that is the exception, it costs less than turns. If most batches collide, the
-//! servers change the same accounts: each would go on to lock some rows while it waits for others, and
-//! batches would become many and small. So the servers take turns: the server that has the turn takes
+//! rows are locked. If that is the exception, it costs less than turns. If more than a quarter of the
+//! batches collide, the servers change the same accounts: each would go on to lock some rows while it
+//! waits for others, and batches would become many and small. So the servers take turns: the server that has the turn takes
 //! all jobs that wait in its queue by then, in one large transaction.
 //!
 //! ```text
-//!            most batches collide
-//!   no turns ----------------------> turns
-//!            <----------------------
+//!            more than a quarter of the batches collide
+//!   no turns --------------------------------------------> turns
+//!            <--------------------------------------------
 //!             256 turns were taken, or a turn was not granted in 500 ms
 //! ```
 
@@ -25,10 +25,13 @@ use crate::storage::DatabaseKind;
 /// collide pay for more collisions; with more, a server that is alone again, or that collides seldom,
 /// takes turns for longer than it must.
 const TURNS: usize = 256;
-/// So many more batches that collided than batches that were granted all rows are no reason to take
-/// turns yet. With fewer, a few chance collisions in a row would start turns; with more, servers
-/// collide for longer before they take turns.
-const COLLISIONS_MAX: usize = 4;
+/// So many batches that were granted all rows make up for one that collided. With fewer, servers take
+/// turns too late: batches are small while servers collide. With more, servers that collide seldom
+/// take turns, too, and work one after another.
+const GRANTED_PER_COLLISION: usize = 3;
+/// Turns start when the collisions for which batches have not made up yet are worth more batches than
+/// this. With fewer, one chance collision would start turns.
+const NOT_MADE_UP_MAX: usize = 4;
 
 /// Whether the workers of this process take turns.
 pub struct Turns {
@@ -36,8 +39,8 @@ pub struct Turns {
     is_needed: bool,
     /// Turns that this server still takes.
     left: AtomicUsize,
-    /// How many more batches have collided than were granted all rows. Zero if fewer.
-    collisions: AtomicUsize,
+    /// Batches that must be granted all rows to make up for the collisions so far.
+    not_made_up: AtomicUsize,
     /// Locked by the worker that has the turn or waits for it. The other worker waits here, so that it
     /// does not take half of the jobs into a second wait in the database.
     waiting: Mutex<()>,
@@ -49,7 +52,7 @@ impl Turns {
         Self {
             is_needed: kind == DatabaseKind::Postgres,
             left: AtomicUsize::new(0),
-            collisions: AtomicUsize::new(0),
+            not_made_up: AtomicUsize::new(0),
             waiting: Mutex::new(()),
         }
     }
@@ -76,12 +79,13 @@ impl Turns {
 
     /// Records a batch that was granted all its rows.
     pub fn record_granted(&self) {
-        decrease(&self.collisions);
+        decrease(&self.not_made_up);
     }
 
     /// Records a batch that was not granted a row in time.
     pub fn record_collision(&self) {
-        if self.collisions.fetch_add(1, Ordering::Relaxed) >= COLLISIONS_MAX {
+        let before = self.not_made_up.fetch_add(GRANTED_PER_COLLISION, Ordering::Relaxed);
+        if before + GRANTED_PER_COLLISION > NOT_MADE_UP_MAX {
             self.start();
         }
     }
@@ -91,7 +95,7 @@ impl Turns {
         if !self.is_needed {
             return;
         }
-        self.collisions.store(0, Ordering::Relaxed);
+        self.not_made_up.store(0, Ordering::Relaxed);
         if self.left.swap(TURNS, Ordering::Relaxed) == 0 {
             tracing::debug!("other servers change the same accounts: servers take turns");
         }
@@ -116,43 +120,46 @@ mod tests {
         turns.claim().await.is_some()
     }
 
-    fn collide(turns: &Turns, count: usize) {
-        (0..count).for_each(|_| turns.record_collision());
+    /// Two collisions in a row.
+    fn collide_until_turns(turns: &Turns) {
+        (0..2).for_each(|_| turns.record_collision());
     }
 
     #[tokio::test]
     async fn servers_that_seldom_collide_take_no_turns() {
         let turns = turns();
         for _ in 0..1_000 {
-            collide(&turns, 3);
+            turns.record_collision();
             assert!(!are_taken(&turns).await);
-            (0..4).for_each(|_| turns.record_granted());
+            (0..GRANTED_PER_COLLISION).for_each(|_| turns.record_granted());
         }
     }
 
     #[tokio::test]
-    async fn servers_most_of_whose_batches_collide_take_turns() {
+    async fn servers_take_turns_if_more_than_a_quarter_of_their_batches_collide() {
         let turns = turns();
-        for _ in 0..COLLISIONS_MAX {
-            collide(&turns, 2);
-            turns.record_granted();
+        let mut batches = 0;
+        while !are_taken(&turns).await {
+            turns.record_collision();
+            (1..GRANTED_PER_COLLISION).for_each(|_| turns.record_granted());
+            batches += GRANTED_PER_COLLISION;
+            assert!(batches < 20, "a third of the batches collide");
         }
-        assert!(are_taken(&turns).await);
     }
 
     #[tokio::test]
     async fn turns_end_after_their_number_or_when_one_hangs() {
         let turns = turns();
-        collide(&turns, COLLISIONS_MAX + 1);
+        collide_until_turns(&turns);
         for _ in 0..TURNS {
             assert!(are_taken(&turns).await);
             turns.record_turn();
         }
         assert!(!are_taken(&turns).await);
 
-        collide(&turns, COLLISIONS_MAX);
+        turns.record_collision();
         assert!(!are_taken(&turns).await, "the collisions before the turns do not count");
-        collide(&turns, 1);
+        turns.record_collision();
         assert!(are_taken(&turns).await);
         turns.stop();
         assert!(!are_taken(&turns).await);
@@ -161,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn sqlite_takes_no_turns() {
         let turns = Turns::new(DatabaseKind::Sqlite);
-        collide(&turns, 100);
+        collide_until_turns(&turns);
         assert!(!are_taken(&turns).await);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A worker takes the jobs after BEGIN, and after the wait for the turn if there is one, so jobs that
 //! arrive meanwhile are in the same transaction. Jobs of the same accounts that arrive before the rows
-//! are locked join it, too. A batch that failed delays no other: [`super::retry`] takes it over.
+//! are locked join it, too. While one worker is busy, another one starts only if enough jobs wait.
+//! A batch that failed delays no other: [`super::retry`] takes it over.
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ impl Worker {
         self.executor.connect().await;
         let path = self.path.clone();
         loop {
-            path.queue.ready().await;
+            let busy = path.queue.ready().await;
             let turn = path.turns.claim().await;
             // Another worker may have taken all jobs during the wait.
             if !path.queue.is_ready() {
@@ -90,6 +91,7 @@ impl Worker {
                 },
             };
             drop(turn);
+            drop(busy);
             if !has_taken {
                 // The waiting jobs are reserved, or another worker has just taken them.
                 path.queue.changed().await;

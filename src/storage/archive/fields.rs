@@ -55,7 +55,7 @@ impl Field {
     fn of(table: &Table, column: &Column) -> Self {
         let mut column = column.clone();
         let form = match (table.row_name, column.name) {
-            ("entry", "account_key") => {
+            ("entry" | "hold", "account_key") => {
                 (column.name, column.kind) = ("account_id", ColumnType::Text);
                 Form::AccountId
             }
@@ -63,7 +63,7 @@ impl Field {
                 (column.name, column.kind) = ("entry_names", ColumnType::Json);
                 Form::EntryNames
             }
-            ("request", "description" | "labels") => Form::NeverNull,
+            ("request" | "hold", "description" | "labels") => Form::NeverNull,
             _ => Form::Stored,
         };
         column.is_nullable &= form != Form::NeverNull;

@@ -27,8 +27,13 @@ use crate::{
 /// The longest line, in bytes: a request with a hundred entries and all labels has about 30,000.
 const LINE_LENGTH_MAX: u64 = 1 << 20;
 
-/// The schema before, whose exports have the same lines. Their fingerprints are longer, and are cut.
+/// The schema before, whose exports have the same lines, but for [`ADDED`] fields and without commits.
+/// Their fingerprints are longer, and are cut.
 const SCHEMA_BEFORE: &str = "m20261126_000004_scales_are_kept";
+
+/// The fields that lines of the schema before do not have, and their values.
+static ADDED: [(&str, Value); 3] =
+    [("below_limit", Value::Bool(Some(false))), ("details", NULL), ("placed", NULL)];
 
 /// Reads an export line by line. Its errors name the line, and the field if it is one.
 pub struct RecordReader<R> {
@@ -38,17 +43,21 @@ pub struct RecordReader<R> {
     /// Bytes read so far.
     pub bytes: u64,
     counts: Counts,
+    /// The export is one of the schema before.
+    is_of_before: bool,
 }
 
 impl<R: BufRead> RecordReader<R> {
     /// Reads and checks the header.
     pub fn begin(input: R) -> Result<Self, String> {
         let input = input::begin(input).map_err(|what| format!("line 1: {what}"))?;
-        let mut lines = Self { input, number: 0, bytes: 0, counts: Counts::default() };
+        let (counts, is_of_before) = (Counts::default(), false);
+        let mut lines = Self { input, number: 0, bytes: 0, counts, is_of_before };
         let Some(header) = lines.object()? else {
             return Err(lines.error("the input is empty"));
         };
         check_header(&header).map_err(|error| lines.field_error(error))?;
+        lines.is_of_before = header["schema_version"] == SCHEMA_BEFORE;
         Ok(lines)
     }
 
@@ -65,7 +74,7 @@ impl<R: BufRead> RecordReader<R> {
         let Some(table) = TABLES.iter().position(|table| table.row_name == name) else {
             return Err(self.field_error(format!("type: {name:?} is not a type of line")));
         };
-        let row = row(TABLES[table], &FIELDS[table], &object);
+        let row = row(TABLES[table], &FIELDS[table], &object, self.is_of_before);
         let row = row.map_err(|error| self.field_error(error))?;
         self.counts[table] += 1;
         Ok(Some((table, row)))
@@ -159,7 +168,13 @@ fn check_header(header: &Map<String, Json>) -> Result<(), String> {
 }
 
 /// The row of a line. The error begins with the name of the field.
-fn row(table: &Table, fields: &[Field], object: &Map<String, Json>) -> Result<Row, String> {
+fn row(
+    table: &Table,
+    fields: &[Field],
+    object: &Map<String, Json>,
+    is_of_before: bool,
+) -> Result<Row, String> {
+    let added = |name: &str| ADDED.iter().find(|(added, _)| is_of_before && *added == name);
     let cell = |column: &Column| match object.get(column.name) {
         Some(json) => {
             let value =
@@ -170,7 +185,10 @@ fn row(table: &Table, fields: &[Field], object: &Map<String, Json>) -> Result<Ro
             }
             Ok(value)
         }
-        None => Err(format!("{}: is missing", column.name)),
+        None => match added(column.name) {
+            Some((_, value)) => Ok(value.clone()),
+            None => Err(format!("{}: is missing", column.name)),
+        },
     };
     let row = fields.iter().map(|it| cell(&it.column)).collect::<Result<_, _>>()?;
     let is_known = |name: &str| name == "type" || fields.iter().any(|it| it.column.name == name);

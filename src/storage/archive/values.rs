@@ -12,7 +12,10 @@ use crate::{
     },
     storage::{
         archive::fields::EntryName,
-        entity::{account_changes::StoredAttributes, commits::OtherEvents},
+        entity::{
+            account_changes::StoredAttributes, commits::OtherEvents, details::StoredDetails,
+            holds::StoredTerms,
+        },
     },
 };
 
@@ -60,6 +63,8 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         "attributes_before" | "attributes_after" if !is::<StoredAttributes>(json) => {
             must_be("the attributes of an account")
         }
+        "placed" if !is::<StoredTerms>(json) => must_be("an amount and an expire time"),
+        "details" if !is::<StoredDetails>(json) => must_be("the details of a request"),
         "rejection" if serde_json::from_str::<Rejection>(text).is_err() => {
             must_be("a rejection, as JSON in a string")
         }

@@ -1,11 +1,12 @@
 //! The table `accounts`.
 
-use sea_orm::entity::prelude::*;
+use sea_orm::{QueryResult, entity::prelude::*};
 
 use crate::{
     domain::{
         account::{Account, AccountState, COUNT_MAX},
         ids::{AccountId, Identity},
+        money::Currency,
     },
     storage::{
         entity::{currencies::currency, number::Number},
@@ -24,6 +25,7 @@ pub struct Model {
     pub held: Number,
     pub overdraft_limit: Number,
     pub unlimited_overdraft: bool,
+    pub below_limit: bool,
     pub state: String,
     pub sequence: i64,
     pub version: i64,
@@ -32,7 +34,7 @@ pub struct Model {
     pub create_time_us: i64,
     pub update_time_us: i64,
     pub caller: String,
-    /// The number by which entries and requests name the account.
+    /// The number by which entries, requests and holds name the account.
     pub account_key: i64,
 }
 
@@ -40,6 +42,17 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+/// The columns of `accounts a` that [`account_of`] reads.
+pub const OF_ACCOUNT: &str = "a.account_id, a.currency_code, a.currency_scale";
+
+/// The account of an entry or a hold, and its currency.
+pub fn account_of(row: &QueryResult) -> Result<(AccountId, Currency), StorageError> {
+    let account_id: String = row.try_get("", "account_id")?;
+    let code: String = row.try_get("", "currency_code")?;
+    let currency = currency(&code, row.try_get("", "currency_scale")?)?;
+    Ok((AccountId::from_stored(&account_id), currency))
+}
 
 impl TryFrom<Model> for Account {
     type Error = StorageError;
@@ -62,6 +75,7 @@ impl TryFrom<Model> for Account {
             held: amount(row.held, "held")?,
             overdraft_limit: amount(row.overdraft_limit, "overdraft_limit")?,
             unlimited_overdraft: row.unlimited_overdraft,
+            below_limit: row.below_limit,
             state: AccountState::from_name(&row.state).ok_or_else(|| corrupt("state"))?,
             sequence: count(row.sequence, 0, "sequence")?,
             version: count(row.version, 1, "version")?,

@@ -1,6 +1,6 @@
 //! The table `currencies`: the configured ones, with decimals that never change.
 
-use sea_orm::{QueryResult, entity::prelude::*};
+use sea_orm::entity::prelude::*;
 
 use crate::{domain::money::Currency, storage::error::StorageError};
 
@@ -16,12 +16,6 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
-
-/// The currency in the columns of an account.
-pub fn currency_of(row: &QueryResult) -> Result<Currency, StorageError> {
-    let code: String = row.try_get("", "currency_code")?;
-    currency(&code, row.try_get("", "currency_scale")?)
-}
 
 /// The currency of an account's row.
 pub fn currency(code: &str, scale: i16) -> Result<Currency, StorageError> {

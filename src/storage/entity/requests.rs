@@ -14,7 +14,7 @@ use crate::{
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{Effects, RequestRecord},
     },
-    storage::error::StorageError,
+    storage::{entity::details::StoredDetails, error::StorageError},
 };
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
@@ -36,10 +36,12 @@ pub struct Model {
     /// The keys of the entries, in order; empty if the request was rejected. See [`entry_keys_text`].
     pub entry_keys: String,
     pub create_time_us: i64,
-    /// The hold that the request placed or closed.
+    /// The hold that the request placed, changed or closed.
     pub hold_id: Option<String>,
     /// The transaction that the request reversed.
     pub reverses_transaction_id: Option<Uuid>,
+    /// JSON of [`StoredDetails`]; null if there are none.
+    pub details: Option<Json>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -80,7 +82,7 @@ impl Model {
         self.entry_keys.split_terminator(' ').count()
     }
 
-    /// The hold that the request placed or closed.
+    /// The hold that the request placed, changed or closed.
     pub fn hold_id(&self) -> Option<HoldId> {
         self.hold_id.as_deref().map(HoldId::from_stored)
     }
@@ -104,6 +106,7 @@ impl Model {
         self.request_id()?;
         self.fingerprint()?;
         self.labels()?;
+        self.details()?;
         self.entry_keys()?;
         if self.rejection()?.is_some() {
             return Ok(());
@@ -128,12 +131,18 @@ impl Model {
         serde_json::from_value(labels.clone()).map_err(|_| self.corrupt("labels"))
     }
 
+    /// What only few requests have.
+    pub fn details(&self) -> Result<StoredDetails, StorageError> {
+        let Some(details) = &self.details else { return Ok(StoredDetails::default()) };
+        serde_json::from_value(details.clone()).map_err(|_| self.corrupt("details"))
+    }
+
     fn rejection(&self) -> Result<Option<Rejection>, StorageError> {
         let rejection = self.rejection.as_deref().map(serde_json::from_str).transpose();
         rejection.map_err(|_| self.corrupt("rejection"))
     }
 
-    /// The effects of the request at its time: a hold that it placed may be closed since.
+    /// The effects of the request at its time: a hold that it placed or changed may have changed since.
     fn effects(
         &self,
         entries: &HashMap<EntryKey, Entry>,
@@ -144,7 +153,12 @@ impl Model {
             None => None,
         };
         let is_placed = self.kind == PLACE_HOLD;
-        let hold = hold.map(|hold| if is_placed { hold.as_placed() } else { hold });
+        let details = self.details()?;
+        let as_it_was = |hold: Hold| match is_placed {
+            true => Ok(hold.as_placed()),
+            false => details.hold(hold).ok_or_else(|| self.corrupt("details")),
+        };
+        let hold = hold.map(as_it_was).transpose()?;
         let transaction = match TransactionKind::from_name(&self.kind) {
             Some(kind) => Some(Arc::new(self.transaction(kind, entries)?)),
             None if hold.is_some() => None,
@@ -158,6 +172,7 @@ impl Model {
         kind: TransactionKind,
         entries: &HashMap<EntryKey, Entry>,
     ) -> Result<Transaction, StorageError> {
+        let details = self.details()?;
         let entries = self
             .entry_keys()?
             .iter()
@@ -172,8 +187,9 @@ impl Model {
             description: self.description.clone().unwrap_or_default(),
             labels: self.labels()?,
             create_time_us: self.create_time_us,
-            reverses_transaction_id: self.reverses_transaction_id,
-            reversed_by_transaction_id: None,
+            forced: details.forced(),
+            reverses: self.reverses_transaction_id.map(|id| (id, details.reversed())),
+            reversed_by: None,
         })
     }
 

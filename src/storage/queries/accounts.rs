@@ -130,7 +130,7 @@ fn id_ranges(ranges: &[AccountRange], after: Option<&AccountId>) -> Vec<Cond> {
 struct ReadRow {
     #[sea_orm(nested)]
     account: Model,
-    /// Amount and time of each hold that has expired and whose row does not say so.
+    /// Amount, captured amount and time of each hold that has expired and whose row does not say so.
     expired: Option<String>,
 }
 
@@ -144,8 +144,9 @@ async fn read(
     let kind = DatabaseKind::of(connection);
     let (least, clock) = (kind.least(), kind.statement_clock());
     let expired = format!(
-        "(SELECT string_agg(h.amount || '@' || h.expire_time_us, ' ') FROM holds h \
-          WHERE h.account_id = accounts.account_id \
+        "(SELECT string_agg(h.amount || '@' || COALESCE(h.captured_amount, '0') || '@' \
+              || h.expire_time_us, ' ') FROM holds h \
+          WHERE h.account_key = accounts.account_key \
           AND h.open_until_us <= {least}({clock}, {}))",
         kind.placeholder()
     );
@@ -161,10 +162,14 @@ impl ReadRow {
     fn into_account(self, expired_us: &mut Option<i64>) -> Result<Account, StorageError> {
         let mut account = Account::try_from(self.account)?;
         for hold in self.expired.iter().flat_map(|text| text.split(' ')) {
-            let expired = hold.split_once('@').and_then(|(amount, time)| {
-                let amount = Decimal::from_str_exact(amount).ok()?;
-                Some((account.currency.amount(amount)?, time.parse().ok()?))
-            });
+            let amount = |text| account.currency.amount(Decimal::from_str_exact(text).ok()?);
+            let expired = match hold.split('@').collect::<Vec<_>>()[..] {
+                [whole, captured, time] => amount(whole)
+                    .zip(amount(captured))
+                    .map(|(whole, captured)| whole.plus(-captured))
+                    .zip(time.parse().ok()),
+                _ => None,
+            };
             let corrupt = || {
                 StorageError::Corrupt(format!("account {}: the expired holds", account.account_id))
             };

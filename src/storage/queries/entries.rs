@@ -10,7 +10,6 @@ use sea_orm::{
 use crate::{
     domain::{
         account::Account,
-        ids::AccountId,
         money::Amount,
         query::{EntryRange, Order},
         transaction::Entry,
@@ -19,7 +18,7 @@ use crate::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
         entity::{
-            currencies::currency_of,
+            accounts::{OF_ACCOUNT, account_of},
             entries::{Column, Entity, Model},
             requests::EntryKey,
         },
@@ -119,11 +118,11 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
              CROSS JOIN LATERAL (SELECT * FROM entries e \
                  WHERE e.account_key = name.account_key \
                  AND e.sequence = name.sequence LIMIT 1) e \
-             CROSS JOIN LATERAL (SELECT a.account_id, a.currency_code, a.currency_scale \
-                 FROM accounts a WHERE a.account_key = e.account_key LIMIT 1) a"
+             CROSS JOIN LATERAL (SELECT * FROM accounts a \
+                 WHERE a.account_key = e.account_key LIMIT 1) a"
         }
     };
-    format!("SELECT {columns}, a.account_id, a.currency_code, a.currency_scale FROM {from}")
+    format!("SELECT {columns}, {OF_ACCOUNT} FROM {from}")
 });
 
 /// The entries with these keys.
@@ -139,10 +138,9 @@ pub async fn by_key(
     let mut entries = HashMap::with_capacity(keys.len());
     for row in connection.query_all_raw(statement).await? {
         let entry = Model::from_query_result(&row, "")?;
-        let account_id: String = row.try_get("", "account_id")?;
-        let account_id = AccountId::from_stored(&account_id);
+        let (account_id, currency) = account_of(&row)?;
         let key = (entry.account_key, entry.sequence);
-        entries.insert(key, entry.into_entry(&account_id, &currency_of(&row)?)?);
+        entries.insert(key, entry.into_entry(&account_id, &currency)?);
     }
     Ok(entries)
 }

@@ -10,6 +10,7 @@ use sea_orm::{ConnectionTrait, FromQueryResult};
 use crate::{
     domain::{
         account::{Account, AccountChange, NewAccount},
+        command::UPDATE_HOLD,
         event::{Event, EventPosition},
         hold::Hold,
         ids::{AccountId, HoldId, TransactionId},
@@ -18,7 +19,7 @@ use crate::{
     storage::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
-        entity::{account_changes, commits::Model, currencies::currency_of, requests},
+        entity::{account_changes, accounts::account_of, commits::Model, requests},
         queries::{
             accounts, holds, opening_attributes::opening_attributes, requests::with_effects,
         },
@@ -230,7 +231,7 @@ impl Store {
             }
         }
         let contents = Contents {
-            effects: self.effects(rows).await?,
+            applied: self.applied_requests(rows).await?,
             holds: self.expired_holds(&hold_ids).await?,
             opened: self.opened_accounts(&opened).await?,
             changes: self.changes(changed).await?,
@@ -239,15 +240,22 @@ impl Store {
         keys.into_iter().map(event).collect()
     }
 
-    async fn effects(
+    async fn applied_requests(
         &self,
         rows: Vec<requests::Model>,
-    ) -> Result<HashMap<TransactionId, Effects>, StorageError> {
+    ) -> Result<HashMap<TransactionId, Event>, StorageError> {
+        let are_updates: Vec<_> = rows.iter().map(|row| row.kind == UPDATE_HOLD).collect();
         let records = with_effects(&self.readers, rows).await?;
-        let effects = records
-            .into_iter()
-            .filter_map(|(_, record)| Some((record.transaction_id, record.result.ok()?)));
-        Ok(effects.collect())
+        let mut events = HashMap::new();
+        for ((_, record), is_update) in records.into_iter().zip(are_updates) {
+            let Ok(effects) = record.result else { continue };
+            let event = match effects.hold {
+                Some(hold) if is_update => Event::HoldUpdated(hold),
+                hold => Event::Request(Effects { hold, ..effects }),
+            };
+            events.insert(record.transaction_id, event);
+        }
+        Ok(events)
     }
 
     async fn expired_holds(
@@ -301,7 +309,7 @@ impl Store {
         let mut changes = HashMap::new();
         for row in self.readers.query_all_raw(statement).await? {
             let change = account_changes::Model::from_query_result(&row, "")?;
-            let change = change.into_change(&currency_of(&row)?)?;
+            let change = change.into_change(&account_of(&row)?.1)?;
             changes.insert((change.account_id.clone(), change.version), Arc::new(change));
         }
         Ok(changes)
@@ -310,7 +318,7 @@ impl Store {
 
 /// What the events of a page left behind.
 struct Contents {
-    effects: HashMap<TransactionId, Effects>,
+    applied: HashMap<TransactionId, Event>,
     holds: HashMap<HoldId, Arc<Hold>>,
     opened: HashMap<AccountId, Arc<Account>>,
     changes: HashMap<(AccountId, i64), Arc<AccountChange>>,
@@ -319,7 +327,7 @@ struct Contents {
 impl Contents {
     fn event(&self, key: &EventKey) -> Result<Event, StorageError> {
         let event = match key {
-            EventKey::Request(id) => self.effects.get(id).cloned().map(Event::Request),
+            EventKey::Request(id) => self.applied.get(id).cloned(),
             EventKey::HoldExpired(id) => self.holds.get(id).cloned().map(Event::HoldExpired),
             EventKey::AccountOpened(id) => self.opened.get(id).cloned().map(Event::AccountOpened),
             EventKey::AccountChanged(id, version) => {

@@ -19,10 +19,13 @@ use crate::{
         StorageError, Store,
         dialect::{DatabaseKind, Sql},
         entity::{
-            currencies::currency_of,
+            accounts::{OF_ACCOUNT, account_of},
             holds::{Column, Entity, Model},
         },
-        queries::page::{self, EXAMINED_MAX, Examined, Expiring, now_us},
+        queries::{
+            accounts,
+            page::{self, EXAMINED_MAX, Examined, Expiring, now_us},
+        },
         tables::HOLDS,
         write::transaction::WriteTransaction,
     },
@@ -43,14 +46,16 @@ impl Store {
     ) -> Result<Expiring<Option<Hold>>, StorageError> {
         let keys = Entity::find()
             .select_only()
-            .columns([Column::HoldId, Column::AccountId])
+            .columns([Column::HoldId, Column::AccountKey])
             .filter(Column::HoldId.is_in(hold_ids.iter().map(HoldId::as_str)))
-            .into_tuple::<(String, String)>();
+            .into_tuple::<(String, i64)>();
         let mut keys = keys.all(&self.readers).await?;
         keys.sort_by_key(|(hold_id, _)| *hold_id != *hold_ids[0].as_str());
-        // A hidden hold takes no longer than one that does not exist.
-        let visible = keys.into_iter().next();
-        let visible = visible.filter(|(_, id)| is_visible(&AccountId::from_stored(id)));
+        let first = keys.into_iter().next();
+        // Also if there is no hold, so that it takes as long as one that is hidden.
+        let account_keys = first.iter().map(|(_, account_key)| *account_key);
+        let account_ids = accounts::ids(&self.readers, account_keys).await?;
+        let visible = first.filter(|(_, key)| account_ids.get(key).is_some_and(is_visible));
         let Some((hold_id, _)) = visible else {
             return Ok(Expiring { value: None, expired_us: None });
         };
@@ -71,7 +76,7 @@ impl Store {
         expire_until_us: i64,
     ) -> Result<Expiring<Examined<Hold, HoldId>>, StorageError> {
         let kind = self.kind();
-        let mut range = Cond::all().add(Column::AccountId.eq(account.account_id.as_str()));
+        let mut range = Cond::all().add(Column::AccountKey.eq(account.account_key));
         if let Some(after) = &filter.after {
             range = range.add(Column::HoldId.gt(after.as_str()));
         }
@@ -95,7 +100,8 @@ impl Store {
         }
         let rows = self.readers.query_all(&query.into_query()).await?;
         let hold = |row: &QueryResult| {
-            let hold = Model::from_query_result(row, "")?.into_hold(&account.currency)?;
+            let hold = Model::from_query_result(row, "")?;
+            let hold = hold.into_hold(&account.account_id, &account.currency)?;
             Ok((hold, row.try_get("", "now_us")?))
         };
         let holds = rows.iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
@@ -105,14 +111,14 @@ impl Store {
 }
 
 impl WriteTransaction {
-    /// The time, the holds with these ids, and the expired holds on these accounts, which must be
-    /// locked.
+    /// The time, the holds with these ids, and the expired holds on the accounts with these keys, which
+    /// must be locked.
     pub async fn holds(
         &self,
         hold_ids: &BTreeSet<HoldId>,
-        account_ids: &BTreeSet<AccountId>,
+        account_keys: &BTreeSet<i64>,
     ) -> Result<(i64, Vec<Hold>), StorageError> {
-        by_key(&self.transaction, hold_ids, account_ids).await
+        by_key(&self.transaction, hold_ids, account_keys).await
     }
 }
 
@@ -158,20 +164,22 @@ fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
 // A second is added to the time: the caller decides by the time that this statement returns, which
 // is a little later than the one that the statement compares with.
 pub static BY_KEY: Sql = Sql::new(|kind| {
-    let columns = format!("{}, a.currency_code, a.currency_scale", HOLDS.column_list("h."));
+    let columns = format!("{}, {OF_ACCOUNT}", HOLDS.column_list("h."));
     let (clock, statement_clock) = (kind.clock(), kind.statement_clock());
     let expired = format!("h.open_until_us <= {statement_clock} + 1000000");
+    let account = "CROSS JOIN LATERAL (SELECT * FROM accounts a \
+        WHERE a.account_key = h.account_key LIMIT 1) a";
     // LATERAL with a LIMIT: see `write::transaction`. In the order of the key, which only its index
     // gives: by `=` alone another index that has the key behind other columns costs the same while
     // the table has one row.
     let (named, held) = match kind {
         DatabaseKind::Sqlite => (
             "json_each(?) name JOIN holds h ON h.hold_id = name.value \
-             JOIN accounts a ON a.account_id = h.account_id"
+             JOIN accounts a ON a.account_key = h.account_key"
                 .to_owned(),
             format!(
-                "json_each(?) held JOIN holds h ON h.account_id = held.value AND {expired} \
-                 JOIN accounts a ON a.account_id = h.account_id"
+                "json_each(?) held JOIN holds h ON h.account_key = held.value AND {expired} \
+                 JOIN accounts a ON a.account_key = h.account_key"
             ),
         ),
         DatabaseKind::Postgres => (
@@ -179,12 +187,12 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
                 "UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
                      WHERE h.hold_id >= name.hold_id COLLATE \"C\" \
                          AND h.hold_id <= name.hold_id COLLATE \"C\" \
-                     ORDER BY h.hold_id LIMIT 1) h {OF_ACCOUNT}"
+                     ORDER BY h.hold_id LIMIT 1) h {account}"
             ),
             format!(
-                "UNNEST($2::text[]) AS held(account_id) CROSS JOIN LATERAL (SELECT * FROM holds h \
-                     WHERE h.account_id = held.account_id COLLATE \"C\" AND {expired} \
-                     ORDER BY h.open_until_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) h {OF_ACCOUNT}"
+                "UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL (SELECT * FROM holds h \
+                     WHERE h.account_key = held.account_key AND {expired} \
+                     ORDER BY h.open_until_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) h {account}"
             ),
         ),
     };
@@ -198,22 +206,17 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
     )
 });
 
-/// The account of the hold `h`, on PostgreSQL.
-const OF_ACCOUNT: &str = "\
-    CROSS JOIN LATERAL (SELECT a.currency_code, a.currency_scale FROM accounts a \
-        WHERE a.account_id = h.account_id LIMIT 1) a";
-
-/// The database's clock, the holds with these ids, and the holds on these accounts that have
-/// expired and whose rows do not say so. All are as their rows are: see [`Hold::at`].
+/// The database's clock, the holds with these ids, and the holds on the accounts with these keys that
+/// have expired and whose rows do not say so. All are as their rows are: see [`Hold::at`].
 pub async fn by_key(
     connection: &impl ConnectionTrait,
     hold_ids: &BTreeSet<HoldId>,
-    account_ids: &BTreeSet<AccountId>,
+    account_keys: &BTreeSet<i64>,
 ) -> Result<(i64, Vec<Hold>), StorageError> {
     let kind = DatabaseKind::of(connection);
     let values = [
         kind.texts(hold_ids.iter().map(|id| id.as_str().to_owned())),
-        kind.texts(account_ids.iter().map(|id| id.as_str().to_owned())),
+        kind.integers(account_keys.iter().copied()),
     ];
     let statement = BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;
@@ -233,5 +236,6 @@ fn hold_of(row: &QueryResult) -> Result<Option<Hold>, StorageError> {
     if hold_id.is_none() {
         return Ok(None);
     }
-    Ok(Some(Model::from_query_result(row, "")?.into_hold(&currency_of(row)?)?))
+    let (account_id, currency) = account_of(row)?;
+    Ok(Some(Model::from_query_result(row, "")?.into_hold(&account_id, &currency)?))
 }

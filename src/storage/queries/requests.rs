@@ -6,14 +6,13 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult,
-    QuerySelect, Select, sea_query::Expr,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryResult, Select,
 };
 
 use crate::{
     domain::{
         ids::{AccountId, Identity, RequestId, RequestKey, TransactionId},
-        transaction::Transaction,
+        transaction::{Reversed, Transaction},
         unit_of_work::RequestRecord,
     },
     storage::{
@@ -85,37 +84,56 @@ impl Store {
         let reversed_by = reversed_by(&self.readers, &ids).await?;
         for transaction in &mut transactions {
             let id = transaction.transaction_id.unwrap_or_default();
-            Arc::make_mut(transaction).reversed_by_transaction_id = reversed_by.get(&id).copied();
+            Arc::make_mut(transaction).reversed_by = reversed_by.get(&id).copied();
         }
         Ok(transactions)
     }
 }
 
+/// The number of the reversal `r` among those of its transaction, as the unique index has it.
+pub fn reversal_number(kind: DatabaseKind) -> &'static str {
+    match kind {
+        DatabaseKind::Sqlite => "COALESCE(r.details->'reversed'->>'count', 1)",
+        DatabaseKind::Postgres => "COALESCE((r.details->'reversed'->>'count')::bigint, 1)",
+    }
+}
+
+// The latest reversal of each transaction.
+pub static REVERSALS: Sql = Sql::new(|kind| {
+    let (columns, number) = (REQUESTS.column_list("r."), reversal_number(kind));
+    match kind {
+        DatabaseKind::Sqlite => format!(
+            "SELECT {columns} FROM json_each(?) reversed \
+             JOIN requests r ON r.transaction_id = (SELECT r.transaction_id FROM requests r \
+                 WHERE r.reverses_transaction_id = unhex(reversed.value) \
+                 ORDER BY {number} DESC LIMIT 1)"
+        ),
+        DatabaseKind::Postgres => format!(
+            "SELECT {columns} FROM UNNEST($1::uuid[]) AS reversed(transaction_id) \
+             CROSS JOIN LATERAL (SELECT * FROM requests r \
+                 WHERE r.reverses_transaction_id = reversed.transaction_id \
+                 ORDER BY {number} DESC LIMIT 1) r"
+        ),
+    }
+});
+
 async fn reversed_by(
     connection: &impl ConnectionTrait,
     transaction_ids: &BTreeSet<TransactionId>,
-) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
+) -> Result<HashMap<TransactionId, (TransactionId, Reversed)>, StorageError> {
     if transaction_ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let ids = transaction_ids.iter().copied();
-    let is_one = match DatabaseKind::of(connection) {
-        DatabaseKind::Sqlite => {
-            let sql = "reverses_transaction_id IN (SELECT unhex(value) FROM json_each(?))";
-            Expr::cust_with_values(sql, [DatabaseKind::Sqlite.uuids(ids)])
-        }
-        DatabaseKind::Postgres => Column::ReversesTransactionId.eq_any(ids),
-    };
-    let pairs: Vec<(TransactionId, TransactionId)> = Entity::find()
-        // The condition of the partial index, so that it is used.
-        .filter(Column::ReversesTransactionId.is_not_null())
-        .filter(is_one)
-        .select_only()
-        .columns([Column::ReversesTransactionId, Column::TransactionId])
-        .into_tuple()
-        .all(connection)
-        .await?;
-    Ok(pairs.into_iter().collect())
+    let kind = DatabaseKind::of(connection);
+    let ids = kind.uuids(transaction_ids.iter().copied());
+    let mut reversed_by = HashMap::new();
+    for row in connection.query_all_raw(REVERSALS.statement(kind, [ids])).await? {
+        let row = Model::from_query_result(&row, "")?;
+        let reversed = row.details()?.reversed();
+        let id = row.reverses_transaction_id.unwrap_or_default();
+        reversed_by.insert(id, (row.transaction_id, reversed));
+    }
+    Ok(reversed_by)
 }
 
 // The clock and the rows in one statement. Columns by name: a prepared `*` fails when a newer
@@ -157,12 +175,12 @@ impl WriteTransaction {
         Ok((now_us(&rows)?, records.into_iter().collect()))
     }
 
-    /// The reversed ones among these transactions, with their reversals. A reversal locks the
+    /// The reversed ones among these transactions, with their latest reversals. A reversal locks the
     /// transaction's accounts, so a statement after the lock sees it.
     pub async fn reversed_by(
         &self,
         transaction_ids: &BTreeSet<TransactionId>,
-    ) -> Result<HashMap<TransactionId, TransactionId>, StorageError> {
+    ) -> Result<HashMap<TransactionId, (TransactionId, Reversed)>, StorageError> {
         reversed_by(&self.transaction, transaction_ids).await
     }
 }

@@ -11,10 +11,10 @@ use crate::{
 /// The first hold without an account, or captured without a request that says so.
 const FIRST_WRONG: &str = "\
     SELECT h.hold_id, a.account_id IS NOT NULL FROM holds h \
-        LEFT JOIN accounts a ON a.account_id = h.account_id \
+        LEFT JOIN accounts a ON a.account_key = h.account_key \
         LEFT JOIN requests r ON r.transaction_id = h.transaction_id \
     WHERE a.account_id IS NULL \
-        OR h.state = 'captured' AND (r.transaction_id IS NULL OR r.rejection IS NOT NULL \
+        OR h.transaction_id IS NOT NULL AND (r.transaction_id IS NULL OR r.rejection IS NOT NULL \
             OR r.kind <> 'capture' OR r.hold_id IS DISTINCT FROM h.hold_id) \
     ORDER BY h.hold_id LIMIT 1";
 

@@ -15,11 +15,13 @@ mod attributes;
 mod commits;
 mod error;
 mod holds;
+mod limits;
 mod orphans;
 mod partitions;
 mod progress;
 mod records;
 mod requests;
+mod reversals;
 mod rows;
 
 use std::{
@@ -80,8 +82,11 @@ pub async fn verify(
 
 /// Verifies what is no entry and no request.
 async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+    orphans::verify_transaction_ids(connection).await?;
     holds::verify(connection).await?;
     records::verify_holds(connection).await?;
+    limits::verify(connection).await?;
+    reversals::verify(connection).await?;
     attributes::verify(connection).await?;
     commits::verify(connection).await
 }

@@ -1,4 +1,5 @@
-//! The search for an entry that no request names, once the counts say that there is one.
+//! The search for an entry that no request names, once the counts say that there is one; and for
+//! requests that share the id of their transaction.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use uuid::Uuid;
@@ -54,21 +55,49 @@ pub async fn first(connection: &DatabaseTransaction) -> Result<LedgerFault, Veri
             return Ok(LedgerFault::Entry { account_id, sequence: after.1, description });
         }
         if rows.len() < PAGE {
-            return duplicate_transaction_id(connection).await;
+            let transaction_id = shared_transaction_id(connection).await?.unwrap_or_default();
+            let description = "two requests have this id and name the same entries".to_owned();
+            return Ok(LedgerFault::Transaction { transaction_id, description });
         }
     }
 }
 
-async fn duplicate_transaction_id(
+/// Verifies that no two requests have the same transaction: the amounts of two transfers with one id
+/// could make up for each other. The unique index keeps such requests out, so they are searched only if
+/// it is gone.
+pub async fn verify_transaction_ids(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+    let kind = DatabaseKind::of(connection);
+    let index = match kind {
+        DatabaseKind::Sqlite => {
+            "SELECT 1 FROM pragma_index_list('requests') \
+                WHERE name = 'requests_transaction_id' AND \"unique\" = 1"
+        }
+        DatabaseKind::Postgres => {
+            "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('requests_transaction_id') \
+                AND indisunique AND indisvalid"
+        }
+    };
+    if connection.query_one_raw(kind.statement(index, [])).await?.is_some() {
+        return Ok(());
+    }
+    match shared_transaction_id(connection).await? {
+        None => Ok(()),
+        Some(transaction_id) => {
+            let description = "two requests have this id".to_owned();
+            Err(LedgerFault::Transaction { transaction_id, description }.into())
+        }
+    }
+}
+
+/// The first transaction id of two requests.
+async fn shared_transaction_id(
     connection: &DatabaseTransaction,
-) -> Result<LedgerFault, VerifyError> {
+) -> Result<Option<Uuid>, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let sql = "SELECT transaction_id FROM requests GROUP BY transaction_id \
         HAVING count(*) > 1 ORDER BY transaction_id LIMIT 1";
     let row = connection.query_one_raw(kind.statement(sql, [])).await?;
-    let transaction_id = row.map_or(Ok(Uuid::nil()), |row| row.try_get_by_index(0))?;
-    let description = "two requests have this id and name the same entries".to_owned();
-    Ok(LedgerFault::Transaction { transaction_id, description })
+    Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
 }
 
 fn has(keys: &str, key: &EntryKey) -> bool {

@@ -12,7 +12,11 @@ use crate::{
     storage::{
         StorageError,
         dialect::DatabaseKind,
-        entity::{currencies::currency, holds, requests},
+        entity::{
+            accounts::{OF_ACCOUNT, account_of},
+            details::StoredDetails,
+            holds, requests,
+        },
         error::undecodable_column,
         tables::{Column, ColumnType, HOLDS, REQUESTS},
         verify::{error::VerifyError, rows::columns},
@@ -31,14 +35,14 @@ pub fn applied_columns(kind: DatabaseKind) -> String {
 /// Those columns, and the others that [`is_request`] reads.
 pub fn request_columns(kind: DatabaseKind) -> String {
     let (applied, has_types) = (applied_columns(kind), has_types(kind));
-    let labels = kind.text("r.labels");
+    let (labels, details) = (kind.text("r.labels"), kind.text("r.details"));
     format!(
         "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 16 THEN 1 ELSE 0 END, \
          r.request_id, COALESCE({labels}, ''), COALESCE(r.rejection, ''), \
          CASE WHEN r.hold_id IS NULL THEN 'none' \
              WHEN EXISTS (SELECT 1 FROM holds h WHERE h.hold_id = r.hold_id) THEN 'found' \
              ELSE 'missing' END, \
-         r.caller, COALESCE(r.description, '')"
+         r.caller, COALESCE({details}, ''), COALESCE(r.description, '')"
     )
 }
 
@@ -77,7 +81,7 @@ pub fn is_request(row: &str) -> bool {
     let mut next = || columns.next().unwrap_or_default();
     let (_, kind, is_applied, _) = (next(), next(), next() == "1", next());
     let (has_types, request_id, labels) = (next() == "1", next(), next());
-    let (rejection, hold, _, _) = (next(), next(), next(), next());
+    let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
     let has_effects = match is_applied {
         true => hold == "found" || hold == "none" && TransactionKind::from_name(kind).is_some(),
         false => serde_json::from_str::<Rejection>(rejection).is_ok(),
@@ -85,6 +89,7 @@ pub fn is_request(row: &str) -> bool {
     has_types
         && RequestId::parse(request_id).is_ok()
         && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
+        && (details.is_empty() || serde_json::from_str::<StoredDetails>(details).is_ok())
         && has_effects
         && columns.next().is_none()
 }
@@ -117,8 +122,8 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
     let kind = DatabaseKind::of(connection);
     let columns = HOLDS.column_list("h.");
     let page = format!(
-        "SELECT {columns}, a.currency_code, a.currency_scale FROM holds h \
-             JOIN accounts a ON a.account_id = h.account_id \
+        "SELECT {columns}, {OF_ACCOUNT} FROM holds h \
+             JOIN accounts a ON a.account_key = h.account_key \
          WHERE h.hold_id > $1 ORDER BY h.hold_id LIMIT {HOLD_PAGE}"
     );
     let mut after = String::new();
@@ -127,9 +132,8 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
         let rows = connection.query_all_raw(statement).await?;
         for row in &rows {
             after = key(row, "hold_id");
-            let code: String = row.try_get("", "currency_code")?;
-            let currency = currency(&code, row.try_get("", "currency_scale")?)?;
-            decode(row, |row: holds::Model| row.into_hold(&currency))
+            let (account_id, currency) = account_of(row)?;
+            decode(row, |row: holds::Model| row.into_hold(&account_id, &currency))
                 .map_err(|description| LedgerFault::Hold { hold_id: after.clone(), description })?;
         }
         if rows.len() < HOLD_PAGE {

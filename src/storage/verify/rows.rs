@@ -127,13 +127,13 @@ pub fn unknown_account(account_key: i64) -> AccountId {
 }
 
 /// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with the
-/// amounts of its open holds, whether they have expired or not, in one statement and so in one
-/// snapshot. The amounts are added up here, because SQLite would do it with floats.
+/// amounts of its open holds less what was captured of them, whether they have expired or not, in one
+/// statement and so in one snapshot. The amounts are added up here, because SQLite would do it with floats.
 pub fn account_columns(kind: DatabaseKind) -> String {
-    let amount = kind.text("h.amount");
+    let (amount, captured) = (kind.text("h.amount"), kind.text("h.captured_amount"));
     format!(
-        "{}, (SELECT string_agg({amount}, ' ') FROM holds h \
-            WHERE h.account_id = a.account_id AND h.state = 'open') AS open_holds",
+        "{}, (SELECT string_agg({amount} || COALESCE(' -' || {captured}, ''), ' ') FROM holds h \
+            WHERE h.account_key = a.account_key AND h.state = 'open') AS open_holds",
         ACCOUNTS.column_list("a.")
     )
 }
@@ -149,6 +149,7 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
         let model = Model::from_query_result(row, "").map_err(unreadable)?;
         let open_holds: Option<String> = row.try_get("", "open_holds").map_err(unreadable)?;
         let account = Account::try_from(model)?;
+        let available = account.available();
         let open_holds = sum(open_holds.as_deref().unwrap_or_default(), &account.currency);
         Ok(StoredAccount {
             open_holds: open_holds
@@ -160,6 +161,8 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
             held: account.held,
             sequence: account.sequence,
             last_hash: account.last_hash,
+            available: (!account.unlimited_overdraft).then_some(available),
+            below_limit: account.below_limit,
         })
     };
     read().map_err(|error: StorageError| Fault {

@@ -16,7 +16,8 @@ use crate::{
     storage::{
         StorageError,
         entity::{
-            account_changes::StoredAttributes, commits::columns_of, requests::entry_keys_text,
+            account_changes::StoredAttributes, commits::columns_of, details::StoredDetails,
+            holds::StoredTerms, requests::entry_keys_text,
         },
     },
 };
@@ -34,6 +35,12 @@ pub struct NewEntry {
 pub struct NewRequest {
     pub new: NewRequestRecord,
     pub entry_keys: String,
+}
+
+/// A hold, and the key of its account.
+pub struct HoldOfAccount {
+    pub account_key: i64,
+    pub hold: Hold,
 }
 
 /// What a unit of work has done, in order.
@@ -56,9 +63,9 @@ pub struct Changes<'a> {
     pub new_requests: Vec<NewRequest>,
     pub new_entries: Vec<NewEntry>,
     /// In order of their ids.
-    pub new_holds: Vec<&'a Hold>,
+    pub new_holds: Vec<HoldOfAccount>,
     /// In order of their ids.
-    pub closed_holds: Vec<&'a Hold>,
+    pub changed_holds: Vec<HoldOfAccount>,
 }
 
 impl<'a> Changes<'a> {
@@ -67,14 +74,19 @@ impl<'a> Changes<'a> {
         let stored = work.accounts().map(|account| (&account.account_id, account.account_key));
         let mut account_keys: HashMap<&AccountId, i64> = stored.collect();
         account_keys.extend(new_accounts.iter().map(|(account_id, key)| (account_id, *key)));
+        let key_of = |account_id: &AccountId| {
+            let missing = || StorageError::Corrupt(format!("account {account_id} has no key"));
+            account_keys.get(account_id).copied().ok_or_else(missing)
+        };
+        let of_account = |hold: &Hold| {
+            Ok(HoldOfAccount { account_key: key_of(&hold.account_id)?, hold: hold.clone() })
+        };
         let mut new_requests = Vec::with_capacity(work.new_records().len());
         let mut new_entries = Vec::with_capacity(work.new_records().len());
         for new in work.new_records() {
             let first = new_entries.len();
             for entry in entries(new) {
-                let account_key = *account_keys.get(&entry.account_id).ok_or_else(|| {
-                    StorageError::Corrupt(format!("account {} has no key", entry.account_id))
-                })?;
+                let account_key = key_of(&entry.account_id)?;
                 new_entries.push(NewEntry { account_key, entry: entry.clone() });
             }
             let keys = new_entries[first..].iter().map(|it| (it.account_key, it.entry.sequence));
@@ -84,7 +96,8 @@ impl<'a> Changes<'a> {
         let account_changes: Vec<_> = work.account_changes().iter().collect();
         let has_change =
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
-        let (account_updates, balance_updates) = work.changed().partition(has_change);
+        let (account_updates, balance_updates) =
+            work.changed().partition(|it| has_change(it) || work.is_marked(&it.account_id));
         let (transaction_ids, other_events) = columns_of(work.events());
         let create_time_us = work.now_us();
         let new_commit = NewCommit { create_time_us, transaction_ids, other_events };
@@ -93,8 +106,11 @@ impl<'a> Changes<'a> {
             account_updates,
             new_requests,
             new_entries,
-            new_holds: work.placed().collect(),
-            closed_holds: work.ended().collect(),
+            new_holds: work.placed().map(of_account).collect::<Result<_, StorageError>>()?,
+            changed_holds: work
+                .changed_holds()
+                .map(of_account)
+                .collect::<Result<_, StorageError>>()?,
             account_changes,
             new_commits: (!work.events().is_empty()).then_some(new_commit).into_iter().collect(),
         })
@@ -127,19 +143,30 @@ pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
     Some(json!(rejection).to_string())
 }
 
-/// The id of the hold that the request placed or closed.
+/// The id of the hold that the request placed, changed or closed.
 pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
     effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
 }
 
 /// The id of the transaction that the request reversed.
 pub fn reverses(new: &NewRequestRecord) -> Option<TransactionId> {
-    effects(new)?.transaction.as_ref()?.reverses_transaction_id
+    effects(new)?.transaction.as_ref()?.reverses.map(|(reversed, _)| reversed)
+}
+
+/// What only few requests have, as it is stored; None if the request has nothing of it.
+pub fn details_json(new: &NewRequestRecord) -> Option<String> {
+    let details = StoredDetails::of(new);
+    (details != StoredDetails::default()).then(|| json!(details).to_string())
 }
 
 /// The attributes of an account as they are stored.
 pub fn attributes_json(attributes: &Attributes) -> String {
     json!(StoredAttributes::from(attributes)).to_string()
+}
+
+/// How a hold was placed, as it is stored; None if that has not changed.
+pub fn placed_json(hold: &Hold) -> Option<String> {
+    hold.placed.map(|placed| json!(StoredTerms::from(placed)).to_string())
 }
 
 /// Labels as they are stored.

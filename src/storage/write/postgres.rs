@@ -13,7 +13,7 @@ use crate::{
         write::{
             changes::{AccountKeys, Changes, account_keys, expect_all},
             rows::{
-                ACCOUNT_UPDATES, BALANCE_UPDATES, CLOSED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
+                ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
                 NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
             },
             statements::Parameters,
@@ -28,9 +28,9 @@ pub static INSERT_ACCOUNTS: LazyLock<String> = LazyLock::new(|| {
 
 // One statement, one round trip. Its parts run in no particular order, which does not matter:
 // the rows of accounts are locked already, and nobody else can insert an entry for them, or draw
-// the number of a commit that changes them. A
-// request id that has a record already aborts the statement; ON CONFLICT would cost every
-// other row a second search of the index and a second record in the log.
+// the number of a commit that changes them. A request id that has a record already aborts the
+// statement; ON CONFLICT would cost every other row a second search of the index and a second
+// record in the log.
 pub static INSERT_POSTINGS: LazyLock<String> = LazyLock::new(|| {
     let mut parameters = Parameters::default();
     format!(
@@ -55,7 +55,7 @@ pub static INSERT_HOLDS: LazyLock<String> =
     LazyLock::new(|| NEW_HOLDS.postgres(&mut Parameters::default()));
 
 pub static UPDATE_HOLDS: LazyLock<String> =
-    LazyLock::new(|| CLOSED_HOLDS.postgres(&mut Parameters::default()));
+    LazyLock::new(|| CHANGED_HOLDS.postgres(&mut Parameters::default()));
 
 /// Writes new accounts and returns their keys. An account whose id was taken meanwhile has none.
 pub async fn insert_accounts(
@@ -89,7 +89,7 @@ pub async fn write(
     ];
     execute(transaction, &UPDATE_ACCOUNTS, updates).await?;
     execute(transaction, &INSERT_HOLDS, [part(&NEW_HOLDS, &changes.new_holds)]).await?;
-    execute(transaction, &UPDATE_HOLDS, [part(&CLOSED_HOLDS, &changes.closed_holds)]).await
+    execute(transaction, &UPDATE_HOLDS, [part(&CHANGED_HOLDS, &changes.changed_holds)]).await
 }
 
 /// The rows of one part of a statement.

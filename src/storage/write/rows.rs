@@ -5,18 +5,15 @@ use std::sync::LazyLock;
 use sea_orm::Value;
 
 use crate::{
-    domain::{
-        account::{Account, AccountChange},
-        hold::Hold,
-    },
+    domain::account::{Account, AccountChange, Labels},
     storage::{
         tables::{
             ACCOUNT_CHANGES, ACCOUNTS, COMMITS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table,
         },
         write::{
             changes::{
-                NewCommit, NewEntry, NewRequest, attributes_json, hold_id, labels_json,
-                rejection_json, reverses,
+                HoldOfAccount, NewCommit, NewEntry, NewRequest, attributes_json, details_json,
+                hold_id, labels_json, placed_json, rejection_json, reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -96,11 +93,12 @@ const BALANCE: &[NamedValue<Account>] = &[
     ("update_time_us", |it| it.update_time_us.into()),
 ];
 
-/// What only a change of the account itself changes.
+/// What only a change of the account itself changes, or one that takes it below its limit or above.
 const ATTRIBUTES: &[NamedValue<Account>] = &[
     ("state", |it| it.state.name().into()),
     ("overdraft_limit", |it| it.overdraft_limit.decimal().into()),
     ("unlimited_overdraft", |it| it.unlimited_overdraft.into()),
+    ("below_limit", |it| it.below_limit.into()),
     ("labels", |it| labels_json(&it.labels).into()),
 ];
 
@@ -130,18 +128,19 @@ const REQUEST: &[NamedValue<NewRequest>] = &[
     ("transaction_id", |it| it.new.record.transaction_id.into()),
     ("kind", |it| it.new.request.action.name().into()),
     ("rejection", |it| nullable(rejection_json(&it.new))),
-    ("description", |it| {
-        let description = it.new.request.description.as_str();
-        nullable((it.is_applied() && !description.is_empty()).then_some(description))
+    ("description", |it| match it.is_applied() {
+        true => description(&it.new.request.description),
+        false => NULL,
     }),
-    ("labels", |it| {
-        let labels = &it.new.request.labels;
-        nullable((it.is_applied() && !labels.is_empty()).then(|| labels_json(labels)))
+    ("labels", |it| match it.is_applied() {
+        true => labels(&it.new.request.labels),
+        false => NULL,
     }),
     ("entry_keys", |it| it.entry_keys.as_str().into()),
     ("create_time_us", |it| it.new.create_time_us.into()),
     ("hold_id", |it| nullable(hold_id(&it.new))),
     ("reverses_transaction_id", |it| nullable(reverses(&it.new))),
+    ("details", |it| nullable(details_json(&it.new))),
 ];
 
 pub static NEW_REQUESTS: LazyLock<Rows<NewRequest>> =
@@ -183,35 +182,46 @@ const COMMIT: &[NamedValue<NewCommit>] = &[
 pub static NEW_COMMITS: LazyLock<Rows<NewCommit>> =
     LazyLock::new(|| Rows::insert(&COMMITS, "commit", &[COMMIT]));
 
-/// What the end of a hold changes. The account is a part of the key, so that it does not matter
+/// What changes of a hold. The account is a part of the key, so that it does not matter
 /// which index PostgreSQL searches: while the table has one row or none, `holds_of_account` costs
 /// the same as the primary key, and by the hold's id alone all of it is read.
-const HOLD_END: &[NamedValue<Hold>] = &[
-    ("account_id", |it| it.account_id.as_str().into()),
-    ("hold_id", |it| it.hold_id.as_str().into()),
-    ("state", |it| it.state.name().into()),
-    ("captured_amount", |it| nullable(it.captured.map(|captured| captured.amount.decimal()))),
-    ("transaction_id", |it| nullable(it.captured.map(|captured| captured.transaction_id))),
-    ("update_time_us", |it| it.update_time_us.into()),
-    ("end_caller", |it| it.ended_by.as_str().into()),
+const HOLD_CHANGE: &[NamedValue<HoldOfAccount>] = &[
+    ("account_key", |it| it.account_key.into()),
+    ("hold_id", |it| it.hold.hold_id.as_str().into()),
+    ("state", |it| it.hold.state.name().into()),
+    ("amount", |it| it.hold.amount.decimal().into()),
+    ("expire_time_us", |it| nullable(it.hold.expire_time_us)),
+    ("placed", |it| nullable(placed_json(&it.hold))),
+    ("captured_amount", |it| nullable(it.hold.captured.map(|it| it.amount.decimal()))),
+    ("transaction_id", |it| nullable(it.hold.captured.map(|it| it.transaction_id))),
+    ("update_time_us", |it| it.hold.update_time_us.into()),
+    ("end_caller", |it| it.hold.ended_by.as_str().into()),
 ];
 
 /// What never changes of a hold.
-const PLACEMENT: &[NamedValue<Hold>] = &[
-    ("amount", |it| it.amount.decimal().into()),
-    ("expire_time_us", |it| nullable(it.expire_time_us)),
-    ("request_id", |it| it.request_id.as_str().into()),
-    ("description", |it| it.description.as_str().into()),
-    ("labels", |it| labels_json(&it.labels).into()),
-    ("create_time_us", |it| it.create_time_us.into()),
-    ("caller", |it| it.created_by.as_str().into()),
+const PLACEMENT: &[NamedValue<HoldOfAccount>] = &[
+    ("request_id", |it| it.hold.request_id.as_str().into()),
+    ("description", |it| description(&it.hold.description)),
+    ("labels", |it| labels(&it.hold.labels)),
+    ("create_time_us", |it| it.hold.create_time_us.into()),
+    ("caller", |it| it.hold.created_by.as_str().into()),
 ];
 
-pub static NEW_HOLDS: LazyLock<Rows<Hold>> =
-    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_END, PLACEMENT]));
+pub static NEW_HOLDS: LazyLock<Rows<HoldOfAccount>> =
+    LazyLock::new(|| Rows::insert(&HOLDS, "hold id", &[HOLD_CHANGE, PLACEMENT]));
 
-pub static CLOSED_HOLDS: LazyLock<Rows<Hold>> =
-    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_END]));
+pub static CHANGED_HOLDS: LazyLock<Rows<HoldOfAccount>> =
+    LazyLock::new(|| Rows::update(&HOLDS, "hold", 2, &[HOLD_CHANGE]));
+
+/// Null for an empty description.
+fn description(description: &str) -> Value {
+    nullable((!description.is_empty()).then_some(description))
+}
+
+/// Null for no labels.
+fn labels(labels: &Labels) -> Value {
+    nullable((!labels.is_empty()).then(|| labels_json(labels)))
+}
 
 fn nullable(value: Option<impl Into<Value>>) -> Value {
     value.map_or(NULL, Into::into)

@@ -13,7 +13,7 @@ use crate::{
         write::{
             changes::{AccountKeys, Changes, account_keys, expect_all},
             rows::{
-                ACCOUNT_UPDATES, BALANCE_UPDATES, CLOSED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
+                ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
                 NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
             },
             statements::sqlite_rows,
@@ -50,7 +50,7 @@ pub async fn write(
     execute(transaction, &ACCOUNT_UPDATES, &changes.account_updates).await?;
     execute(transaction, &NEW_ACCOUNT_CHANGES, &changes.account_changes).await?;
     execute(transaction, &NEW_HOLDS, &changes.new_holds).await?;
-    execute(transaction, &CLOSED_HOLDS, &changes.closed_holds).await
+    execute(transaction, &CHANGED_HOLDS, &changes.changed_holds).await
 }
 
 async fn execute<R>(

@@ -8,7 +8,7 @@
 //!
 //! SQLite: rows travel as bound values, several in a statement.
 
-use crate::storage::tables::{Column, Table};
+use crate::storage::tables::{Column, ColumnType, Table};
 
 /// Statements for PostgreSQL, with the number of parameters that they have so far.
 #[derive(Default)]
@@ -23,23 +23,21 @@ impl Parameters {
 
     /// The first columns, so many, name the row.
     pub fn update(&mut self, table: &Table, columns: &[&Column], key_count: usize) -> String {
-        let (table, key, new) = (table.name, columns[0].name, self.unnest(columns));
+        let (table, new) = (table.name, self.unnest(columns));
         let set = list(&columns[key_count..], |column| {
             let name = column.name;
             format!("{name} = {}", column.element_value(&format!("new.{name}")))
         });
         // A second key is named by a range: of two lists PostgreSQL may search by the first only.
         let second = columns[1..key_count].iter().map(|column| {
-            let key = column.name;
-            format!(
-                " AND {table}.{key} >= new.{key} COLLATE \"C\" \
-                 AND {table}.{key} <= new.{key} COLLATE \"C\""
-            )
+            let (key, new_key) = (column.name, new_key(column));
+            format!(" AND {table}.{key} >= {new_key} AND {table}.{key} <= {new_key}")
         });
         let second: String = second.collect();
+        let (key, new_key) = (columns[0].name, new_key(columns[0]));
         format!(
             "UPDATE {table} SET {set} FROM {new} \
-             WHERE {table}.{key} = ANY (ARRAY[new.{key} COLLATE \"C\"]){second}"
+             WHERE {table}.{key} = ANY (ARRAY[{new_key}]){second}"
         )
     }
 
@@ -50,6 +48,14 @@ impl Parameters {
             format!("UNNEST(${}::{}) AS {}", self.0, column.array_type().1, column.name)
         });
         format!("(SELECT {arrays}) AS new")
+    }
+}
+
+/// A key in the table `new`, with the order of the column's own table.
+fn new_key(column: &Column) -> String {
+    match column.kind {
+        ColumnType::Text => format!("new.{} COLLATE \"C\"", column.name),
+        _ => format!("new.{}", column.name),
     }
 }
 

@@ -140,10 +140,10 @@ async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     open_funded(&client, "alice", "40000").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
-        "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, request_id,
-             description, labels, create_time_us, update_time_us)
-         SELECT 'h-' || n, 'alice', {amount}, 'open', n, 'r-' || n, '', '{{}}', 1, 1
-         FROM {}",
+        "INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, request_id,
+             create_time_us, update_time_us)
+         SELECT 'h-' || n, account_key, {amount}, 'open', n, 'r-' || n, 1, 1
+         FROM {}, (SELECT account_key FROM accounts) alice",
         database.numbers(HOLDS)
     );
     database.execute(&insert).await;

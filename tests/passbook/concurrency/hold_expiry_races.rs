@@ -15,6 +15,7 @@ use crate::harness::{
 
 on_both_databases! {
     the_earlier_of_a_capture_and_an_expiry_wins,
+    the_earlier_of_an_update_and_an_expiry_wins,
     concurrent_servers_record_the_expiry_of_a_hold_once,
 }
 
@@ -128,6 +129,67 @@ async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
     let captures = outcomes.iter().filter(|(_, captured)| captured.is_ok()).count();
     let wins = [captures, outcomes.len() - captures];
     assert_contested(kind, "captures against expiries", &wins);
+}
+
+/// Holds whose time passes while it is extended.
+const EXTENDED: usize = 96;
+
+async fn the_earlier_of_an_update_and_an_expiry_wins(kind: Kind) {
+    let (database, _servers, clients) = start_loaded(kind, 2).await;
+    let lead = Arc::new(Lead(AtomicI64::new(10_000)));
+    let mut rounds = JoinSet::new();
+    for number in 0..EXTENDED {
+        let (clients, lead) = (clients.clone(), lead.clone());
+        rounds.spawn(async move { extend_in_time(&clients, number, &lead).await });
+    }
+
+    let wins = rounds.join_all().await.into_iter().filter(|is_extended| *is_extended).count();
+
+    println!("{kind:?}: {wins} of {EXTENDED} holds were extended in time");
+    checker::assert_consistent(&database).await;
+}
+
+/// Returns whether the update was in time.
+async fn extend_in_time(clients: &[Client], number: usize, lead: &Lead) -> bool {
+    let account_id = name("a", number);
+    open_funded(&clients[0], &account_id, "10").await;
+    let hold = place_briefly(&clients[0], hold_named(&name("h", number), &account_id, "7")).await;
+    let expire_time_us = microseconds(&hold.expire_time);
+    lead.wait_for(expire_time_us).await;
+    let later = Some(timestamp(expire_time_us + 3_600_000_000));
+    let update = UpdateHoldRequest {
+        request_id: new_request_id(),
+        hold_id: hold.hold_id.clone(),
+        expire_time: later,
+        ..Default::default()
+    };
+    let update = Change::UpdateHold(update);
+    let observe = async {
+        let mut seen = Vec::new();
+        loop {
+            let is_last = microseconds(&Some(from_now(ms(0)))) > expire_time_us + 20_000;
+            seen.push(get_hold(&clients[0], &hold.hold_id).await);
+            if is_last {
+                return seen;
+            }
+        }
+    };
+    let (updated, seen) = tokio::join!(settle(&update, &clients[1]), observe);
+    lead.learn(updated.is_ok());
+    let last = seen.last().expect("it was read");
+    match &updated {
+        Ok(answer) => {
+            assert!(seen.iter().all(|hold| hold.state() == HoldState::Open), "{seen:#?}");
+            assert_eq!((last.expire_time, answer.hold.as_ref()), (later, Some(last)));
+            assert_eq!(standing(&clients[0], &account_id).await[..3], ["10.00", "7.00", "3.00"]);
+        }
+        Err(status) => {
+            assert_eq!(reason(status), "HOLD_NOT_OPEN", "{status:?}");
+            assert_eq!((last.state(), last.expire_time), (HoldState::Expired, hold.expire_time));
+            assert_eq!(standing(&clients[0], &account_id).await[..3], ["10.00", "0.00", "10.00"]);
+        }
+    }
+    updated.is_ok()
 }
 
 async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {

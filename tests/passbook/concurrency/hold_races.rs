@@ -8,6 +8,7 @@ use crate::harness::{
 
 on_both_databases! {
     either_a_capture_or_a_release_of_a_hold_succeeds,
+    parts_an_update_and_a_release_of_a_hold_follow_each_other,
     one_of_two_holds_with_the_same_id_is_placed,
     one_of_two_holds_gets_the_last_money,
     either_a_hold_or_a_withdrawal_gets_the_last_money,
@@ -94,6 +95,55 @@ async fn either_a_capture_or_a_release_of_a_hold_succeeds(kind: Kind) {
     .await;
     checker::assert_consistent(&arena.database).await;
     assert_contested(kind, "captures against releases", &wins(&winners));
+}
+
+/// Three servers: one takes a part of a hold of 7, one lets it shrink to 5, one releases it.
+async fn parts_an_update_and_a_release_of_a_hold_follow_each_other(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+    let placing = |client, round| async move {
+        place(&client, hold_named(&name("h", round), &name("a", round), "7")).await
+    };
+    arena.each(placing).await;
+
+    let results = arena.race(|round| async move {
+        let hold_id = round.name("h");
+        let part = Change::CaptureHold(capture_and_keep(&hold_id, "6"));
+        let shrink = Change::UpdateHold(hold_update(&hold_id, "5"));
+        let release = Change::ReleaseHold(release(&hold_id));
+        let [one, other, last] = &round.clients;
+        let both = at_once(settle(&part, one), settle(&shrink, other));
+        let ((part, shrink), release) = at_once(both, settle(&release, last)).await;
+        (part, shrink, release)
+    });
+    let results = results.await;
+
+    let mut wins = [0; 3];
+    let mut balances = Vec::new();
+    for ((part, shrink, release), seen) in results.iter().zip(seen(&arena).await) {
+        let of_part = part.as_ref().err().map(reason);
+        let of_shrink = shrink.as_ref().err().map(reason);
+        let (index, amount) = match (of_part.as_deref(), of_shrink.as_deref()) {
+            (None, Some("HOLD_AMOUNT_TOO_LOW" | "HOLD_NOT_OPEN")) => (0, "7.00"),
+            (Some("HOLD_AMOUNT_EXCEEDED" | "HOLD_NOT_OPEN"), None) => (1, "5.00"),
+            (Some("HOLD_NOT_OPEN"), Some("HOLD_NOT_OPEN")) => (2, "7.00"),
+            _ => panic!("{part:#?} {shrink:#?} {release:#?}"),
+        };
+        wins[index] += 1;
+        balances.push(if index == 0 { "4.00" } else { "10.00" });
+        let made = release.as_ref().expect("something is left").hold.as_ref();
+        assert_eq!((seen.state(), Some(&seen)), (HoldState::Released, made));
+        assert_eq!(value(&seen.amount), amount);
+        assert_eq!(seen.captured_amount, if index == 0 { money("6.00") } else { None });
+    }
+    let read = |client: Client, round| async move { standing(&client, &name("a", round)).await };
+    for (standing, balance) in arena.each(read).await.into_iter().zip(balances) {
+        assert_eq!(standing[..3], [balance, "0.00", balance]);
+    }
+    checker::assert_consistent(&arena.database).await;
+    arena.database.passbook(&["verify"]).await.must_succeed();
+    assert_contested(kind, "parts, updates and releases of holds", &wins);
 }
 
 async fn one_of_two_holds_with_the_same_id_is_placed(kind: Kind) {

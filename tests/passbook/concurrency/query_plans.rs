@@ -49,8 +49,8 @@ const STATEMENTS: [(&str, &str, By); 14] = [
     ("wait_for", r#"FOR UPDATE) AS "locked""#, By::Retry),
     ("records", "AS key(caller, request_id)", By::Worker),
     ("records", "AS name(account_key, sequence)", By::Worker),
-    ("holds", "AS held(account_id)", By::Worker),
-    ("reversed_by", r#""reverses_transaction_id" = ANY"#, By::Worker),
+    ("holds", "AS held(account_key)", By::Worker),
+    ("reversed_by", "AS reversed(transaction_id)", By::Worker),
     ("opening_attributes", "AS wanted (account_id)", By::Worker),
     ("write", "INSERT INTO accounts (", By::Worker),
     ("write", "INSERT INTO requests (", By::Worker),
@@ -135,14 +135,17 @@ impl Ledger {
 
     /// Rows of other accounts, and a long history of those that later rounds change.
     async fn fill(&self) {
+        for round in [1, 2] {
+            open(&self.server.client(), &changed_in(round)).await;
+        }
         let of_n = format!("FROM {}", self.database.numbers(OTHERS * scale()));
         let ended = self.database.numbers(ENDED_HOLDS * scale());
         let accounts = "currency_code, currency_scale, balance, held, overdraft_limit, \
             unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
             update_time_us, caller";
         let changes = "kind, reason, caller, attributes_before, attributes_after, create_time_us";
-        let holds = "hold_id, account_id, amount, state, expire_time_us, request_id, description, \
-            labels, create_time_us, update_time_us";
+        let holds = "hold_id, account_key, amount, state, expire_time_us, request_id, \
+            create_time_us, update_time_us";
         for sql in [
             format!(
                 "INSERT INTO accounts (account_id, {accounts}) SELECT 'other-' || n, {accounts}
@@ -154,13 +157,14 @@ impl Ledger {
                  {of_n}, (SELECT * FROM account_changes LIMIT 1) c"
             ),
             format!(
-                "INSERT INTO holds ({holds}) SELECT 'h-' || n, 'other-' || n, 1, 'open',
-                     CASE WHEN n % 2 = 0 THEN n END, 'r-' || n, '', '{{}}', 1, 1 {of_n}"
+                "INSERT INTO holds ({holds}) SELECT 'h-' || n, account_key, 1, 'open',
+                     CASE WHEN n % 2 = 0 THEN n END, 'r-' || n, 1, 1
+                 {of_n} JOIN accounts ON account_id = 'other-' || n"
             ),
             format!(
-                "INSERT INTO holds ({holds}) SELECT account_id || n, account_id, 1, 'released',
-                     n, 'r-' || n, '', '{{}}', 1, 1
-                 FROM {ended}, (VALUES ('{}'), ('{}')) changed(account_id)",
+                "INSERT INTO holds ({holds}) SELECT account_id || n, account_key, 1, 'released',
+                     n, 'r-' || n, 1, 1
+                 FROM {ended}, accounts WHERE account_id IN ('{}', '{}')",
                 changed_in(1),
                 changed_in(2),
             ),

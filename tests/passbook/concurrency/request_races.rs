@@ -9,6 +9,7 @@ use crate::harness::{
 
 on_both_databases! {
     one_of_three_concurrent_reversals_succeeds,
+    concurrent_reversals_of_parts_never_exceed_the_whole,
     either_a_deposit_or_the_closing_of_an_account_succeeds,
     a_freeze_and_a_withdrawal_agree_on_which_was_first,
     a_concurrently_fenced_request_is_applied_or_fenced_for_good,
@@ -71,6 +72,58 @@ async fn one_of_three_concurrent_reversals_succeeds(kind: Kind) {
     }
     checker::assert_consistent(&arena.database).await;
     assert_contested(kind, "reversals", &wins);
+}
+
+async fn concurrent_reversals_of_parts_never_exceed_the_whole(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    // Enough money to reverse more than the whole.
+    arena.fund("a", "20").await;
+    let originals = arena.fund("a", "7").await;
+    let ids: Vec<_> = originals.iter().map(|it| it.transaction_id.clone()).collect();
+
+    let results = arena.race(|round| {
+        // Two parts, and what is left.
+        let calls = [money("3"), money("5"), None]
+            .map(|amount| ReverseTransactionRequest { amount, ..reversal(&ids[round.number]) })
+            .map(Change::Reverse);
+        async move {
+            let [one, other, last] = &round.clients;
+            let both = at_once(settle(&calls[0], one), settle(&calls[1], other));
+            let ((first, second), third) = at_once(both, settle(&calls[2], last)).await;
+            [first, second, third]
+        }
+    });
+    let results = results.await;
+
+    let mut wins = [0; 3];
+    for results in &results {
+        let [small, large, rest] = results;
+        match (small, large) {
+            (Ok(_), Ok(_)) => panic!("more than the whole: {results:#?}"),
+            (Ok(_), Err(_)) => wins[0] += 1,
+            (Err(_), Ok(_)) => wins[1] += 1,
+            (Err(_), Err(_)) => wins[2] += 1,
+        }
+        let made = rest.as_ref().expect("something is left").transaction();
+        let left = match (small, large) {
+            (Ok(_), _) => "-4.00",
+            (_, Ok(_)) => "-2.00",
+            _ => "-7.00",
+        };
+        assert_eq!(value(&made.entries[0].amount), left, "{results:#?}");
+        for status in [small, large].into_iter().filter_map(|it| it.as_ref().err()) {
+            let reason = reason(status);
+            let reasons = ["ALREADY_REVERSED", "REVERSAL_AMOUNT_EXCEEDED"];
+            assert!(reasons.contains(&reason.as_str()), "{status:?}");
+        }
+    }
+    for account in accounts(&arena, "a").await {
+        assert_eq!(value(&account.balance), "20.00");
+    }
+    checker::assert_consistent(&arena.database).await;
+    arena.database.passbook(&["verify"]).await.must_succeed();
+    assert_contested(kind, "reversals of parts", &wins);
 }
 
 async fn either_a_deposit_or_the_closing_of_an_account_succeeds(kind: Kind) {

@@ -109,12 +109,12 @@ async fn a_page_of_holds_scans_a_bounded_number_of_rows(kind: Kind) {
     open_funded(&client, "alice", "10").await;
     let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
-        "INSERT INTO holds (hold_id, account_id, amount, state, request_id,
-             description, labels, create_time_us, update_time_us)
-         SELECT 'h-' || (100000 + n), 'alice', {amount},
+        "INSERT INTO holds (hold_id, account_key, amount, state, request_id,
+             create_time_us, update_time_us)
+         SELECT 'h-' || (100000 + n), account_key, {amount},
              CASE WHEN n IN (1, 12000) THEN 'expired' ELSE 'released' END,
-             'r-' || n, '', '{{}}', 1, 1
-         FROM {}",
+             'r-' || n, 1, 1
+         FROM {}, (SELECT account_key FROM accounts) alice",
         database.numbers(24_000)
     );
     database.execute(&insert).await;

@@ -90,6 +90,7 @@ impl Written {
             "rejection": null, "description": format!("number {number}"),
             "labels": {"n": number.to_string()}, "entry_names": names,
             "create_time_us": create_time_us, "hold_id": null, "reverses_transaction_id": null,
+            "details": null,
         });
         writeln!(self.requests, "{line}").expect("a line");
         self.counts.0 += 1;
@@ -108,7 +109,7 @@ impl Written {
             let line = json!({
                 "type": "account", "caller": "", "account_id": account_id.as_str(), "currency_code": "USD",
                 "currency_scale": 2, "balance": balance.to_string(), "held": "0.00",
-                "overdraft_limit": "1000.00", "unlimited_overdraft": false, "state": "open",
+                "overdraft_limit": "1000.00", "unlimited_overdraft": false, "below_limit": false, "state": "open",
                 "sequence": sequence, "version": version, "last_hash": hash, "labels": {},
                 "create_time_us": TIME_US, "update_time_us": TIME_US,
             });

@@ -132,14 +132,16 @@ async fn tables_that_a_migration_makes_anew_keep_their_grants() {
     let grants = "SELECT string_agg(table_name || ' ' || privilege_type, ', ' ORDER BY table_name)
         FROM information_schema.role_table_grants
         WHERE grantee = 'PUBLIC' AND table_schema = 'public'";
+    let granted = "entries INSERT, holds UPDATE, requests SELECT";
     database.execute("GRANT INSERT ON entries TO PUBLIC").await;
     database.execute("GRANT SELECT ON requests TO PUBLIC").await;
+    database.execute("GRANT UPDATE ON holds TO PUBLIC").await;
 
     database.migrate_down_before("account_keys").await;
-    assert_eq!(database.text(grants).await, "entries INSERT, requests SELECT");
+    assert_eq!(database.text(grants).await, granted);
 
     migrate(&database, "up").await.must_succeed();
-    assert_eq!(database.text(grants).await, "entries INSERT, requests SELECT");
+    assert_eq!(database.text(grants).await, granted);
 }
 
 #[tokio::test(flavor = "multi_thread")]

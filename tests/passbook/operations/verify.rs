@@ -12,8 +12,10 @@ on_both_databases! {
     a_tampered_account_is_found,
     entries_and_requests_without_each_other_are_found,
     transactions_that_contradict_their_kind_are_found,
+    transfers_that_share_an_id_are_found,
     inconsistent_holds_are_found,
     events_that_are_not_in_one_commit_are_found,
+    what_was_forced_or_reversed_in_parts_is_checked,
     verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_an_error,
 }
@@ -241,20 +243,45 @@ async fn events_that_are_not_in_one_commit_are_found(kind: Kind) {
     .await;
 }
 
+/// Neither of them is a transfer, but their amounts make up for each other.
+async fn transfers_that_share_an_id_are_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    for account_id in ["a", "b", "c", "d"] {
+        open_funded(&client, account_id, "10").await;
+    }
+    let legs = [leg("a", "-1"), leg("b", "2"), leg("c", "-2"), leg("d", "1")];
+    client.post_transaction(post(&legs)).await.expect("applied");
+    let keys = |from, to| {
+        let key = |id| format!("(SELECT account_key FROM accounts WHERE account_id = '{id}')");
+        format!("{} || ':2 ' || {} || ':2'", key(from), key(to))
+    };
+    let second = format!(
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys, \
+            create_time_us) \
+        SELECT caller, 'second', fingerprint, transaction_id, 'transfer', {}, create_time_us \
+        FROM requests WHERE kind = 'posting'; \
+        UPDATE requests SET kind = 'transfer', entry_keys = {} WHERE kind = 'posting'",
+        keys("c", "d"),
+        keys("a", "b")
+    );
+    assert_found(&database, &[(&second, ": two requests have this id")]).await;
+}
+
 async fn inconsistent_holds_are_found(kind: Kind) {
     let database = ledger(kind).await;
-    let columns = "hold_id, account_id, amount, state, captured_amount, transaction_id, \
-        request_id, description, labels, create_time_us, update_time_us";
-    let hold = |account_id: &str, state: &str, captured: &str, transaction_id: &str| {
+    let columns = "hold_id, account_key, amount, state, captured_amount, transaction_id, \
+        request_id, create_time_us, update_time_us";
+    let bob = "(SELECT account_key FROM accounts WHERE account_id = 'bob')";
+    let hold = |account_key: &str, state: &str, captured: &str, transaction_id: &str| {
         format!(
-            "INSERT INTO holds ({columns}) SELECT 'h', '{account_id}', '5.00', '{state}', \
-             {captured}, {transaction_id}, 'r', '', '{{}}', 0, 0 FROM requests \
+            "INSERT INTO holds ({columns}) SELECT 'h', {account_key}, '5.00', '{state}', \
+             {captured}, {transaction_id}, 'r', 0, 0 FROM requests \
              WHERE kind = 'withdrawal' AND rejection IS NULL"
         )
     };
-    let nobody = hold("nobody", "released", "NULL", "NULL");
-    let not_captured = hold("bob", "captured", "0.05", "transaction_id");
-    let open = hold("bob", "open", "NULL", "NULL");
+    let nobody = hold("0", "released", "NULL", "NULL");
+    let not_captured = hold(bob, "captured", "0.05", "transaction_id");
+    let open = hold(bob, "open", "NULL", "NULL");
     assert_found(
         &database,
         &[
@@ -271,6 +298,48 @@ async fn inconsistent_holds_are_found(kind: Kind) {
 
     let outcome = verify(&database).await.must_succeed();
     assert!(outcome.stdout.contains("-0.05"), "{}", outcome.stdout);
+}
+
+async fn what_was_forced_or_reversed_in_parts_is_checked(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "10").await;
+    let forced = WithdrawRequest { force: true, ..withdrawal("alice", "12") };
+    client.withdraw(forced).await.expect("applied");
+    open(&client, "bob").await;
+    let transaction_id = deposited(&client, "bob", "7").await.transaction_id;
+    for (request_id, amount) in [("part-1", "2"), ("part-2", "3")] {
+        let request_id = request_id.to_owned();
+        let amount = money(amount);
+        let part = ReverseTransactionRequest { request_id, amount, ..reversal(&transaction_id) };
+        reversed(&client, part).await;
+    }
+    let details = |details: &str| {
+        format!("UPDATE requests SET details = '{details}' WHERE request_id = 'part-2'")
+    };
+    let mut cases = vec![
+        (
+            "UPDATE requests SET details = NULL WHERE kind = 'withdrawal'".to_owned(),
+            "account alice: it is below its limit, but no forced transaction has taken",
+        ),
+        (
+            details(r#"{"reversed":{"count":3,"amount":"5.00"}}"#),
+            ": it is reversal 3 of its transaction, not 2",
+        ),
+        (
+            details(r#"{"reversed":{"count":2,"amount":"4.00"}}"#),
+            ": with it, 5.00 of its transaction are reversed, but its details say 4.00",
+        ),
+        (details(r#"{"reversed":{"count":2}}"#), "5.00 of its transaction are reversed, but its"),
+        (details(r#"{"reversed":{"count":2,"sum":"5.00"}}"#), "column details"),
+    ];
+    if kind == Kind::Sqlite {
+        // PostgreSQL refuses that.
+        let unmarked = "UPDATE accounts SET below_limit = false WHERE account_id = 'alice'";
+        let words = "account alice: its available amount is -2.00, but it is not marked";
+        cases.push((unmarked.to_owned(), words));
+    }
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
 }
 
 async fn verify_runs_beside_servers_under_load(kind: Kind) {

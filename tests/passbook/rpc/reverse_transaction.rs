@@ -12,6 +12,14 @@ on_both_databases! {
     every_rejection_has_its_reason_and_is_recorded_alone,
     a_transaction_can_be_reversed_after_a_rejected_reversal,
     only_applied_transactions_can_be_reversed,
+    parts_are_reversed_up_to_the_whole,
+    only_a_transaction_of_one_amount_has_parts,
+    a_reversal_is_forced_where_the_money_is_spent,
+}
+
+/// Reverses so much of a transaction.
+fn part(amount: &str, transaction_id: &str) -> ReverseTransactionRequest {
+    ReverseTransactionRequest { amount: money(amount), ..reversal(transaction_id) }
 }
 
 async fn transaction(client: &Client, transaction_id: &str) -> Transaction {
@@ -288,4 +296,90 @@ async fn only_applied_transactions_can_be_reversed(kind: Kind) {
     }
 
     assert_eq!(standing(&client, "alice").await, ["1.00", "0.00", "1.00", "4"]);
+}
+
+async fn parts_are_reversed_up_to_the_whole(kind: Kind) {
+    let (database, servers, client) = start_two_servers(kind).await;
+    let other = servers[1].client();
+    open_funded(&client, "alice", "10").await;
+    open(&client, "bob").await;
+    let made = client.transfer(transfer("alice", "bob", "7")).await.expect("applied");
+    let id = made.transaction.expect("a transaction").transaction_id;
+    let first = part("1.5", &id);
+
+    let made = reversed(&client, first.clone()).await;
+
+    let amounts: Vec<_> = made.entries.iter().map(|it| value(&it.amount)).collect();
+    assert_eq!(amounts, ["1.50", "-1.50"]);
+    assert_eq!((made.kind(), &made.reverses_transaction_id), (TransactionKind::Reversal, &id));
+    let again = other.reverse_transaction(first.clone()).await.expect("the same");
+    assert_eq!((again.transaction, again.replayed), (Some(made.clone()), true));
+    let seen = transaction(&other, &id).await;
+    assert_eq!(seen.reversed_by_transaction_id, made.transaction_id);
+    assert_eq!(seen.reversed_amount, money("1.50"));
+    let other_body = ReverseTransactionRequest { amount: money("2"), ..first };
+    must_fail(client.reverse_transaction(other_body).await, Reason::RequestIdReused);
+
+    let request = part("5.51", &id);
+    let status = rejected_twice(&database, &other, request, Reason::ReversalAmountExceeded).await;
+    let names = ["transaction_id", "account_id", "currency_code", "reversible", "required"];
+    assert_eq!(names.map(|it| metadata(&status, it)), [&id, "alice", "USD", "5.50", "5.51"]);
+    reversed(&other, part("0.5", &id)).await;
+    // Without an amount: what is left.
+    let last = reversed(&client, reversal(&id)).await;
+    assert_eq!(value(&last.entries[0].amount), "5.00");
+    let seen = transaction(&other, &id).await;
+    assert_eq!(seen.reversed_by_transaction_id, last.transaction_id);
+    assert_eq!(seen.reversed_amount, None, "all of it");
+    for request in [part("0.01", &id), reversal(&id)] {
+        let status = rejected_twice(&database, &client, request, Reason::AlreadyReversed).await;
+        assert_eq!(metadata(&status, "reversed_by_transaction_id"), last.transaction_id);
+    }
+    // A part can be reversed in parts, too.
+    reversed(&client, part("1", &made.transaction_id)).await;
+    assert_eq!(balance(&client, "alice").await, "9.00");
+    checker::assert_consistent(&database).await;
+    database.passbook(&["verify"]).await.must_succeed();
+}
+
+async fn only_a_transaction_of_one_amount_has_parts(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "10").await;
+    open(&client, "bob").await;
+    let legs = [leg("alice", "-2"), leg("bob", "1")];
+    let id = posted(&client, post(&legs)).await.transaction_id;
+
+    let request = part("1", &id);
+    let status = rejected_twice(&database, &client, request, Reason::TransactionNotDivisible).await;
+
+    assert_eq!(metadata(&status, "transaction_id"), id);
+    let id = deposited(&client, "alice", "5").await.transaction_id;
+    let euros = ReverseTransactionRequest { amount: money_of("EUR", "99"), ..reversal(&id) };
+    rejected_twice(&database, &client, euros, Reason::CurrencyMismatch).await;
+    for (amount, reason) in [
+        ("0", Reason::InvalidAmount),
+        ("-1", Reason::InvalidAmount),
+        ("0.001", Reason::InvalidAmount),
+    ] {
+        must_fail(client.reverse_transaction(part(amount, &id)).await, reason);
+    }
+    checker::assert_consistent(&database).await;
+}
+
+async fn a_reversal_is_forced_where_the_money_is_spent(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    let id = deposited(&client, "alice", "5").await.transaction_id;
+    withdrawn(&client, "alice", "4").await;
+    freeze(&client, "alice").await;
+    must_fail(client.reverse_transaction(reversal(&id)).await, Reason::AccountFrozen);
+
+    for amount in ["2", "3"] {
+        let chargeback = ReverseTransactionRequest { force: true, ..part(amount, &id) };
+        assert!(reversed(&client, chargeback).await.forced);
+    }
+
+    assert_eq!(balance(&client, "alice").await, "-4.00");
+    checker::assert_consistent(&database).await;
+    database.passbook(&["verify"]).await.must_succeed();
 }

@@ -109,9 +109,9 @@ async fn unrecorded_expired_holds_count_as_open(kind: Kind) {
     open_with_entries(&client, "alice").await;
     let hold = |hold_id: &str, amount: &str, state: &str, expire_time_us: &str| {
         format!(
-            "INSERT INTO holds (hold_id, account_id, amount, state, expire_time_us, request_id, \
-             description, labels, create_time_us, update_time_us) VALUES \
-             ('{hold_id}', 'alice', '{amount}', '{state}', {expire_time_us}, 'r', '', '{{}}', 0, 0)"
+            "INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, request_id, \
+             create_time_us, update_time_us) SELECT '{hold_id}', account_key, '{amount}', \
+             '{state}', {expire_time_us}, 'r', 0, 0 FROM accounts"
         )
     };
     database.execute(&hold("one", "1.50", "open", "NULL")).await;

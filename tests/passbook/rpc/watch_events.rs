@@ -7,6 +7,7 @@ use crate::harness::{
 
 on_both_databases! {
     every_kind_of_event_comes_once_and_in_order,
+    each_change_of_a_hold_is_an_event_with_the_hold_as_it_was_then,
     filters_select_events,
     a_watch_resumes_after_any_token_on_another_server,
     a_watch_from_now_begins_with_the_next_change,
@@ -75,6 +76,35 @@ async fn every_kind_of_event_comes_once_and_in_order(kind: Kind) {
     // A second pass yields the same.
     let mut again = EventWatching::begin(&client, all_events()).await;
     assert_eq!(again.take(14).await, events);
+}
+
+async fn each_change_of_a_hold_is_an_event_with_the_hold_as_it_was_then(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "10").await;
+    let placed = place(&client, hold_named("h", "alice", "4")).await;
+    let grown = updated(&client, hold_update("h", "6")).await;
+    // Changes nothing, and is an event.
+    let same = updated(&client, hold_update("h", "6")).await;
+    let part = captured(&client, capture_and_keep("h", "2")).await;
+    let shrunk = updated(&client, hold_update("h", "5")).await;
+    let rest = captured(&client, capture("h")).await;
+    let expected = [
+        (K::HoldPlaced, Some(placed)),
+        (K::HoldUpdated, Some(grown)),
+        (K::HoldUpdated, Some(same)),
+        (K::HoldCaptured, part.hold),
+        (K::HoldUpdated, Some(shrunk)),
+        (K::HoldCaptured, rest.hold),
+    ];
+
+    let events = EventWatching::begin(&client, all_events()).await.take(8).await;
+
+    let seen = events[2..].iter().map(|event| (event.kind(), event.hold.clone()));
+    assert!(seen.eq(expected.clone()), "{events:#?}\n{expected:#?}");
+    assert_eq!(events[5].transaction, part.transaction);
+    let updates = WatchEventsRequest { kinds: vec![K::HoldUpdated.into()], ..all_events() };
+    let updates = EventWatching::begin(&client, updates).await.take(3).await;
+    assert_eq!(updates, [3, 4, 6].map(|index| events[index].clone()));
 }
 
 async fn filters_select_events(kind: Kind) {

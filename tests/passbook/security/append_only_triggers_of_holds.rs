@@ -49,7 +49,7 @@ async fn holds_cannot_be_deleted_by_anyone(kind: Kind) {
 /// Every column of a hold except those that its end sets, each with another value.
 const FIXED: [&str; 8] = [
     "hold_id = 'other'",
-    "account_id = 'bob'",
+    "account_key = account_key + 1",
     "amount = '9.99'",
     "expire_time_us = expire_time_us + 1",
     "request_id = 'other'",
@@ -167,7 +167,7 @@ async fn sqlite_refuses_insert_or_replace_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_refuses_holds_that_break_the_rules_of_money() {
     let (database, _server) = with_holds(Kind::Postgres).await;
-    let columns = "account_id, state, expire_time_us, captured_amount, transaction_id, request_id, \
+    let columns = "account_key, state, expire_time_us, captured_amount, transaction_id, request_id, \
                    description, labels, create_time_us, update_time_us";
     for amount in ["'NaN'", "'Infinity'", "0", "-1", "1e28"] {
         let statement = format!(

@@ -51,6 +51,8 @@ async fn every_change_has_one_line(kind: Kind) {
         client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
     while results.message().await.expect("a result").is_some() {}
     freeze(&client, "east:1").await;
+    let forced = WithdrawRequest { force: true, ..withdrawal("east:1", "1") };
+    client.withdraw(forced).await.expect("applied");
     let fence = FenceRequestRequest { request_id: new_request_id() };
     client.fence_request(fence).await.expect("fenced");
     // Neither a change nor a denial.
@@ -77,9 +79,13 @@ async fn every_change_has_one_line(kind: Kind) {
         ("BatchPostTransactions", "rejected", "insufficient_funds"),
         ("StreamTransactions", "applied", ""),
         ("FreezeAccount", "applied", ""),
+        ("Withdraw", "applied", ""),
         ("FenceRequest", "applied", ""),
     ];
     assert_eq!(summary, expected);
+    let forced: Vec<_> = changes.iter().map(|line| line["forced"] == true).collect();
+    assert_eq!(forced.iter().position(|it| *it), Some(8));
+    assert_eq!(forced.iter().filter(|it| **it).count(), 1);
     let denials = audit.events("denial");
     let denied: Vec<_> =
         denials.iter().map(|it| (text(it, "reason"), &it["account_ids"])).collect();
@@ -271,6 +277,36 @@ async fn a_change_waits_for_its_intent_until_its_deadline() {
 
     pipe.drain();
     open(&server.client(), "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_a_stream_waits_for_its_intent_until_its_own_deadline() {
+    let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
+    let mut pipe = FullPipe::new(&audit);
+    let arguments = audit.arguments(&["--audit-required"]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let server = Server::start_with(&database, &arguments).await;
+    // There is no such account: each request is rejected, which is a change as well.
+    let [short, long] = [0, 60].map(|seconds| {
+        let timeout = prost_types::Duration { seconds, nanos: 300_000_000 };
+        let request = Change::from(posting(&[("a", "1")])).streamed();
+        StreamedRequest { timeout: Some(timeout), ..request }
+    });
+    let (sender, messages) = mpsc::channel(1);
+    sender.try_send(in_any_order(vec![short, long])).expect("there is room");
+    let client = server.client();
+    let responses = client.stream_transactions(ReceiverStream::new(messages)).await;
+    let mut responses = responses.expect("a stream");
+    let mut next = async || {
+        let response = responses.message().await.expect("no error").expect("a result");
+        let [result] = response.results.try_into().expect("one result");
+        Answer::of(result)
+    };
+
+    let status = must_fail(next().await, Reason::DeadlineExceeded);
+    assert_eq!(outcome(&status), "not_applied");
+    pipe.drain();
+    must_fail(next().await, Reason::AccountNotFound);
 }
 
 /// If they were written one after another, the others would begin after the first write.

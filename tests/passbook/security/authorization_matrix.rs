@@ -19,7 +19,9 @@ use crate::{
         jwt::{AUDIENCE, Files, SigningKey, claims_of, key_set, message, seconds_from_now, with},
         *,
     },
-    security::calls_of_every_method::{EXACT, IN_A_STREAM, call, call_admin, methods, target},
+    security::calls_of_every_method::{
+        BY_FORCE, EXACT, IN_A_STREAM, call, call_admin, methods, target,
+    },
 };
 
 on_both_databases! {
@@ -51,8 +53,8 @@ struct Who {
     rights: &'static [&'static str],
 }
 
-const ALL_RIGHTS: [&str; 5] = ["read", "credit", "debit", "manage", "overdraft"];
-const EXACT_MAX: usize = 320;
+const ALL_RIGHTS: [&str; 6] = ["read", "credit", "debit", "manage", "overdraft", "force"];
+const EXACT_MAX: usize = 420;
 const SPIFFE_ID: &str = "spiffe://example.org/own-client";
 /// The names of tokens, which are also the tokens.
 const BY_TOKEN: [&str; 13] = [
@@ -267,6 +269,11 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
 
 /// Whether an identity with these rights, on the accounts of the call or on others, may make it.
 fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
+    if let Some(method) = method.strip_suffix(BY_FORCE) {
+        // The posting of this test is a deposit, unless it is forced.
+        let method = if method == "PostTransaction" { "Withdraw" } else { method };
+        return who.rights.contains(&"force") && has_rights(who, method, on_these);
+    }
     let needed: &[&str] = match method.trim_end_matches(IN_A_STREAM) {
         // They name no account, or show only visible ones.
         "ListAccounts" | "GetRequestOutcome" | "WatchEvents" => return true,
@@ -279,9 +286,8 @@ fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
             &["credit"]
         }
         "Transfer" => &["credit", "debit"],
-        "Withdraw" | "PlaceHold" | "CaptureHold" | "ReleaseHold" | "ReverseTransaction" => {
-            &["debit"]
-        }
+        "Withdraw" | "PlaceHold" | "UpdateHold" | "CaptureHold" | "ReleaseHold"
+        | "ReverseTransaction" => &["debit"],
         _ => &["read"],
     };
     on_these && needed.iter().all(|right| who.rights.contains(right))

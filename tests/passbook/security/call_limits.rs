@@ -106,6 +106,23 @@ async fn calls_beyond_an_identity_s_rate_are_shed() {
     assert_eq!(status.code(), Code::NotFound, "time brings new calls");
 }
 
+/// At ten a second, a thousand requests are as many as the calls of a hundred seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_of_a_batch_counts_as_a_call_for_the_rate_of_calls() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let server = two_callers().serve(&database, &["--identity-rate-max", "10"]).await;
+    let (east, west) = (server.client_of("east-token"), server.client_of("west-token"));
+    let requests = vec![PostTransactionRequest::default(); 1000];
+    let batch = BatchPostTransactionsRequest { requests };
+    let answer = east.batch_post_transactions(batch.clone()).await.expect("one call is left");
+    assert_eq!(answer.results.len(), 1000);
+    let status = must_fail(east.batch_post_transactions(batch.clone()).await, Reason::Overloaded);
+    assert_metadata(&status, &[("limit", "call_rate"), ("scope", "identity"), ("max", "10")]);
+    let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(delay.is_some_and(|delay| delay > seconds(50)), "{delay:?}");
+    west.batch_post_transactions(batch).await.expect("another identity has a rate of its own");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_and_headers_beyond_their_limits_are_an_error() {
     let database = TestDatabase::create(Kind::Sqlite).await;

@@ -13,16 +13,22 @@ pub const EXACT: &str = "exact:";
 /// Marks a method whose request is sent in a stream.
 pub const IN_A_STREAM: &str = " in a stream";
 /// The methods whose requests a stream takes.
-const STREAMED: [&str; 8] = [
+const STREAMED: [&str; 9] = [
     "Deposit",
     "Withdraw",
     "Transfer",
     "PostTransaction",
     "ReverseTransaction",
     "PlaceHold",
+    "UpdateHold",
     "CaptureHold",
     "ReleaseHold",
 ];
+
+/// Marks a method whose request is forced.
+pub const BY_FORCE: &str = " by force";
+/// The methods whose requests can be forced.
+const FORCED: [&str; 4] = ["Withdraw", "Transfer", "PostTransaction", "ReverseTransaction"];
 
 /// The existing resources that an RPC is called on.
 pub struct Target {
@@ -34,7 +40,8 @@ pub struct Target {
     transaction_id: String,
 }
 
-/// All methods of the contract, and those whose requests a stream takes. A new one needs a call below.
+/// All methods of the contract, and those whose requests a stream takes or that can be forced. A new one
+/// needs a call below.
 pub fn methods() -> Vec<(String, String)> {
     let files = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("our own");
     let files = files.file.into_iter().filter(|file| file.package() == "passbook.v1");
@@ -45,7 +52,8 @@ pub fn methods() -> Vec<(String, String)> {
     });
     let streamed =
         STREAMED.map(|method| ("AccountService".to_owned(), format!("{method}{IN_A_STREAM}")));
-    methods.chain(streamed).collect()
+    let forced = FORCED.map(|method| ("AccountService".to_owned(), format!("{method}{BY_FORCE}")));
+    methods.chain(streamed).chain(forced).collect()
 }
 
 pub async fn target(client: &Client, prefix: &str) -> Target {
@@ -117,6 +125,9 @@ fn change(method: &str, target: &Target) -> Option<Change> {
     if let Some(method) = method.strip_suffix(IN_A_STREAM) {
         return change(method, target).map(Change::in_stream);
     }
+    if let Some(method) = method.strip_suffix(BY_FORCE) {
+        return change(method, target).map(forced);
+    }
     let (id, posting) = (target.account_id.as_str(), posting(&[(&target.account_id, "1")]));
     let change = match method {
         "Deposit" => deposit(id, "1").into(),
@@ -126,12 +137,27 @@ fn change(method: &str, target: &Target) -> Option<Change> {
         "BatchPostTransactions" => Change::PostInBatch(posting),
         "StreamTransactions" => Change::PostInStream(posting),
         "PlaceHold" => hold(id, "1").into(),
+        "UpdateHold" => hold_update(&target.hold_id, "6").into(),
         "CaptureHold" => capture(&target.hold_id).into(),
         "ReleaseHold" => release(&target.hold_id).into(),
         "ReverseTransaction" => reversal(&target.transaction_id).into(),
         _ => return None,
     };
     Some(change)
+}
+
+fn forced(change: Change) -> Change {
+    let force = true;
+    match change {
+        Change::Withdraw(it) => WithdrawRequest { force, ..it }.into(),
+        Change::Transfer(it) => TransferRequest { force, ..it }.into(),
+        Change::Post(it) => {
+            let legs = vec![leg(&it.legs[0].account_id, "-1")];
+            PostTransactionRequest { force, legs, ..it }.into()
+        }
+        Change::Reverse(it) => ReverseTransactionRequest { force, ..it }.into(),
+        other => panic!("cannot be forced: {other:?}"),
+    }
 }
 
 async fn call_a_reading_method(

@@ -13,6 +13,7 @@ on_both_databases! {
     every_amount_of_every_request_is_limited,
     lists_leave_out_what_is_denied,
     a_caller_without_the_right_to_read_sees_no_balance,
+    the_error_of_a_reversal_has_no_amount_of_an_entry_that_its_caller_may_not_read,
     a_balance_is_not_found_out_by_requests_that_move_no_money,
     results_of_earlier_requests_show_what_the_policy_allows_now,
     a_fence_needs_the_right_to_move_money_of_some_account,
@@ -259,6 +260,28 @@ async fn a_caller_without_the_right_to_read_sees_no_balance(kind: Kind) {
     let answer = all.withdraw(too_much).await;
     let status = must_fail(answer, Reason::InsufficientFunds);
     assert_eq!(metadata(&status, "available"), "1000.00");
+}
+
+async fn the_error_of_a_reversal_has_no_amount_of_an_entry_that_its_caller_may_not_read(
+    kind: Kind,
+) {
+    let database = TestDatabase::create(kind).await;
+    let rules = [allow(&["safe"], &["debit"], "\"unlimited\"")];
+    let (server, _callers) = serve(&database, &rules).await;
+    let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
+    open(&all, "safe").await;
+    let transaction_id = deposited(&all, "safe", "77.77").await.transaction_id;
+    withdrawn(&all, "safe", "77.77").await;
+    let request = reversal(&transaction_id);
+    for (client, required) in [(&own, ""), (&all, "77.77")] {
+        let answer = client.reverse_transaction(request.clone()).await;
+        let status = must_fail(answer, Reason::InsufficientFunds);
+        assert_eq!(metadata(&status, "required"), required, "{status:?}");
+        assert_eq!(status.message().contains("77.77"), !required.is_empty(), "{status:?}");
+    }
+    let outcome = request_outcome(&own, &request.request_id).await;
+    let error = status_of(&outcome.error.expect("an error"));
+    assert_eq!(metadata(&error, "required"), "", "{error:?}");
 }
 
 async fn a_balance_is_not_found_out_by_requests_that_move_no_money(kind: Kind) {

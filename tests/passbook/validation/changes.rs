@@ -42,6 +42,10 @@ async fn malformed_request_ids_are_invalid(kind: Kind) {
                 ..transfer("a", "b", "1")
             }),
             Change::PlaceHold(PlaceHoldRequest { request_id: request_id(), ..hold("a", "1") }),
+            Change::UpdateHold(UpdateHoldRequest {
+                request_id: request_id(),
+                ..hold_update("h", "1")
+            }),
             Change::CaptureHold(CaptureHoldRequest { request_id: request_id(), ..capture("h") }),
             Change::ReleaseHold(ReleaseHoldRequest { request_id: request_id(), ..release("h") }),
             Change::Reverse(ReverseTransactionRequest {
@@ -76,8 +80,12 @@ async fn malformed_names_are_invalid(kind: Kind) {
         all_must_be_invalid(client, [source], account, "source_account_id").await;
         let destination = Change::Transfer(transfer("a", id, "1"));
         all_must_be_invalid(client, [destination], account, "destination_account_id").await;
-        let ends = [Change::CaptureHold(capture(id)), Change::ReleaseHold(release(id))];
-        all_must_be_invalid(client, ends, Reason::InvalidHoldId, "hold_id").await;
+        let named = [
+            Change::UpdateHold(hold_update(id, "1")),
+            Change::CaptureHold(capture(id)),
+            Change::ReleaseHold(release(id)),
+        ];
+        all_must_be_invalid(client, named, Reason::InvalidHoldId, "hold_id").await;
         must_be_invalid(client.update_account(limit_of(id, "1")).await, account, field, id);
         for state in STATES {
             must_be_invalid(set_state(client, id, state, "", None).await, account, field, id);
@@ -123,14 +131,19 @@ fn bad_amounts() -> Vec<(String, Reason)> {
 }
 
 /// One change of each kind that has an amount.
-fn of_amount(currency_code: &str, value: &str) -> [Change; 5] {
+fn of_amount(currency_code: &str, value: &str) -> [Change; 7] {
     let amount = || money_of(currency_code, value);
     [
         Change::Deposit(DepositRequest { amount: amount(), ..deposit("a", "") }),
         Change::Withdraw(WithdrawRequest { amount: amount(), ..withdrawal("a", "") }),
         Change::Transfer(TransferRequest { amount: amount(), ..transfer("a", "b", "") }),
         Change::PlaceHold(PlaceHoldRequest { amount: amount(), ..hold("a", "") }),
+        Change::UpdateHold(UpdateHoldRequest { amount: amount(), ..hold_update("h", "") }),
         Change::CaptureHold(CaptureHoldRequest { amount: amount(), ..capture("h") }),
+        Change::Reverse(ReverseTransactionRequest {
+            amount: amount(),
+            ..reversal(MISSING_TRANSACTION)
+        }),
     ]
 }
 

@@ -119,6 +119,7 @@ async fn the_longest_and_strangest_valid_values_are_accepted(kind: Kind) {
         labels: labels.clone(),
         // Another spelling of the same UUID.
         transaction_id: made.transaction_id.replace('-', "").to_uppercase(),
+        ..reversal("")
     };
     let made = reversed(client, request.clone()).await;
     assert_eq!((&made.request_id, &made.description), (&request.request_id, &description));

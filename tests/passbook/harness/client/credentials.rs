@@ -112,7 +112,7 @@ pub fn identity_known_by(
     account_prefixes: &[&str],
 ) -> String {
     let accounts: Vec<_> = account_prefixes.iter().map(|prefix| format!("{prefix}*")).collect();
-    let rights = ["read", "credit", "debit", "manage", "overdraft"];
+    let rights = ["read", "credit", "debit", "manage", "overdraft", "force"];
     let rule = match accounts.is_empty() {
         true => String::new(),
         false => allow(&accounts, &rights, "\"unlimited\""),

@@ -99,6 +99,9 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::HoldNotOpen
         | Reason::ExpireTimePassed
         | Reason::HoldAmountExceeded
+        | Reason::HoldAmountTooLow
+        | Reason::TransactionNotDivisible
+        | Reason::ReversalAmountExceeded
         | Reason::AlreadyReversed
         | Reason::AccountClosed
         | Reason::AccountFrozen

@@ -3,6 +3,7 @@
 use passbook::proto::{
     Event, EventKind, WatchEventsRequest, WatchEventsResponse, watch_events_request::Start,
 };
+use prost::Message;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
@@ -55,6 +56,8 @@ impl EventWatching {
         let message = self.stream.message().await?.expect("a stream ends with an error only");
         assert!(!message.token.is_empty() && message.token.len() <= 64, "{}", message.token);
         assert!(message.events.len() <= 1000, "{}", message.events.len());
+        let size = message.encoded_len();
+        assert!(size < 16 * 1024 || message.events.len() == 1, "{size} bytes");
         self.token = message.token;
         self.is_delayed = message.delayed_since.is_some();
         Ok(message.events)

@@ -258,6 +258,21 @@ pub fn capture_to(destination: &str, hold_id: &str, amount: &str) -> CaptureHold
     CaptureHoldRequest { destination_account_id, ..capture_part(hold_id, amount) }
 }
 
+/// Takes a part of the hold, and keeps the rest.
+pub fn capture_and_keep(hold_id: &str, amount: &str) -> CaptureHoldRequest {
+    CaptureHoldRequest { keep_open: true, ..capture_part(hold_id, amount) }
+}
+
+/// Changes the amount of a hold.
+pub fn hold_update(hold_id: &str, amount: &str) -> UpdateHoldRequest {
+    UpdateHoldRequest {
+        request_id: new_request_id(),
+        hold_id: hold_id.to_owned(),
+        amount: money(amount),
+        ..UpdateHoldRequest::default()
+    }
+}
+
 pub fn release(hold_id: &str) -> ReleaseHoldRequest {
     ReleaseHoldRequest { request_id: new_request_id(), hold_id: hold_id.to_owned() }
 }
@@ -284,6 +299,11 @@ pub async fn place_all(client: &Client, account_id: &str, amount: &str, hold_ids
 
 pub async fn captured(client: &Client, request: CaptureHoldRequest) -> CaptureHoldResponse {
     client.capture_hold(request).await.expect("the hold is captured")
+}
+
+pub async fn updated(client: &Client, request: UpdateHoldRequest) -> Hold {
+    let answer = client.update_hold(request).await.expect("the hold is updated");
+    answer.hold.expect("a hold")
 }
 
 pub async fn released(client: &Client, request: ReleaseHoldRequest) -> Hold {

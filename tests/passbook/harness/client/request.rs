@@ -10,9 +10,9 @@ use passbook::proto::{
 use tonic::{Code, Status, body::Body, client::GrpcService, codegen::StdError};
 
 use crate::harness::{
-    Client, PATIENCE, ServiceClient, capture_part, deposit, deposited, hold, in_any_order,
-    new_request_id, one_posting, open, open_funded, place, posting, release, reversal, status_of,
-    transfer, withdrawal, within,
+    Client, PATIENCE, ServiceClient, capture_part, deposit, deposited, hold, hold_update,
+    in_any_order, new_request_id, one_posting, open, open_funded, place, posting, release,
+    reversal, status_of, transfer, withdrawal, within,
 };
 
 #[derive(Clone, Debug)]
@@ -28,6 +28,7 @@ pub enum Change {
     /// By StreamTransactions, alone in its `requests`.
     InStream(Box<Change>),
     PlaceHold(PlaceHoldRequest),
+    UpdateHold(UpdateHoldRequest),
     CaptureHold(CaptureHoldRequest),
     ReleaseHold(ReleaseHoldRequest),
     Reverse(ReverseTransactionRequest),
@@ -48,6 +49,7 @@ changes! {
     TransferRequest => Transfer,
     PostTransactionRequest => Post,
     PlaceHoldRequest => PlaceHold,
+    UpdateHoldRequest => UpdateHold,
     CaptureHoldRequest => CaptureHold,
     ReleaseHoldRequest => ReleaseHold,
     ReverseTransactionRequest => Reverse,
@@ -78,6 +80,7 @@ answers! {
     TransferResponse { transaction }
     PostTransactionResponse { transaction }
     PlaceHoldResponse { hold }
+    UpdateHoldResponse { hold }
     CaptureHoldResponse { transaction, hold }
     ReleaseHoldResponse { hold }
     ReverseTransactionResponse { transaction }
@@ -118,6 +121,7 @@ impl Change {
             }
             Self::InStream(change) => change.request_id(),
             Self::PlaceHold(request) => &request.request_id,
+            Self::UpdateHold(request) => &request.request_id,
             Self::CaptureHold(request) => &request.request_id,
             Self::ReleaseHold(request) => &request.request_id,
             Self::Reverse(request) => &request.request_id,
@@ -140,6 +144,7 @@ impl Change {
             }
             Self::InStream(change) => return change.streamed(),
             Self::PlaceHold(request) => Streamed::PlaceHold(request),
+            Self::UpdateHold(request) => Streamed::UpdateHold(request),
             Self::CaptureHold(request) => Streamed::CaptureHold(request),
             Self::ReleaseHold(request) => Streamed::ReleaseHold(request),
             Self::Reverse(request) => Streamed::ReverseTransaction(request),
@@ -183,6 +188,9 @@ impl Change {
                 return Answer::of(result);
             }
             Self::PlaceHold(request) => client.place_hold(within(deadline, request)).await?.into(),
+            Self::UpdateHold(request) => {
+                client.update_hold(within(deadline, request)).await?.into()
+            }
             Self::CaptureHold(request) => {
                 client.capture_hold(within(deadline, request)).await?.into()
             }
@@ -260,7 +268,7 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> 
     open(client, &other).await;
     let transaction = deposited(client, account_id, "5").await;
     let mut held = Vec::new();
-    for _ in 0..2 {
+    for _ in 0..3 {
         held.push(place(client, hold(account_id, "10")).await.hold_id);
     }
     let legs = [(account_id, "-2"), (&other, "1.50"), (account_id, "0.25")];
@@ -274,6 +282,7 @@ pub async fn one_of_each_kind(client: &Client, account_id: &str) -> Vec<Change> 
         Change::PlaceHold(hold(account_id, "1")),
         Change::CaptureHold(capture_part(&held[0], "4")),
         Change::ReleaseHold(release(&held[1])),
+        Change::UpdateHold(hold_update(&held[2], "9")),
         Change::Reverse(reversal(&transaction.transaction_id)),
     ]
 }
@@ -290,6 +299,7 @@ pub fn one_of_each_kind_rejected(account_id: &str, hold_id: &str) -> Vec<Change>
         Change::PostInBatch(posting(&too_much)),
         Change::PostInStream(posting(&too_much)),
         Change::PlaceHold(hold(account_id, "1000")),
+        Change::UpdateHold(hold_update(hold_id, "1000")),
         Change::CaptureHold(capture_part(hold_id, "1000")),
         Change::ReleaseHold(release("no-such-hold")),
         Change::Reverse(reversal(&new_request_id())),

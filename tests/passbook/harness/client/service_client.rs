@@ -69,6 +69,7 @@ where
         place_hold(PlaceHoldRequest) -> PlaceHoldResponse;
         capture_hold(CaptureHoldRequest) -> CaptureHoldResponse;
         release_hold(ReleaseHoldRequest) -> ReleaseHoldResponse;
+        update_hold(UpdateHoldRequest) -> UpdateHoldResponse;
         get_hold(GetHoldRequest) -> GetHoldResponse;
         list_holds(ListHoldsRequest) -> ListHoldsResponse;
         reverse_transaction(ReverseTransactionRequest) -> ReverseTransactionResponse;

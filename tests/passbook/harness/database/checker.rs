@@ -131,13 +131,17 @@ fn check_account(
         faults.push(format!("{account_id}: last_hash is not the last entry's"));
     }
     let available = account.balance.plus(account.held.negative()).plus(account.overdraft_limit);
-    if available.is_negative() && !account.unlimited_overdraft {
-        faults.push(format!("{account_id}: {available} is available, below zero"));
+    let is_below = available.is_negative() && !account.unlimited_overdraft;
+    if is_below != account.below_limit {
+        let mark = if account.below_limit { "is" } else { "is not" };
+        faults
+            .push(format!("{account_id}: {available} is available, but it {mark} marked as below"));
     }
 }
 
 /// Checks the held amount and the version. The version counts the creation, each transaction once,
-/// each change of attributes, each placed hold, and each hold that ended without a transaction.
+/// each change of attributes, each placed hold, each update of a hold, and each hold that ended without a
+/// transaction.
 fn check_changes(
     account_id: &str,
     account: &AccountRow,
@@ -154,8 +158,9 @@ fn check_changes(
             "released" | "expired" => 2,
             _ => 1,
         };
+        version += hold.updates as usize;
         if hold.state == "open" {
-            held += hold.amount;
+            held += hold.amount.plus(hold.captured.negative());
         }
     }
     if account.version != version as i64 {

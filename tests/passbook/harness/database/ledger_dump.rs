@@ -12,6 +12,7 @@ pub struct AccountRow {
     pub held: Decimal,
     pub overdraft_limit: Decimal,
     pub unlimited_overdraft: bool,
+    pub below_limit: bool,
     pub sequence: i64,
     pub version: i64,
     pub last_hash: String,
@@ -29,7 +30,7 @@ pub struct EntryRow {
 pub struct RequestRow {
     pub transaction_id: String,
     pub is_applied: bool,
-    /// Holds are placed and released without a transaction.
+    /// Holds are placed, updated and released without a transaction.
     pub is_transaction: bool,
 }
 
@@ -37,6 +38,9 @@ pub struct HoldRow {
     pub account_id: String,
     pub state: String,
     pub amount: Decimal,
+    pub captured: Decimal,
+    /// How often it was updated.
+    pub updates: i64,
 }
 
 /// A snapshot of all tables.
@@ -73,8 +77,8 @@ impl LedgerDump {
             account_changes: Vec::new(),
         };
         let accounts = format!(
-            "SELECT account_id, currency_code, {}, {}, {}, unlimited_overdraft, sequence, version, {}
-             FROM accounts",
+            "SELECT account_id, currency_code, {}, {}, {}, unlimited_overdraft, sequence, version, {},
+                 below_limit FROM accounts",
             text("balance"),
             text("held"),
             text("overdraft_limit"),
@@ -97,7 +101,7 @@ impl LedgerDump {
             dump.entries.entry(row.try_get_by_index(0)?).or_default().push(entry_row(&row)?);
         }
         let requests = format!(
-            "SELECT {}, rejection IS NULL, kind NOT IN ('place_hold', 'release_hold')
+            "SELECT {}, rejection IS NULL, kind NOT IN ('place_hold', 'update_hold', 'release_hold')
              FROM requests",
             uuid("transaction_id", kind)
         );
@@ -108,12 +112,21 @@ impl LedgerDump {
                 is_transaction: row.try_get_by_index(2)?,
             });
         }
-        let holds = format!("SELECT account_id, state, {} FROM holds", text("amount"));
+        let holds = format!(
+            "SELECT account_id, h.state, {}, {}, coalesce(updates, 0) FROM holds h JOIN accounts USING (account_key)
+             LEFT JOIN (SELECT hold_id, count(*) AS updates FROM requests
+                 WHERE kind = 'update_hold' AND rejection IS NULL GROUP BY hold_id) updated
+                 ON updated.hold_id = h.hold_id",
+            text("h.amount"),
+            text("coalesce(h.captured_amount, '0')")
+        );
         for row in database::rows(session, &holds).await? {
             dump.holds.push(HoldRow {
                 account_id: row.try_get_by_index(0)?,
                 state: row.try_get_by_index(1)?,
                 amount: Decimal::parse(&row.try_get_by_index::<String>(2)?),
+                captured: Decimal::parse(&row.try_get_by_index::<String>(3)?),
+                updates: row.try_get_by_index(4)?,
             });
         }
         for row in database::rows(session, "SELECT account_id FROM account_changes").await? {
@@ -137,6 +150,7 @@ fn account_row(row: &QueryResult) -> Result<AccountRow, DbErr> {
         sequence: row.try_get_by_index(6)?,
         version: row.try_get_by_index(7)?,
         last_hash: row.try_get_by_index(8)?,
+        below_limit: row.try_get_by_index(9)?,
     })
 }
 

@@ -214,8 +214,9 @@ impl TestDatabase {
 
     /// All holds, each as a text.
     pub async fn holds(&self) -> Vec<String> {
-        let columns = "hold_id || account_id || amount || state || coalesce(expire_time_us, 0) || \
-            request_id || description || labels || create_time_us || update_time_us";
+        let columns = "hold_id || account_key || amount || state || coalesce(expire_time_us, 0) || \
+            request_id || coalesce(description, '') || coalesce(CAST(labels AS TEXT), '') || \
+            create_time_us || update_time_us";
         self.texts(&format!("SELECT {columns} FROM holds ORDER BY hold_id")).await
     }
 

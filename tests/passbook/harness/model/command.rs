@@ -21,6 +21,7 @@ pub enum Command {
     Transfer(TransferRequest),
     Post(PostTransactionRequest),
     PlaceHold(PlaceHoldRequest),
+    UpdateHold(UpdateHoldRequest),
     CaptureHold(CaptureHoldRequest),
     ReleaseHold(ReleaseHoldRequest),
     Reverse(ReverseTransactionRequest),
@@ -119,6 +120,7 @@ impl Command {
             Self::Transfer(it) => Some((&mut it.request_id, Some(&mut it.validate_only))),
             Self::Post(it) => Some((&mut it.request_id, Some(&mut it.validate_only))),
             Self::PlaceHold(it) => Some((&mut it.request_id, None)),
+            Self::UpdateHold(it) => Some((&mut it.request_id, None)),
             Self::CaptureHold(it) => Some((&mut it.request_id, None)),
             Self::ReleaseHold(it) => Some((&mut it.request_id, None)),
             Self::Reverse(it) => Some((&mut it.request_id, None)),
@@ -161,7 +163,9 @@ impl Command {
             Self::Withdraw(it) => (it.amount.iter_mut().collect(), true),
             Self::Transfer(it) => (it.amount.iter_mut().collect(), true),
             Self::PlaceHold(it) => (it.amount.iter_mut().collect(), true),
+            Self::UpdateHold(it) => (it.amount.iter_mut().collect(), true),
             Self::CaptureHold(it) => (it.amount.iter_mut().collect(), true),
+            Self::Reverse(it) => (it.amount.iter_mut().collect(), true),
             Self::Post(it) => {
                 (it.legs.iter_mut().filter_map(|leg| leg.amount.as_mut()).collect(), false)
             }
@@ -221,6 +225,7 @@ impl Command {
             Self::Transfer(it) => change(client, it, random).await,
             Self::Post(it) => change(client, it, random).await,
             Self::PlaceHold(it) => change(client, it, random).await,
+            Self::UpdateHold(it) => change(client, it, random).await,
             Self::CaptureHold(it) => change(client, it, random).await,
             Self::ReleaseHold(it) => change(client, it, random).await,
             Self::Reverse(it) => change(client, it, random).await,

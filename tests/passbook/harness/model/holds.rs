@@ -1,15 +1,15 @@
-//! Holds of the model: placed, captured, released. `state` expires them.
+//! Holds of the model: placed, updated, captured, released. `state` expires them.
 
 use passbook::proto::{
     AccountState, CaptureHoldRequest, Hold as HoldMessage, HoldState, PlaceHoldRequest,
-    ReleaseHoldRequest, Transaction, TransactionKind,
+    ReleaseHoldRequest, Transaction, TransactionKind, UpdateHoldRequest,
 };
 use prost_types::Timestamp;
 use tonic::Code;
 
 use crate::harness::{
     model::command::{Rejection, Reply, Response},
-    model::money::{Frame, leg, precondition},
+    model::money::{Frame, Funds, leg, precondition},
     model::{Hold, LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
 };
 
@@ -30,17 +30,7 @@ impl Model {
         }
         let expire_time = request.expire_time.as_ref().map(rounded_up);
         let expire_us = expire_time.as_ref().map(microseconds);
-        let now_us = match reply {
-            Err(rejection) => rejection.metadata.get("now_us").cloned().unwrap_or_default(),
-            Ok(_) => String::new(),
-        };
-        // The server's clock may be slightly ahead.
-        let later_us = now_us.parse().unwrap_or(i64::MIN);
-        if let Some(expire_us) = expire_us.filter(|it| *it <= self.now_us.max(later_us)) {
-            let metadata = [("now_us", now_us), ("expire_time_us", expire_us.to_string())];
-            let reason = "EXPIRE_TIME_PASSED";
-            return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
-        }
+        self.is_in_the_future(expire_us, reply)?;
         self.can_hold(request)?;
         let create_time = by_server.and_then(|hold| hold.create_time);
         if let (Some(create_time), Some(expire_us)) = (&create_time, expire_us) {
@@ -67,7 +57,82 @@ impl Model {
         account.open_holds.insert(hold_id.clone());
         self.expiring.extend(expire_us.map(|time| (time, hold_id.clone())));
         let amount = units(request.amount.as_ref().expect("an amount"));
-        self.holds.insert(hold_id, Hold { amount, message: message.clone() });
+        self.holds.insert(hold_id, Hold { amount, captured: 0, message: message.clone() });
+        Ok(message)
+    }
+
+    fn is_in_the_future(&self, expire_us: Option<i64>, reply: &Reply) -> Result<(), Rejection> {
+        let now_us = match reply {
+            Err(rejection) => rejection.metadata.get("now_us").cloned().unwrap_or_default(),
+            Ok(_) => String::new(),
+        };
+        // The server's clock may be slightly ahead.
+        let later_us = now_us.parse().unwrap_or(i64::MIN);
+        let Some(expire_us) = expire_us.filter(|it| *it <= self.now_us.max(later_us)) else {
+            return Ok(());
+        };
+        let metadata = [("now_us", now_us), ("expire_time_us", expire_us.to_string())];
+        Err(Rejection::new(Code::FailedPrecondition, "EXPIRE_TIME_PASSED", &metadata))
+    }
+
+    pub(super) fn update_hold(
+        &mut self,
+        request: &UpdateHoldRequest,
+        reply: &Reply,
+    ) -> Result<HoldMessage, Rejection> {
+        let hold = self.open_hold(&request.hold_id)?.clone();
+        let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
+        let takes = |name: &str, is_set| match paths.is_empty() {
+            true => is_set,
+            false => paths.iter().any(|path| path == name),
+        };
+        let expire_time = match takes("expire_time", request.expire_time.is_some()) {
+            true => request.expire_time.as_ref().map(rounded_up),
+            false => hold.message.expire_time,
+        };
+        let expire_us = expire_time.as_ref().map(microseconds);
+        if expire_time != hold.message.expire_time {
+            self.is_in_the_future(expire_us, reply)?;
+        }
+        let account_id = &hold.message.account_id;
+        let account = &self.accounts[account_id];
+        let amount = request.amount.as_ref().filter(|_| takes("amount", true));
+        if let Some(amount) = amount.filter(|it| it.currency_code != account.currency_code) {
+            return Err(currency_mismatch(account_id, account, &amount.currency_code));
+        }
+        let after = amount.map_or(hold.amount, units);
+        let growth = after - hold.amount;
+        if growth > 0 && account.state == AccountState::Frozen {
+            return Err(precondition("ACCOUNT_FROZEN", account_id));
+        }
+        if hold.captured > 0 && after <= hold.captured {
+            let metadata = [
+                ("hold_id", request.hold_id.clone()),
+                ("account_id", account_id.clone()),
+                ("currency_code", account.currency_code.clone()),
+                ("captured", text(&account.currency_code, hold.captured)),
+                ("required", text(&account.currency_code, after)),
+            ];
+            let reason = "HOLD_AMOUNT_TOO_LOW";
+            return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
+        }
+        if growth > 0 && !account.unlimited_overdraft && growth > self.available(account_id) {
+            return Err(self.insufficient_funds(account_id, growth));
+        }
+        if self.held(account_id) + growth >= LIMIT {
+            return Err(self.out_of_range(account_id, growth));
+        }
+        let currency_code = account.currency_code.clone();
+        self.expiring.retain(|(_, other)| *other != request.hold_id);
+        self.expiring.extend(expire_us.map(|time| (time, request.hold_id.clone())));
+        let by_server = reply.as_ref().ok().and_then(|response| response.holds.first());
+        let hold = self.holds.get_mut(&request.hold_id).expect("a hold");
+        hold.amount = after;
+        hold.message.amount = Some(money_in(&currency_code, after));
+        hold.message.expire_time = expire_time;
+        hold.message.update_time = by_server.and_then(|hold| hold.update_time);
+        let message = hold.message.clone();
+        self.changed(&message.account_id, message.update_time);
         Ok(message)
     }
 
@@ -120,10 +185,12 @@ impl Model {
         response: &Response,
     ) -> Result<(Transaction, HoldMessage), Rejection> {
         let hold = self.open_hold(&request.hold_id)?.clone();
-        let whole = hold.message.amount.clone().expect("an amount");
+        let currency_code = &hold.message.amount.as_ref().expect("an amount").currency_code;
+        let whole = money_in(currency_code, hold.held());
         let amount = request.amount.clone().unwrap_or_else(|| whole.clone());
         let taken = units(&amount);
-        if amount.currency_code == whole.currency_code && taken > hold.amount {
+        let is_excess = amount.currency_code == whole.currency_code && taken > hold.held();
+        if is_excess && !request.allow_excess {
             let metadata = [
                 ("hold_id", request.hold_id.clone()),
                 ("account_id", hold.message.account_id.clone()),
@@ -139,7 +206,7 @@ impl Model {
         if !request.destination_account_id.is_empty() {
             legs.push(leg(&request.destination_account_id, &amount.currency_code, taken));
         }
-        self.judge(&legs, Some((source, hold.amount)))?;
+        self.judge(&legs, Funds::Held(source, hold.held()))?;
         if request.destination_account_id.is_empty() {
             self.comes_in(&amount.currency_code, -taken);
         }
@@ -149,15 +216,23 @@ impl Model {
             description: request.description.clone(),
             labels: request.labels.clone(),
             reverses_transaction_id: String::new(),
+            forced: false,
         };
         let transaction = self.carry_out(&legs, frame, response);
-        self.end_hold(&request.hold_id);
-        let hold = &mut self.holds.get_mut(&request.hold_id).expect("a hold").message;
-        hold.set_state(HoldState::Captured);
-        hold.captured_amount = Some(money_in(&amount.currency_code, taken));
-        hold.transaction_id = transaction.transaction_id.clone();
-        hold.update_time = response.holds.first().and_then(|hold| hold.update_time);
-        Ok((transaction, hold.clone()))
+        let is_kept = request.keep_open && taken < hold.held();
+        if !is_kept {
+            self.end_hold(&request.hold_id);
+        }
+        let hold = self.holds.get_mut(&request.hold_id).expect("a hold");
+        hold.captured += taken;
+        hold.amount = hold.amount.max(hold.captured);
+        let Hold { amount: whole, captured, message } = hold;
+        message.set_state(if is_kept { HoldState::Open } else { HoldState::Captured });
+        message.amount = Some(money_in(&amount.currency_code, *whole));
+        message.captured_amount = Some(money_in(&amount.currency_code, *captured));
+        message.transaction_id = transaction.transaction_id.clone();
+        message.update_time = response.holds.first().and_then(|hold| hold.update_time);
+        Ok((transaction, message.clone()))
     }
 
     pub(super) fn release_hold(

@@ -1,5 +1,6 @@
 //! A sequential model of the contract, and random histories of calls to compare the service with.
 
+mod accounts;
 pub mod caller;
 pub mod command;
 mod holds;

@@ -10,7 +10,7 @@ use crate::harness::{
     decimal::Decimal,
     ledger_dump::EntryRow,
     model::command::{Command, Rejection, Reply, Response},
-    model::{LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
+    model::{LIMIT, Model, Reversed, currency_mismatch, microseconds, money_in, text, units},
 };
 
 #[derive(Clone)]
@@ -28,6 +28,29 @@ pub(super) struct Frame {
     pub description: String,
     pub labels: BTreeMap<String, String>,
     pub reverses_transaction_id: String,
+    pub forced: bool,
+}
+
+/// The money that legs may take besides what is available.
+#[derive(Clone, Copy)]
+pub(super) enum Funds<'a> {
+    Nothing,
+    /// What is held on this account.
+    Held(&'a str, i128),
+    Any,
+}
+
+impl Funds<'_> {
+    fn of(frame: &Frame) -> Self {
+        if frame.forced { Self::Any } else { Self::Nothing }
+    }
+
+    fn on(self, account_id: &str) -> i128 {
+        match self {
+            Self::Held(of, units) if of == account_id => units,
+            _ => 0,
+        }
+    }
 }
 
 /// Shape: rejections that need no lookup.
@@ -60,6 +83,10 @@ impl Model {
                 let hold = self.place_hold(it, reply)?;
                 return Ok(Response { holds: vec![hold], ..Response::default() });
             }
+            Command::UpdateHold(it) => {
+                let hold = self.update_hold(it, reply)?;
+                return Ok(Response { holds: vec![hold], ..Response::default() });
+            }
             Command::ReleaseHold(it) => {
                 let hold = self.release_hold(it, &response)?;
                 return Ok(Response { holds: vec![hold], ..Response::default() });
@@ -75,7 +102,7 @@ impl Model {
             Command::Reverse(it) => self.reverse(it, &response)?,
             posting => {
                 let (legs, frame) = posting_of(posting);
-                self.judge(&legs, None)?;
+                self.judge(&legs, Funds::of(&frame))?;
                 for leg in legs.iter().filter(|_| frame.kind != TransactionKind::Transfer) {
                     self.comes_in(&leg.currency_code, leg.units);
                 }
@@ -87,7 +114,7 @@ impl Model {
 
     pub(super) fn dry_run(&self, command: &Command) -> Reply {
         let (legs, frame) = posting_of(command);
-        self.judge(&legs, None)?;
+        self.judge(&legs, Funds::of(&frame))?;
         let mut transaction = self.clone().carry_out(&legs, frame, &Response::default());
         transaction.create_time = None;
         for entry in &mut transaction.entries {
@@ -101,23 +128,21 @@ impl Model {
         *self.from_outside.entry(currency_code.to_owned()).or_default() += units;
     }
 
-    /// Checks the legs, in the order of `ErrorReason` and then of the legs. `promised` is the
-    /// amount held for them, and its account.
-    pub(super) fn judge(
-        &self,
-        legs: &[Leg],
-        promised: Option<(&str, i128)>,
-    ) -> Result<(), Rejection> {
+    /// Checks the legs, in the order of `ErrorReason` and then of the legs.
+    pub(super) fn judge(&self, legs: &[Leg], funds: Funds<'_>) -> Result<(), Rejection> {
         for leg in legs {
             self.account(&leg.account_id)?;
         }
         let each = || legs.iter().map(|leg| (leg, &self.accounts[&leg.account_id]));
-        let is_promised =
-            |leg: &Leg| promised.is_some_and(|(account_id, _)| account_id == leg.account_id);
+        let is_forced = matches!(funds, Funds::Any);
         if let Some((leg, _)) = each().find(|(_, it)| it.state == AccountState::Closed) {
             return Err(precondition("ACCOUNT_CLOSED", &leg.account_id));
         }
-        let is_blocked = |leg: &Leg| leg.units < 0 && !is_promised(leg);
+        let is_blocked = |leg: &Leg| {
+            let held = funds.on(&leg.account_id);
+            let is_own = leg.currency_code == self.accounts[&leg.account_id].currency_code;
+            !is_forced && leg.units + held < 0 && (held == 0 || is_own)
+        };
         let frozen = each().find(|(leg, it)| it.state == AccountState::Frozen && is_blocked(leg));
         if let Some((leg, _)) = frozen {
             return Err(precondition("ACCOUNT_FROZEN", &leg.account_id));
@@ -144,10 +169,9 @@ impl Model {
         }
         for (leg, account) in each() {
             let after = balances[leg.account_id.as_str()];
-            let taken = account.balance - after;
-            let promised = promised.filter(|_| is_promised(leg)).map_or(0, |(_, units)| units);
-            let is_enough = taken <= self.available(&leg.account_id) + promised;
-            if taken > 0 && !account.unlimited_overdraft && !is_enough {
+            let taken = account.balance - after - funds.on(&leg.account_id);
+            let is_enough = taken <= self.available(&leg.account_id);
+            if taken > 0 && !is_forced && !account.unlimited_overdraft && !is_enough {
                 return Err(self.insufficient_funds(&leg.account_id, taken));
             }
         }
@@ -229,6 +253,7 @@ impl Model {
         for leg in legs {
             let account = self.accounts.get_mut(&leg.account_id).expect("an account");
             account.balance += leg.units;
+            account.below_limit |= frame.forced;
             let mut entry = Entry {
                 account_id: leg.account_id.clone(),
                 sequence: account.entries.len() as i64 + 1,
@@ -257,6 +282,8 @@ impl Model {
             reverses_transaction_id: frame.reverses_transaction_id,
             reversed_by_transaction_id: String::new(),
             created_by: String::new(),
+            reversed_amount: None,
+            forced: frame.forced,
         };
         self.transactions.insert(transaction_id, transaction.clone());
         transaction
@@ -272,16 +299,48 @@ impl Model {
         let Some(original) = self.transactions.get(transaction_id) else {
             return Err(Rejection::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[id]));
         };
-        if let Some(reversal) = self.reversed_by.get(transaction_id) {
-            let metadata = [id, ("reversed_by_transaction_id", reversal.clone())];
-            return Err(Rejection::new(Code::FailedPrecondition, "ALREADY_REVERSED", &metadata));
+        let whole = only_amount(original);
+        if request.amount.is_some() && whole.is_none() {
+            let reason = "TRANSACTION_NOT_DIVISIBLE";
+            return Err(Rejection::new(Code::FailedPrecondition, reason, &[id]));
+        }
+        let before = match self.reversed.get(transaction_id) {
+            None => 0,
+            Some(Reversed { units: Some(units), .. }) => *units,
+            Some(Reversed { by, units: None }) => {
+                let metadata = [id, ("reversed_by_transaction_id", by.clone())];
+                let reason = "ALREADY_REVERSED";
+                return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
+            }
+        };
+        let rest = whole.map(|(currency_code, units)| money_in(&currency_code, units - before));
+        let part = request.amount.clone().or_else(|| rest.clone());
+        if let (Some(part), Some(rest)) = (&part, &rest)
+            && part.currency_code == rest.currency_code
+            && units(part) > units(rest)
+        {
+            let metadata = [
+                id,
+                ("account_id", original.entries[0].account_id.clone()),
+                ("currency_code", rest.currency_code.clone()),
+                ("reversible", rest.value.clone()),
+                ("required", part.value.clone()),
+            ];
+            let reason = "REVERSAL_AMOUNT_EXCEEDED";
+            return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
         }
         let mirrored = |entry: &Entry| {
             let amount = entry.amount.as_ref().expect("an amount");
-            leg(&entry.account_id, &amount.currency_code, -units(amount))
+            let part = part.as_ref().map(|part| (&part.currency_code, units(part)));
+            let (currency_code, size) =
+                part.unwrap_or((&amount.currency_code, units(amount).abs()));
+            leg(&entry.account_id, currency_code, -units(amount).signum() * size)
         };
         let legs: Vec<Leg> = original.entries.iter().map(mirrored).collect();
-        self.judge(&legs, None)?;
+        let sum = part.as_ref().zip(rest).map(|(part, rest)| (before + units(part), units(&rest)));
+        let left = sum.filter(|(sum, rest)| *sum < before + rest).map(|(sum, _)| sum);
+        let funds = if request.force { Funds::Any } else { Funds::Nothing };
+        self.judge(&legs, funds)?;
         // The sum of a transfer or a capture is zero with or without it.
         for leg in &legs {
             self.comes_in(&leg.currency_code, leg.units);
@@ -292,15 +351,37 @@ impl Model {
             description: request.description.clone(),
             labels: request.labels.clone(),
             reverses_transaction_id: transaction_id.clone(),
+            forced: request.force,
         };
         let reversal = self.carry_out(&legs, frame, response);
-        self.reversed_by.insert(transaction_id.clone(), reversal.transaction_id.clone());
+        let reversed = Reversed { by: reversal.transaction_id.clone(), units: left };
+        self.reversed.insert(transaction_id.clone(), reversed);
         Ok(reversal)
+    }
+}
+
+/// The amount of a transaction of one entry, or of two that sum to zero.
+fn only_amount(transaction: &Transaction) -> Option<(String, i128)> {
+    let amounts = transaction.entries.iter().map(|entry| entry.amount.as_ref().expect("money"));
+    match amounts.collect::<Vec<_>>()[..] {
+        [only] => Some((only.currency_code.clone(), units(only).abs())),
+        [left, right]
+            if left.currency_code == right.currency_code && units(left) == -units(right) =>
+        {
+            Some((left.currency_code.clone(), units(left).abs()))
+        }
+        _ => None,
     }
 }
 
 /// The legs of any posting.
 fn posting_of(command: &Command) -> (Vec<Leg>, Frame) {
+    let forced = match command {
+        Command::Withdraw(it) => it.force,
+        Command::Transfer(it) => it.force,
+        Command::Post(it) => it.force,
+        _ => false,
+    };
     let (legs, kind, request_id, description, labels) = match command.clone() {
         Command::Deposit(it) => {
             let amount = it.amount.expect("an amount");
@@ -337,7 +418,7 @@ fn posting_of(command: &Command) -> (Vec<Leg>, Frame) {
         other => panic!("not a posting: {other:?}"),
     };
     let reverses_transaction_id = String::new();
-    (legs, Frame { kind, request_id, description, labels, reverses_transaction_id })
+    (legs, Frame { kind, request_id, description, labels, reverses_transaction_id, forced })
 }
 
 pub(super) fn leg(account_id: &str, currency_code: &str, units: i128) -> Leg {

@@ -143,9 +143,16 @@ impl Model {
     }
 
     fn as_it_is_now(&self, transaction: &Transaction) -> Transaction {
-        let reversal = self.reversed_by.get(&transaction.transaction_id).cloned();
-        let reversed_by_transaction_id = reversal.unwrap_or_default();
-        Transaction { reversed_by_transaction_id, ..transaction.clone() }
+        let Some(reversed) = self.reversed.get(&transaction.transaction_id) else {
+            return transaction.clone();
+        };
+        let amount = transaction.entries[0].amount.as_ref().expect("an amount");
+        let part = |units| money_in(&amount.currency_code, units);
+        Transaction {
+            reversed_by_transaction_id: reversed.by.clone(),
+            reversed_amount: reversed.units.map(part),
+            ..transaction.clone()
+        }
     }
 
     fn list_transactions(

@@ -1,11 +1,12 @@
 //! Random requests that move or hold money, and repeats of them.
 
 use passbook::proto::*;
+use prost_types::{FieldMask, Timestamp};
 
 use crate::harness::{
     model::command::Command,
     model::random::Generator,
-    model::{Model, money_in, units},
+    model::{LIMIT, Model, money_in, units},
     timestamp,
 };
 
@@ -38,6 +39,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &account_id, -units(&amount)),
             validate_only: self.one_in(12),
+            force: self.one_in(12),
             amount: Some(amount),
             account_id,
         };
@@ -58,6 +60,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &source_account_id, -units(&amount)),
             validate_only: self.one_in(12),
+            force: self.one_in(12),
             amount: Some(amount),
             source_account_id,
             destination_account_id,
@@ -92,6 +95,7 @@ impl Generator {
             description: self.description(),
             labels: self.labels(),
             validate_only: self.one_in(12),
+            force: self.one_in(12),
         })
     }
 
@@ -112,6 +116,18 @@ impl Generator {
             1..4 => self.new_id("hold"),
             _ => String::new(),
         };
+        Command::PlaceHold(PlaceHoldRequest {
+            request_id: self.new_id("request"),
+            hold_id,
+            account_id,
+            amount: Some(amount),
+            expire_time: self.expire_time(now_us),
+            description: self.description(),
+            labels: self.labels(),
+        })
+    }
+
+    fn expire_time(&mut self, now_us: i64) -> Option<Timestamp> {
         let soon = now_us + EXPIRE_GRID_US * self.random.i64(1..4);
         let expire_us = match self.random.u8(0..12) {
             0..5 => Some(soon - soon % EXPIRE_GRID_US),
@@ -124,15 +140,49 @@ impl Generator {
             // The service rounds fractions of a microsecond up.
             time.nanos = (time.nanos - self.random.i32(1..1000)).max(0);
         }
-        Command::PlaceHold(PlaceHoldRequest {
+        expire_time
+    }
+
+    pub(super) fn update_hold(&mut self, model: &Model, now_us: i64) -> Command {
+        let hold_id = match self.one_in(3) {
+            true => self.hold(model),
+            false => self.partly_captured(model),
+        };
+        let hold = model.holds.get(&hold_id);
+        let account_id = hold.map(|hold| hold.message.account_id.clone()).unwrap_or_default();
+        let (amount, captured) = hold.map_or((100, 0), |hold| (hold.amount, hold.captured));
+        let available = hold.map_or(0, |_| model.available(&account_id));
+        let chosen = match self.random.u8(0..8) {
+            _ if captured > 0 && self.one_in(2) => captured,
+            0 | 1 => captured + 1,
+            2 => amount + available,
+            3 => amount + available + 1,
+            4 => (amount + captured) / 2,
+            _ => amount + i128::from(self.random.u32(0..300)),
+        };
+        let currency_code = self.currency_of(model, &account_id);
+        let mut request = UpdateHoldRequest {
             request_id: self.new_id("request"),
             hold_id,
-            account_id,
-            amount: Some(amount),
-            expire_time,
-            description: self.description(),
-            labels: self.labels(),
-        })
+            amount: (chosen > 0 && chosen < LIMIT).then(|| money_in(&currency_code, chosen)),
+            expire_time: if self.one_in(2) { self.expire_time(now_us) } else { None },
+            update_mask: None,
+        };
+        if self.one_in(3) || (request.amount.is_none() && request.expire_time.is_none()) {
+            let mut paths = vec!["expire_time".to_owned()];
+            if request.amount.is_some() && self.one_in(2) {
+                paths.push("amount".to_owned());
+            }
+            request.update_mask = Some(FieldMask { paths });
+        }
+        Command::UpdateHold(request)
+    }
+
+    /// Usually an open hold of which a part was captured.
+    fn partly_captured(&mut self, model: &Model) -> String {
+        let open = model.accounts.values().flat_map(|account| account.open_holds.iter());
+        let ids: Vec<&String> = open.filter(|id| model.holds[*id].captured > 0).collect();
+        if ids.is_empty() { self.hold(model) } else { (*self.pick(&ids)).clone() }
     }
 
     /// Usually an open one.
@@ -152,7 +202,7 @@ impl Generator {
         let hold_id = self.hold(model);
         let hold = model.holds.get(&hold_id);
         let source = hold.map(|hold| hold.message.account_id.clone()).unwrap_or_default();
-        let whole = hold.map_or(100, |hold| hold.amount);
+        let whole = hold.map_or(100, |hold| hold.held().max(1));
         let taken = match self.random.u8(0..6) {
             0 => Some(whole),
             1 => Some(whole + 1),
@@ -175,6 +225,8 @@ impl Generator {
             destination_account_id,
             description: self.description(),
             labels: self.labels(),
+            keep_open: self.one_in(2),
+            allow_excess: self.one_in(3),
         })
     }
 
@@ -193,12 +245,41 @@ impl Generator {
     }
 
     pub(super) fn reverse(&mut self, model: &Model) -> Command {
+        let transaction_id = match self.one_in(3) {
+            true => self.partly_reversed(model),
+            false => self.transaction(model),
+        };
         Command::Reverse(ReverseTransactionRequest {
             request_id: self.new_id("request"),
-            transaction_id: self.transaction(model),
+            amount: self.part_to_reverse(model, &transaction_id),
+            transaction_id,
             description: self.description(),
             labels: self.labels(),
+            force: self.one_in(6),
         })
+    }
+
+    /// Usually a transaction of which a part is reversed.
+    fn partly_reversed(&mut self, model: &Model) -> String {
+        let is_part = |it: &&String| model.reversed[*it].units.is_some();
+        let ids: Vec<&String> = model.reversed.keys().filter(is_part).collect();
+        if ids.is_empty() { self.transaction(model) } else { (*self.pick(&ids)).clone() }
+    }
+
+    /// Close to what is not reversed yet, or none.
+    fn part_to_reverse(&mut self, model: &Model, transaction_id: &str) -> Option<Money> {
+        let transaction = model.transactions.get(transaction_id)?;
+        let entry = &transaction.entries[0];
+        let whole = units(entry.amount.as_ref().expect("an amount")).abs();
+        let before = model.reversed.get(transaction_id).and_then(|it| it.units).unwrap_or(0);
+        let chosen = match self.random.u8(0..8) {
+            0 => whole - before,
+            1 => whole - before + 1,
+            2 | 3 => (whole - before) / 2,
+            _ => return None,
+        };
+        let currency_code = self.currency_of(model, &entry.account_id);
+        (chosen > 0 && chosen < LIMIT).then(|| money_in(&currency_code, chosen))
     }
 
     pub(super) fn request_id_sent(&mut self) -> Option<String> {
@@ -264,17 +345,20 @@ impl Generator {
             Command::Deposit(it) if is_first => it.description.push('!'),
             Command::Deposit(it) => it.condition = None,
             Command::Withdraw(it) if is_first => it.labels.clear(),
-            Command::Withdraw(it) => it.account_id.push('1'),
+            Command::Withdraw(it) => it.force = !it.force,
             Command::Transfer(it) if is_first => it.condition = None,
             Command::Transfer(it) => it.destination_account_id.push('1'),
             Command::Post(it) if is_first => it.legs.truncate(1),
             Command::Post(it) => it.legs.reverse(),
             Command::PlaceHold(it) if is_first => it.hold_id.push('1'),
             Command::PlaceHold(it) => it.expire_time = None,
+            Command::UpdateHold(it) if is_first => it.expire_time = None,
+            Command::UpdateHold(it) => it.hold_id.push('1'),
             Command::CaptureHold(it) if is_first => it.amount = None,
-            Command::CaptureHold(it) => it.destination_account_id.clear(),
+            Command::CaptureHold(it) => it.keep_open = !it.keep_open,
             Command::ReleaseHold(it) => it.hold_id.push('1'),
-            Command::Reverse(it) => it.description.push('!'),
+            Command::Reverse(it) if is_first => it.description.push('!'),
+            Command::Reverse(it) => it.force = !it.force,
             _ => {}
         }
         command

@@ -21,7 +21,8 @@ pub struct Model {
     pub holds: BTreeMap<String, Hold>,
     /// By id, as they were answered.
     pub transactions: BTreeMap<String, Transaction>,
-    pub reversed_by: BTreeMap<String, String>,
+    /// What is reversed, by transaction.
+    pub reversed: BTreeMap<String, Reversed>,
     /// The request and its first reply. None: fenced.
     pub requests: BTreeMap<String, Option<(Command, Reply)>>,
     /// Open holds by expire time.
@@ -38,6 +39,8 @@ pub struct Account {
     pub balance: i128,
     pub overdraft_limit: i128,
     pub unlimited_overdraft: bool,
+    /// Only a forced transaction takes an account there.
+    pub below_limit: bool,
     pub state: AccountState,
     pub version: i64,
     pub labels: BTreeMap<String, String>,
@@ -50,10 +53,27 @@ pub struct Account {
     pub last_hash: String,
 }
 
+/// The reversals of a transaction.
+#[derive(Clone)]
+pub struct Reversed {
+    /// The latest one.
+    pub by: String,
+    /// Their sum. None: all of the transaction.
+    pub units: Option<i128>,
+}
+
 #[derive(Clone)]
 pub struct Hold {
     pub amount: i128,
+    pub captured: i128,
     pub message: HoldMessage,
+}
+
+impl Hold {
+    /// While it is open.
+    pub fn held(&self) -> i128 {
+        self.amount - self.captured
+    }
 }
 
 impl Model {
@@ -108,12 +128,18 @@ impl Model {
     }
 
     /// The invariants.
-    fn assert_sums(&self) {
-        let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
-        for (account_id, account) in &self.accounts {
-            *sums.entry(&account.currency_code).or_default() += account.balance;
+    fn assert_sums(&mut self) {
+        let account_ids: Vec<String> = self.accounts.keys().cloned().collect();
+        for account_id in &account_ids {
             let available = self.available(account_id);
-            assert!(available >= 0 || account.unlimited_overdraft, "{account_id}: {available}");
+            let account = self.accounts.get_mut(account_id).expect("an account");
+            account.below_limit &= available < 0;
+            let may_be_below = account.unlimited_overdraft || account.below_limit;
+            assert!(available >= 0 || may_be_below, "{account_id}: {available}");
+        }
+        let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
+        for account in self.accounts.values() {
+            *sums.entry(&account.currency_code).or_default() += account.balance;
         }
         for (currency_code, sum) in sums {
             let from_outside = self.from_outside.get(currency_code).copied().unwrap_or(0);
@@ -160,7 +186,7 @@ impl Model {
 
     pub fn held(&self, account_id: &str) -> i128 {
         let open = self.accounts[account_id].open_holds.iter();
-        open.map(|hold_id| self.holds[hold_id].amount).sum()
+        open.map(|hold_id| self.holds[hold_id].held()).sum()
     }
 
     pub fn available(&self, account_id: &str) -> i128 {
@@ -190,159 +216,8 @@ impl Model {
         })
     }
 
-    fn answer(&self, account_id: &str) -> Reply {
+    pub(super) fn answer(&self, account_id: &str) -> Reply {
         Ok(Response { accounts: vec![self.account_message(account_id)?], ..Response::default() })
-    }
-
-    fn create(&mut self, request: &CreateAccountRequest, response: &Response) -> Reply {
-        let by_server = response.accounts.first();
-        let account_id = match request.account_id.as_str() {
-            "" => by_server.map(|account| account.account_id.clone()).unwrap_or_default(),
-            account_id => account_id.to_owned(),
-        };
-        let overdraft_limit = request.overdraft_limit.as_ref().map_or(0, units);
-        if let Some(account) = self.accounts.get(&account_id) {
-            let now = attributes(account);
-            let first = account.changes.first().and_then(|change| change.before.as_ref());
-            let opening = first.unwrap_or(&now);
-            let is_same = account.currency_code == request.currency_code
-                && opening.overdraft_limit.as_ref().map_or(0, units) == overdraft_limit
-                && opening.unlimited_overdraft == request.unlimited_overdraft
-                && opening.labels == request.labels;
-            let metadata = [("account_id", account_id.clone())];
-            return match is_same {
-                true => self.answer(&account_id),
-                false => Err(Rejection::new(Code::AlreadyExists, "ACCOUNT_EXISTS", &metadata)),
-            };
-        }
-        let time = by_server.and_then(|account| account.create_time);
-        let account = Account {
-            currency_code: request.currency_code.clone(),
-            balance: 0,
-            overdraft_limit,
-            unlimited_overdraft: request.unlimited_overdraft,
-            state: AccountState::Open,
-            version: 1,
-            labels: request.labels.clone(),
-            entries: Vec::new(),
-            changes: Vec::new(),
-            open_holds: BTreeSet::new(),
-            create_time: time,
-            update_time: time,
-            last_hash: "0".repeat(64),
-        };
-        self.accounts.insert(account_id.clone(), account);
-        self.answer(&account_id)
-    }
-
-    fn not_closed(&self, account_id: &str) -> Result<&Account, Rejection> {
-        let account = self.account(account_id)?;
-        let metadata = [("account_id", account_id.to_owned())];
-        match account.state {
-            AccountState::Closed => {
-                Err(Rejection::new(Code::FailedPrecondition, "ACCOUNT_CLOSED", &metadata))
-            }
-            _ => Ok(account),
-        }
-    }
-
-    fn set_state(
-        &mut self,
-        account_id: &str,
-        (state, kind): (AccountState, AccountChangeKind),
-        reason: &str,
-        time: Option<Timestamp>,
-    ) -> Reply {
-        if state == AccountState::Closed {
-            let account = self.account(account_id)?;
-            let is_empty = account.balance == 0 && account.open_holds.is_empty();
-            if account.state != AccountState::Closed && !is_empty {
-                let currency_code = account.currency_code.clone();
-                let metadata = [
-                    ("account_id", account_id.to_owned()),
-                    ("balance", text(&currency_code, account.balance)),
-                    ("held", text(&currency_code, self.held(account_id))),
-                    ("currency_code", currency_code),
-                ];
-                let code = Code::FailedPrecondition;
-                return Err(Rejection::new(code, "ACCOUNT_NOT_EMPTY", &metadata));
-            }
-        } else {
-            self.not_closed(account_id)?;
-        }
-        let set = |account: &mut Account| account.state = state;
-        self.set(account_id, (kind, reason), time, set)
-    }
-
-    fn update(&mut self, request: &UpdateAccountRequest, time: Option<Timestamp>) -> Reply {
-        let account_id = &request.account_id;
-        let account = self.not_closed(account_id)?;
-        let paths = request.update_mask.as_ref().map_or(&[][..], |mask| &mask.paths);
-        let in_mask = |name: &str| paths.iter().any(|path| path == name);
-        let takes = |name, is_set| if paths.is_empty() { is_set } else { in_mask(name) };
-        let mut after = account.clone();
-        if takes("labels", !request.labels.is_empty()) {
-            after.labels = request.labels.clone();
-        }
-        if takes("overdraft_limit", request.overdraft_limit.is_some()) {
-            let limit = request.overdraft_limit.as_ref();
-            if let Some(limit) = limit.filter(|it| it.currency_code != account.currency_code) {
-                return Err(currency_mismatch(account_id, account, &limit.currency_code));
-            }
-            after.overdraft_limit = limit.map_or(0, units);
-            if after.overdraft_limit > 0 {
-                after.unlimited_overdraft = false;
-            }
-        }
-        if takes("unlimited_overdraft", request.unlimited_overdraft) {
-            after.unlimited_overdraft = request.unlimited_overdraft;
-            if request.unlimited_overdraft {
-                after.overdraft_limit = 0;
-            }
-        }
-        let spendable = account.balance - self.held(account_id) + after.overdraft_limit;
-        if !after.unlimited_overdraft && spendable < 0 {
-            let required = (account.overdraft_limit - after.overdraft_limit).max(0);
-            return Err(self.insufficient_funds(account_id, required));
-        }
-        if let Some(expected) = request.expected_version.filter(|it| *it != account.version) {
-            let metadata = [
-                ("account_id", account_id.clone()),
-                ("expected_version", expected.to_string()),
-                ("version", account.version.to_string()),
-            ];
-            return Err(Rejection::new(Code::Aborted, "VERSION_MISMATCH", &metadata));
-        }
-        self.set(account_id, (AccountChangeKind::Updated, ""), time, |account| *account = after)
-    }
-
-    /// Applies a change of attributes and records it, if it changes anything.
-    fn set(
-        &mut self,
-        account_id: &str,
-        (kind, reason): (AccountChangeKind, &str),
-        time: Option<Timestamp>,
-        set: impl FnOnce(&mut Account),
-    ) -> Reply {
-        let account = self.accounts.get_mut(account_id).expect("an account");
-        let before = attributes(account);
-        set(account);
-        let after = attributes(account);
-        if before != after {
-            self.changed(account_id, time);
-            let account = self.accounts.get_mut(account_id).expect("an account");
-            account.changes.push(AccountChange {
-                account_id: account_id.to_owned(),
-                version: account.version,
-                kind: kind.into(),
-                reason: reason.to_owned(),
-                before: Some(before),
-                after: Some(after),
-                create_time: account.update_time,
-                created_by: String::new(),
-            });
-        }
-        self.answer(account_id)
     }
 
     fn request(&mut self, command: &Command, reply: &Reply) -> Reply {
@@ -391,15 +266,6 @@ impl Model {
                 Response { outcome, ..Response::default() }
             }
         }
-    }
-}
-
-fn attributes(account: &Account) -> AccountAttributes {
-    AccountAttributes {
-        state: account.state.into(),
-        overdraft_limit: Some(money_in(&account.currency_code, account.overdraft_limit)),
-        unlimited_overdraft: account.unlimited_overdraft,
-        labels: account.labels.clone(),
     }
 }
 

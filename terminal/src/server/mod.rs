@@ -1,0 +1,125 @@
+//! The server that a command calls: the connection, and calls with their repeats.
+
+mod advice;
+mod connection;
+mod error;
+mod invocation;
+
+use std::time::Duration;
+
+use passbook_command::{
+    CliError,
+    client::Connection,
+    proto::{
+        account_service_client::AccountServiceClient, admin_service_client::AdminServiceClient,
+    },
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Request, Response, Status};
+
+pub use crate::server::{
+    connection::ConnectionArguments,
+    error::{CallError, outcome_error},
+};
+use crate::{
+    output::Format,
+    server::error::{Outcome, Report},
+};
+
+/// The longest pause after the first attempt. It doubles with each attempt.
+const BACKOFF_FIRST_MAX: Duration = Duration::from_millis(50);
+/// The longest pause after any attempt.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// The server that a command calls.
+pub struct Server {
+    connection: Connection,
+    timeout: Duration,
+    format: Format,
+}
+
+/// What a call is, which decides when it is repeated.
+#[derive(Clone, Copy)]
+pub enum CallKind<'a> {
+    /// Nothing changes. Always safe to repeat.
+    Read,
+    /// A change under this `request_id`: a repeat is not applied a second time.
+    Change(&'a str),
+    /// The opening of an account that has an id: a repeat returns the account.
+    Opening,
+    /// A change of an account, without an id: a late repeat could undo what another caller has
+    /// changed.
+    Update,
+}
+
+impl Server {
+    pub fn accounts(&self) -> AccountServiceClient<Connection> {
+        AccountServiceClient::new(self.connection.clone())
+    }
+
+    pub fn admin(&self) -> AdminServiceClient<Connection> {
+        AdminServiceClient::new(self.connection.clone())
+    }
+
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Makes a call, and repeats it by the rules of `docs/guides/requests.md` until it has a result
+    /// or its time is up.
+    pub async fn call<Q: Clone, R>(
+        &self,
+        kind: CallKind<'_>,
+        request: Q,
+        send: impl AsyncFn(Request<Q>) -> Result<Response<R>, Status>,
+    ) -> Result<R, CliError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut in_doubt = false;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let error = match self.attempt(&request, &send, deadline).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(error) => error,
+            };
+            let outcome = error.outcome(kind, in_doubt);
+            in_doubt = outcome == Some(Outcome::Unknown);
+            let pause = backoff(attempt) + error.retry_delay();
+            let is_safe = match kind {
+                CallKind::Update => outcome == Some(Outcome::NotApplied),
+                CallKind::Read | CallKind::Change(_) | CallKind::Opening => true,
+            };
+            if error.is_final() || !is_safe || Instant::now() + pause >= deadline {
+                return Err(Report { error: &error, kind, outcome }.fail(self.format));
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn attempt<Q: Clone, R>(
+        &self,
+        request: &Q,
+        send: impl AsyncFn(Request<Q>) -> Result<Response<R>, Status>,
+        deadline: Instant,
+    ) -> Result<Response<R>, CallError> {
+        let mut request = Request::new(request.clone());
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        match timeout_at(deadline, send(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(status)) if Instant::now() < deadline => Err(CallError::of(&status)),
+            Ok(Err(status)) => Err(CallError::at_deadline(&status, self.timeout)),
+            Err(_) => Err(CallError::without_response(self.timeout)),
+        }
+    }
+
+    /// Reports the error of a read that makes its own attempts.
+    pub fn fail(&self, error: &CallError) -> CliError {
+        Report::of_read(error).fail(self.format)
+    }
+}
+
+/// The pause after an attempt: full jitter, so that clients do not come back all at once.
+pub fn backoff(attempt: u32) -> Duration {
+    let most = BACKOFF_FIRST_MAX.saturating_mul(1 << attempt.saturating_sub(1).min(10));
+    most.min(BACKOFF_MAX).mul_f64(fastrand::f64())
+}
