@@ -97,6 +97,20 @@ impl AccountService for Plain {
         left_out()
     }
 
+    async fn batch_create_accounts(
+        &self,
+        _: Request<proto::BatchCreateAccountsRequest>,
+    ) -> Result<Response<proto::BatchCreateAccountsResponse>, Status> {
+        left_out()
+    }
+
+    async fn sum_balances(
+        &self,
+        _: Request<proto::SumBalancesRequest>,
+    ) -> Result<Response<proto::SumBalancesResponse>, Status> {
+        left_out()
+    }
+
     async fn batch_post_transactions(
         &self,
         _: Request<proto::BatchPostTransactionsRequest>,

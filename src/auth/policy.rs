@@ -110,7 +110,7 @@ impl Policy {
 
 impl AllowedMethods {
     /// Parses the names of methods (`Deposit` of AccountService, `AdminService/GetWritePathStats`) and
-    /// of groups: `read` (AccountService's Get..., BatchGet..., List..., Watch... and Verify...),
+    /// of groups: `read` (AccountService's Get..., BatchGet..., List..., Sum..., Watch... and Verify...),
     /// `write` (the others of AccountService), `admin` (AdminService's), `*` (all).
     ///
     /// # Errors

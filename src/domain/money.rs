@@ -201,6 +201,21 @@ impl Currency {
         format!("{sign}{whole}{point}{fraction}")
     }
 
+    /// Reads a sum of amounts as a database writes it, with any number of trailing zeros, in the currency's
+    /// smallest unit. None if it is no such sum, or beyond 2^127.
+    #[must_use]
+    pub fn parse_units(&self, text: &str) -> Option<i128> {
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let scale = self.scale as usize;
+        let (fraction, zeros) = fraction.split_at_checked(scale).unwrap_or((fraction, ""));
+        if zeros.bytes().any(|digit| digit != b'0') {
+            return None;
+        }
+        let units: i128 = format!("{whole}{fraction:0<scale$}").parse().ok()?;
+        Some(if digits.len() < text.len() { -units } else { units })
+    }
+
     fn within_limit(&self, number: Decimal) -> bool {
         number.mantissa().unsigned_abs() < 10_u128.pow(DIGITS_MAX)
     }

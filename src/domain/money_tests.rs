@@ -198,3 +198,21 @@ fn a_configured_currency_cannot_contradict_iso_4217() {
     let error = twice(3).unwrap_err();
     assert_eq!(error, ("PTS".to_owned(), CurrencyError::TwoScales { first: 2, second: 3 }));
 }
+
+#[test]
+fn a_sum_is_read_with_any_zeros_behind_it() {
+    let usd = Currency::from_parts("USD", 2);
+    for (text, units) in [
+        ("0", Some(0)),
+        ("-1.5", Some(-150)),
+        ("-0.05", Some(-5)),
+        ("12.3400", Some(1234)),
+        ("12.345", None),
+        ("1e5", None),
+        ("NaN", None),
+        ("1000000000000000000000000000000000.01", Some(10_i128.pow(35) + 1)),
+    ] {
+        assert_eq!(usd.parse_units(text), units, "{text}");
+    }
+    assert_eq!(Currency::from_parts("JPY", 0).parse_units("7.0"), Some(7));
+}

@@ -27,6 +27,14 @@ impl AccountRange {
         Self { start: account_id.to_string(), end: format!("{account_id}!") }
     }
 
+    /// The ids in both ranges. None if there are none.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Option<Self> {
+        let start = Ord::max(&self.start, &other.start).clone();
+        let end = Ord::min(&self.end, &other.end).clone();
+        (start < end).then_some(Self { start, end })
+    }
+
     /// What is left of the range: the parts before and behind `other`.
     pub fn without(self, other: &Self) -> impl Iterator<Item = Self> + use<> {
         let before =

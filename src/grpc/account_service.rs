@@ -12,9 +12,12 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
     grpc::{
-        decode::{self, Decoder, TransactionList},
+        context::context,
+        create_accounts::Opening,
+        decode::{self, Decoder},
         encode::{self, response_size},
         error::StatusBuilder,
+        list_transactions,
         metrics::{self, RequestMode},
         middleware::{authentication, deadline::Deadline},
         stream_transactions::StreamContext,
@@ -76,6 +79,10 @@ impl AccountServiceImpl {
         Ok(encode::account(account))
     }
 
+    fn opening<'a>(&'a self, context: &'a CallContext) -> Opening<'a> {
+        Opening { ledger: &self.ledger, currencies: &self.currencies, context }
+    }
+
     fn stream_context(&self, call: CallContext) -> StreamContext {
         StreamContext {
             ledger: self.ledger.clone(),
@@ -84,16 +91,6 @@ impl AccountServiceImpl {
             stopping: self.stopping.clone(),
         }
     }
-}
-
-/// The caller, with the rights of this moment, and the deadline of a call.
-fn context<T>(request: &mut Request<T>) -> Result<CallContext, StatusBuilder> {
-    let extensions = request.extensions_mut();
-    Ok(CallContext {
-        caller: authentication::caller_now(extensions)?,
-        deadline: Deadline::of(extensions).at,
-        audit: extensions.get().cloned(),
-    })
 }
 
 /// Counts and encodes an error.
@@ -105,22 +102,21 @@ fn counted(error: impl Into<StatusBuilder>) -> Status {
 impl AccountService for AccountServiceImpl {
     async fn create_account(
         &self,
-        request: Request<proto::CreateAccountRequest>,
+        mut request: Request<proto::CreateAccountRequest>,
     ) -> Reply<proto::CreateAccountResponse> {
-        let (context, new) = self.decode(request, decode::new_account).map_err(counted)?;
-        let caller = &context.caller.recorded_as;
-        let checked =
-            Decoder::decode(&self.currencies, caller, &new, decode::currency_of_new_account);
-        // A repeated call gets the account, even if no more accounts are opened in its currency.
-        if let Err(invalid) = checked
-            && !self.ledger.has_account(&context, &new).await?
-        {
-            return Err(counted(invalid));
-        }
-        let account = self.ledger.create_account(&context, new).await.map_err(counted)?;
-        metrics::count_applied(false, RequestMode::Execute);
+        let context = context(&mut request)?;
+        let account = self.opening(&context).create_one(request.into_inner()).await?;
         let account = Some(encode::account(account));
         Ok(Response::new(proto::CreateAccountResponse { account }))
+    }
+
+    async fn batch_create_accounts(
+        &self,
+        mut request: Request<proto::BatchCreateAccountsRequest>,
+    ) -> Reply<proto::BatchCreateAccountsResponse> {
+        let context = context(&mut request)?;
+        let results = self.opening(&context).create_batch(request.into_inner()).await?;
+        Ok(Response::new(proto::BatchCreateAccountsResponse { results }))
     }
 
     async fn get_account(
@@ -155,6 +151,16 @@ impl AccountService for AccountServiceImpl {
             .encode(list.rows, list.next, |last| last.account_id.clone(), encode::account)
             .await;
         Ok(Response::new(proto::ListAccountsResponse { accounts, next_page_token }))
+    }
+
+    async fn sum_balances(
+        &self,
+        request: Request<proto::SumBalancesRequest>,
+    ) -> Reply<proto::SumBalancesResponse> {
+        let (context, (prefix, filter)) = self.decode(request, decode::balance_sums)?;
+        let sums = self.ledger.sum_balances(&context, &prefix, &filter).await?;
+        let sums = sums.iter().map(encode::balance_sum).collect();
+        Ok(Response::new(proto::SumBalancesResponse { sums }))
     }
 
     async fn update_account(
@@ -253,7 +259,7 @@ impl AccountService for AccountServiceImpl {
         mut request: Request<Streaming<proto::StreamTransactionsRequest>>,
     ) -> Reply<Self::StreamTransactionsStream> {
         let deadline = Deadline::of(request.extensions());
-        let authorization = authentication::authorization_of(request.extensions())?;
+        let authorization = authentication::authorization(request.extensions())?;
         let streams = self.stream_context(context(&mut request)?);
         let results = streams.serve(request.into_inner(), deadline, authorization);
         Ok(Response::new(Box::pin(results)))
@@ -265,10 +271,8 @@ impl AccountService for AccountServiceImpl {
     ) -> Reply<proto::ReverseTransactionResponse> {
         let result = self.execute(request, decode::reversal).await?;
         let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        Ok(Response::new(proto::ReverseTransactionResponse {
-            transaction,
-            replayed: result.replayed,
-        }))
+        let replayed = result.replayed;
+        Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))
     }
 
     async fn get_transaction(
@@ -286,33 +290,8 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ListTransactionsRequest>,
     ) -> Reply<proto::ListTransactionsResponse> {
         let (context, list) = self.decode(request, decode::transaction_list)?;
-        let (transactions, next_page_token) = match list {
-            TransactionList::All(filter, page) => {
-                let (before, limit) = (page.cursor, page.limit);
-                let found = self.ledger.list_transactions(&context, &filter, before, limit).await?;
-                page.encode_until(
-                    found.rows,
-                    found.next,
-                    |last| last.transaction_id.unwrap_or_default(),
-                    |it| encode::transaction(&it),
-                )
-                .await
-            }
-            TransactionList::OfAccount(account_id, filter, page) => {
-                let (before, limit) = (page.cursor, page.limit);
-                let found = self
-                    .ledger
-                    .list_transactions_of_account(&context, &account_id, &filter, before, limit)
-                    .await?;
-                page.encode_until(
-                    found.rows,
-                    found.next,
-                    |last| last.last_sequence_of(&account_id),
-                    |it| encode::transaction(&it),
-                )
-                .await
-            }
-        };
+        let (transactions, next_page_token) =
+            list_transactions::page(&self.ledger, &context, list).await?;
         Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tonic::{server::NamedService, service::Routes};
+use tonic::{codec::CompressionEncoding, server::NamedService, service::Routes};
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::{
@@ -48,7 +48,7 @@ pub fn waiting_routes(base: &Routes) -> Routes {
 }
 
 /// All routes. Streams end when `stopping` turns true. A message has at most `message_size_max`
-/// bytes.
+/// bytes, as it is sent and as it is decompressed.
 pub fn all_routes(
     base: &Routes,
     ledger: &Arc<Ledger>,
@@ -57,7 +57,12 @@ pub fn all_routes(
     message_size_max: usize,
 ) -> Routes {
     let accounts = AccountServiceImpl { ledger: ledger.clone(), currencies, stopping };
-    let accounts = AccountServiceServer::new(accounts).max_decoding_message_size(message_size_max);
+    let accounts = AccountServiceServer::new(accounts)
+        .max_decoding_message_size(message_size_max)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Zstd)
+        .send_compressed(CompressionEncoding::Gzip);
     let admin = AdminServiceImpl { ledger: ledger.clone() };
     let admin = AdminServiceServer::new(admin).max_decoding_message_size(message_size_max);
     base.clone().add_service(accounts).add_service(admin).prepare()

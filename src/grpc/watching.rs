@@ -31,11 +31,11 @@ impl WatchCall {
     /// The call of a request with these extensions.
     ///
     /// # Errors
-    /// See [`authentication::authorization_of`].
+    /// See [`authentication::authorization`].
     pub fn of(extensions: &Extensions, stopping: &watch::Receiver<bool>) -> Result<Self, Error> {
         Ok(Self {
             deadline: Deadline::of(extensions),
-            authorization: authentication::authorization_of(extensions)?,
+            authorization: authentication::authorization(extensions)?,
             stopping: stopping.clone(),
         })
     }

@@ -72,6 +72,14 @@ async fn wait(
     Ok(RequestResult { effects, ..result })
 }
 
+/// Waits for the result of a command for an account.
+async fn account_of(completion: Completion) -> Result<Account, Error> {
+    let CommandResult::Account(account) = completion.wait().await? else {
+        return Err(MISMATCHED_RESULT);
+    };
+    Ok(account)
+}
+
 /// Requests of one call that are not in the queue yet. Dropping it cancels them.
 #[must_use]
 pub struct Submission {
@@ -92,13 +100,31 @@ pub struct StreamPermit {
 /// # Errors
 /// Every command fails if the caller lacks the right, if the command is rejected, or if it gets no result.
 impl Ledger {
-    /// Opens an account, or returns it if it was opened with the same attributes before.
-    pub async fn create_account(
+    /// Opens accounts, or returns those that were opened with the same attributes before. Returns a
+    /// result for each, in their order.
+    pub async fn create_accounts(
         &self,
         context: &CallContext,
-        new: NewAccount,
-    ) -> Result<Account, Error> {
-        self.execute_account_command(context, Command::CreateAccount(new)).await
+        new: Vec<NewAccount>,
+    ) -> Vec<Result<Account, Error>> {
+        let mut jobs = Vec::with_capacity(new.len());
+        let admit = |new| -> Result<Completion, Error> {
+            let command = Command::CreateAccount(new);
+            self.check_account_command(context, &command)?;
+            let (job, completion) = self.admit(context, command)?;
+            jobs.push(job);
+            Ok(completion)
+        };
+        let completions: Vec<_> = new.into_iter().map(admit).collect();
+        self.enqueue(context.audit.as_deref(), jobs).await;
+        let mut results = Vec::with_capacity(completions.len());
+        for completion in completions {
+            results.push(match completion {
+                Ok(completion) => account_of(completion).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
     }
 
     /// Changes the attributes of an account. Needs no request id: repeating it changes nothing.
@@ -107,19 +133,15 @@ impl Ledger {
         context: &CallContext,
         update: AccountUpdate,
     ) -> Result<Account, Error> {
-        self.execute_account_command(context, Command::UpdateAccount(update)).await
+        let command = Command::UpdateAccount(update);
+        self.check_account_command(context, &command)?;
+        account_of(self.enqueue_one(context, command).await?).await
     }
 
-    async fn execute_account_command(
-        &self,
-        context: &CallContext,
-        command: Command,
-    ) -> Result<Account, Error> {
-        context.check(&command)?;
-        self.budgets.records.take(&context.caller.identity, Instant::now())?;
-        let result = self.enqueue_one(context, command).await?.wait().await?;
-        let CommandResult::Account(account) = result else { return Err(MISMATCHED_RESULT) };
-        Ok(account)
+    /// Checks what the caller and the budgets allow.
+    fn check_account_command(&self, context: &CallContext, command: &Command) -> Result<(), Error> {
+        context.check(command)?;
+        Ok(self.budgets.records.take(&context.caller.identity, Instant::now())?)
     }
 
     /// Moves or holds money, exactly once per request id.

@@ -55,6 +55,11 @@ pub enum Error {
     },
     /// A watch was to resume after an event that the ledger does not have.
     EventTokenUnknown,
+    /// A sum would examine more accounts than this.
+    TooManyAccounts {
+        /// The most that a sum may examine.
+        max: u64,
+    },
     /// The database cannot be reached or written. A read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
     /// The schema does not match this program. A read has no outcome.
@@ -96,6 +101,7 @@ impl Error {
             | Self::WatcherTooSlow { .. }
             | Self::SequenceNotReached { .. }
             | Self::EventTokenUnknown
+            | Self::TooManyAccounts { .. }
             | Self::AuditUnavailable
             | Self::ShuttingDown => self,
         }

@@ -22,11 +22,12 @@ use crate::{
     budget::Share,
     domain::{
         account::{Account, AccountChange, NewAccount},
+        balance_sum::BalanceSum,
         command::Command,
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
-        query::{AccountFilter, EntryRange, HoldFilter, TransactionFilter},
+        query::{AccountFilter, AccountRange, EntryRange, HoldFilter, TransactionFilter},
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
@@ -59,18 +60,28 @@ impl Ledger {
         found.ok_or_else(|| not_found(account_id))
     }
 
-    /// Whether the account that is to be opened exists.
-    pub async fn has_account(
+    /// Those of the accounts to open that exist. One that the caller may not open counts as existing,
+    /// and is not looked up.
+    pub async fn existing_accounts(
         &self,
         context: &CallContext,
-        new: &NewAccount,
-    ) -> Result<bool, Error> {
-        context.caller.grant.check(&Command::CreateAccount(new.clone()))?;
-        match self.known(context, &new.account_id).await {
-            Ok(_) => Ok(true),
-            Err(Error::Rejected(_)) => Ok(false),
-            Err(failure) => Err(failure),
+        new: Vec<&NewAccount>,
+    ) -> Result<BTreeSet<AccountId>, Error> {
+        let may_open = |new: &NewAccount| {
+            context.caller.grant.check(&Command::CreateAccount(new.clone())).is_ok()
+        };
+        let mut wanted = BTreeSet::new();
+        let mut existing = BTreeSet::new();
+        for new in new {
+            let ids = if may_open(new) { &mut wanted } else { &mut existing };
+            ids.insert(new.account_id.clone());
         }
+        if !wanted.is_empty() {
+            let read = |store: Arc<Store>| async move { store.accounts(&wanted, i64::MIN).await };
+            let found = self.read(context, false, read).await?.value;
+            existing.extend(found.into_iter().map(|account| account.account_id));
+        }
+        Ok(existing)
     }
 
     /// Reads an account as recorded, without the holds that have expired since.
@@ -133,6 +144,29 @@ impl Ledger {
             }
         };
         self.with_expiry(context, !filter.is_empty(), page).await
+    }
+
+    /// Sums the balances of the accounts whose ids begin with `prefix` and that the caller may read, in
+    /// order of their currencies.
+    ///
+    /// # Errors
+    /// Also: there are more accounts than one sum may examine.
+    pub async fn sum_balances(
+        &self,
+        context: &CallContext,
+        prefix: &str,
+        filter: &AccountFilter,
+    ) -> Result<Vec<BalanceSum>, Error> {
+        let wanted = AccountRange::of_prefix(prefix);
+        let readable = context.caller.grant.readable().into_iter();
+        let ranges: Vec<_> = readable.filter_map(|range| range.and(&wanted)).collect();
+        let max = self.store.summed_accounts_max();
+        let sums = |store: Arc<Store>, until_us| {
+            let (filter, ranges) = (filter.clone(), ranges.clone());
+            async move { store.sum_balances(&filter, &ranges, max, until_us).await }
+        };
+        let sums = self.with_expiry(context, true, sums).await?;
+        sums.ok_or(Error::TooManyAccounts { max })
     }
 
     /// Reads one transaction.

@@ -11,7 +11,7 @@ pub const ACCOUNT_SERVICE: &str = "passbook.v1.AccountService";
 pub const ADMIN_SERVICE: &str = "passbook.v1.AdminService";
 
 /// The beginnings of the names of methods that change nothing.
-const READ_PREFIXES: [&str; 5] = ["Get", "BatchGet", "List", "Watch", "Verify"];
+const READ_PREFIXES: [&str; 6] = ["Get", "BatchGet", "List", "Sum", "Watch", "Verify"];
 
 /// All methods, read from the descriptors that reflection serves, so that none is missing.
 pub static METHODS: LazyLock<Vec<Method>> = LazyLock::new(read);

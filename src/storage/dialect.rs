@@ -159,6 +159,14 @@ impl DatabaseKind {
         }
     }
 
+    /// The placeholder of the value with this number, from 1.
+    pub(in crate::storage) fn numbered(self, number: usize) -> String {
+        match self {
+            Self::Sqlite => format!("?{number}"),
+            Self::Postgres => format!("${number}"),
+        }
+    }
+
     /// The placeholder of the one value of an expression that SeaQuery puts into a statement.
     pub(in crate::storage) fn placeholder(self) -> &'static str {
         match self {

@@ -278,6 +278,187 @@ func (x *CreateAccountResponse) GetAccount() *Account {
 	return nil
 }
 
+// The request of BatchCreateAccounts.
+type BatchCreateAccountsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. 1-1000 accounts to open.
+	Requests      []*CreateAccountRequest `protobuf:"bytes,1,rep,name=requests,proto3" json:"requests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateAccountsRequest) Reset() {
+	*x = BatchCreateAccountsRequest{}
+	mi := &file_passbook_v1_account_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateAccountsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateAccountsRequest) ProtoMessage() {}
+
+func (x *BatchCreateAccountsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_account_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateAccountsRequest.ProtoReflect.Descriptor instead.
+func (*BatchCreateAccountsRequest) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BatchCreateAccountsRequest) GetRequests() []*CreateAccountRequest {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
+// The response of BatchCreateAccounts.
+type BatchCreateAccountsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One result for each request, in the order of the requests.
+	Results       []*CreateAccountResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BatchCreateAccountsResponse) Reset() {
+	*x = BatchCreateAccountsResponse{}
+	mi := &file_passbook_v1_account_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BatchCreateAccountsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BatchCreateAccountsResponse) ProtoMessage() {}
+
+func (x *BatchCreateAccountsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_account_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BatchCreateAccountsResponse.ProtoReflect.Descriptor instead.
+func (*BatchCreateAccountsResponse) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BatchCreateAccountsResponse) GetResults() []*CreateAccountResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// The result of one request of BatchCreateAccounts.
+type CreateAccountResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The account, or the error.
+	//
+	// Types that are valid to be assigned to Result:
+	//
+	//	*CreateAccountResult_Account
+	//	*CreateAccountResult_Error
+	Result        isCreateAccountResult_Result `protobuf_oneof:"result"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateAccountResult) Reset() {
+	*x = CreateAccountResult{}
+	mi := &file_passbook_v1_account_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateAccountResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateAccountResult) ProtoMessage() {}
+
+func (x *CreateAccountResult) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_account_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateAccountResult.ProtoReflect.Descriptor instead.
+func (*CreateAccountResult) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CreateAccountResult) GetResult() isCreateAccountResult_Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *CreateAccountResult) GetAccount() *Account {
+	if x != nil {
+		if x, ok := x.Result.(*CreateAccountResult_Account); ok {
+			return x.Account
+		}
+	}
+	return nil
+}
+
+func (x *CreateAccountResult) GetError() *status.Status {
+	if x != nil {
+		if x, ok := x.Result.(*CreateAccountResult_Error); ok {
+			return x.Error
+		}
+	}
+	return nil
+}
+
+type isCreateAccountResult_Result interface {
+	isCreateAccountResult_Result()
+}
+
+type CreateAccountResult_Account struct {
+	// As in CreateAccountResponse.
+	Account *Account `protobuf:"bytes,1,opt,name=account,proto3,oneof"`
+}
+
+type CreateAccountResult_Error struct {
+	// The error that CreateAccount would return, with its details. Or `RESPONSE_TOO_LARGE`: the
+	// account is there, but its labels have grown since it was opened, and it does not fit into the
+	// response. Read it with GetAccount.
+	Error *status.Status `protobuf:"bytes,2,opt,name=error,proto3,oneof"`
+}
+
+func (*CreateAccountResult_Account) isCreateAccountResult_Result() {}
+
+func (*CreateAccountResult_Error) isCreateAccountResult_Result() {}
+
 // The request of GetAccount.
 type GetAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -289,7 +470,7 @@ type GetAccountRequest struct {
 
 func (x *GetAccountRequest) Reset() {
 	*x = GetAccountRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[2]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +482,7 @@ func (x *GetAccountRequest) String() string {
 func (*GetAccountRequest) ProtoMessage() {}
 
 func (x *GetAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[2]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +495,7 @@ func (x *GetAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAccountRequest.ProtoReflect.Descriptor instead.
 func (*GetAccountRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{2}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetAccountRequest) GetAccountId() string {
@@ -335,7 +516,7 @@ type GetAccountResponse struct {
 
 func (x *GetAccountResponse) Reset() {
 	*x = GetAccountResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[3]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -347,7 +528,7 @@ func (x *GetAccountResponse) String() string {
 func (*GetAccountResponse) ProtoMessage() {}
 
 func (x *GetAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[3]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -360,7 +541,7 @@ func (x *GetAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAccountResponse.ProtoReflect.Descriptor instead.
 func (*GetAccountResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{3}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetAccountResponse) GetAccount() *Account {
@@ -381,7 +562,7 @@ type BatchGetAccountsRequest struct {
 
 func (x *BatchGetAccountsRequest) Reset() {
 	*x = BatchGetAccountsRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[4]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +574,7 @@ func (x *BatchGetAccountsRequest) String() string {
 func (*BatchGetAccountsRequest) ProtoMessage() {}
 
 func (x *BatchGetAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[4]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +587,7 @@ func (x *BatchGetAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetAccountsRequest.ProtoReflect.Descriptor instead.
 func (*BatchGetAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{4}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BatchGetAccountsRequest) GetAccountIds() []string {
@@ -427,7 +608,7 @@ type BatchGetAccountsResponse struct {
 
 func (x *BatchGetAccountsResponse) Reset() {
 	*x = BatchGetAccountsResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[5]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -439,7 +620,7 @@ func (x *BatchGetAccountsResponse) String() string {
 func (*BatchGetAccountsResponse) ProtoMessage() {}
 
 func (x *BatchGetAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[5]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -452,7 +633,7 @@ func (x *BatchGetAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetAccountsResponse.ProtoReflect.Descriptor instead.
 func (*BatchGetAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{5}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BatchGetAccountsResponse) GetAccounts() []*Account {
@@ -482,7 +663,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[6]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -494,7 +675,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[6]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -507,7 +688,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{6}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListAccountsRequest) GetPageSize() int32 {
@@ -560,7 +741,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[7]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +753,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[7]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +766,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{7}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*Account {
@@ -600,6 +781,207 @@ func (x *ListAccountsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+// The request of SumBalances. An account must match all given filters.
+type SumBalancesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only accounts whose ids begin with this: at most 64 characters of `[A-Za-z0-9._:-]`. Empty: all.
+	AccountIdPrefix string `protobuf:"bytes,1,opt,name=account_id_prefix,json=accountIdPrefix,proto3" json:"account_id_prefix,omitempty"`
+	// Only accounts in this currency. Empty: all.
+	CurrencyCode string `protobuf:"bytes,2,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// Only accounts in this state. Unspecified: all.
+	State AccountState `protobuf:"varint,3,opt,name=state,proto3,enum=passbook.v1.AccountState" json:"state,omitempty"`
+	// Only accounts that have all of these labels. Empty: all.
+	Labels        map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SumBalancesRequest) Reset() {
+	*x = SumBalancesRequest{}
+	mi := &file_passbook_v1_account_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SumBalancesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SumBalancesRequest) ProtoMessage() {}
+
+func (x *SumBalancesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_account_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SumBalancesRequest.ProtoReflect.Descriptor instead.
+func (*SumBalancesRequest) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SumBalancesRequest) GetAccountIdPrefix() string {
+	if x != nil {
+		return x.AccountIdPrefix
+	}
+	return ""
+}
+
+func (x *SumBalancesRequest) GetCurrencyCode() string {
+	if x != nil {
+		return x.CurrencyCode
+	}
+	return ""
+}
+
+func (x *SumBalancesRequest) GetState() AccountState {
+	if x != nil {
+		return x.State
+	}
+	return AccountState_ACCOUNT_STATE_UNSPECIFIED
+}
+
+func (x *SumBalancesRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+// The response of SumBalances.
+type SumBalancesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One sum for each currency that has a matching account, in byte order of `currency_code`.
+	Sums          []*BalanceSum `protobuf:"bytes,1,rep,name=sums,proto3" json:"sums,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SumBalancesResponse) Reset() {
+	*x = SumBalancesResponse{}
+	mi := &file_passbook_v1_account_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SumBalancesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SumBalancesResponse) ProtoMessage() {}
+
+func (x *SumBalancesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_account_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SumBalancesResponse.ProtoReflect.Descriptor instead.
+func (*SumBalancesResponse) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SumBalancesResponse) GetSums() []*BalanceSum {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+// The sum of the accounts of one currency. The sums are exact, and may be beyond the limit of Money.
+type BalanceSum struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The currency.
+	CurrencyCode string `protobuf:"bytes,1,opt,name=currency_code,json=currencyCode,proto3" json:"currency_code,omitempty"`
+	// The number of accounts.
+	AccountCount int64 `protobuf:"varint,2,opt,name=account_count,json=accountCount,proto3" json:"account_count,omitempty"`
+	// The sum of the balances.
+	Balance *Money `protobuf:"bytes,3,opt,name=balance,proto3" json:"balance,omitempty"`
+	// The sum of the open holds. A hold does not count from its `expire_time` on.
+	Held *Money `protobuf:"bytes,4,opt,name=held,proto3" json:"held,omitempty"`
+	// The sum of what can be spent: balance - held + overdraft_limit of each account.
+	Available     *Money `protobuf:"bytes,5,opt,name=available,proto3" json:"available,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BalanceSum) Reset() {
+	*x = BalanceSum{}
+	mi := &file_passbook_v1_account_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BalanceSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BalanceSum) ProtoMessage() {}
+
+func (x *BalanceSum) ProtoReflect() protoreflect.Message {
+	mi := &file_passbook_v1_account_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BalanceSum.ProtoReflect.Descriptor instead.
+func (*BalanceSum) Descriptor() ([]byte, []int) {
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *BalanceSum) GetCurrencyCode() string {
+	if x != nil {
+		return x.CurrencyCode
+	}
+	return ""
+}
+
+func (x *BalanceSum) GetAccountCount() int64 {
+	if x != nil {
+		return x.AccountCount
+	}
+	return 0
+}
+
+func (x *BalanceSum) GetBalance() *Money {
+	if x != nil {
+		return x.Balance
+	}
+	return nil
+}
+
+func (x *BalanceSum) GetHeld() *Money {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *BalanceSum) GetAvailable() *Money {
+	if x != nil {
+		return x.Available
+	}
+	return nil
 }
 
 // The request of Deposit.
@@ -630,7 +1012,7 @@ type DepositRequest struct {
 
 func (x *DepositRequest) Reset() {
 	*x = DepositRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[8]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +1024,7 @@ func (x *DepositRequest) String() string {
 func (*DepositRequest) ProtoMessage() {}
 
 func (x *DepositRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[8]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +1037,7 @@ func (x *DepositRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DepositRequest.ProtoReflect.Descriptor instead.
 func (*DepositRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{8}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DepositRequest) GetRequestId() string {
@@ -720,7 +1102,7 @@ type DepositResponse struct {
 
 func (x *DepositResponse) Reset() {
 	*x = DepositResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[9]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +1114,7 @@ func (x *DepositResponse) String() string {
 func (*DepositResponse) ProtoMessage() {}
 
 func (x *DepositResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[9]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +1127,7 @@ func (x *DepositResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DepositResponse.ProtoReflect.Descriptor instead.
 func (*DepositResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{9}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DepositResponse) GetTransaction() *Transaction {
@@ -792,7 +1174,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[10]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1186,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[10]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1199,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{10}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WithdrawRequest) GetRequestId() string {
@@ -889,7 +1271,7 @@ type WithdrawResponse struct {
 
 func (x *WithdrawResponse) Reset() {
 	*x = WithdrawResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[11]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +1283,7 @@ func (x *WithdrawResponse) String() string {
 func (*WithdrawResponse) ProtoMessage() {}
 
 func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[11]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +1296,7 @@ func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{11}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WithdrawResponse) GetTransaction() *Transaction {
@@ -959,7 +1341,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[12]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1353,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[12]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1366,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{12}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *TransferRequest) GetRequestId() string {
@@ -1063,7 +1445,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[13]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1457,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[13]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1470,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{13}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *TransferResponse) GetTransaction() *Transaction {
@@ -1121,7 +1503,7 @@ type Leg struct {
 
 func (x *Leg) Reset() {
 	*x = Leg{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[14]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1515,7 @@ func (x *Leg) String() string {
 func (*Leg) ProtoMessage() {}
 
 func (x *Leg) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[14]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1528,7 @@ func (x *Leg) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leg.ProtoReflect.Descriptor instead.
 func (*Leg) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{14}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Leg) GetAccountId() string {
@@ -1192,7 +1574,7 @@ type PostTransactionRequest struct {
 
 func (x *PostTransactionRequest) Reset() {
 	*x = PostTransactionRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[15]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1586,7 @@ func (x *PostTransactionRequest) String() string {
 func (*PostTransactionRequest) ProtoMessage() {}
 
 func (x *PostTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[15]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1599,7 @@ func (x *PostTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostTransactionRequest.ProtoReflect.Descriptor instead.
 func (*PostTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{15}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PostTransactionRequest) GetRequestId() string {
@@ -1275,7 +1657,7 @@ type PostTransactionResponse struct {
 
 func (x *PostTransactionResponse) Reset() {
 	*x = PostTransactionResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[16]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1669,7 @@ func (x *PostTransactionResponse) String() string {
 func (*PostTransactionResponse) ProtoMessage() {}
 
 func (x *PostTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[16]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1682,7 @@ func (x *PostTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostTransactionResponse.ProtoReflect.Descriptor instead.
 func (*PostTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{16}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PostTransactionResponse) GetTransaction() *Transaction {
@@ -1328,7 +1710,7 @@ type BatchPostTransactionsRequest struct {
 
 func (x *BatchPostTransactionsRequest) Reset() {
 	*x = BatchPostTransactionsRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[17]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1722,7 @@ func (x *BatchPostTransactionsRequest) String() string {
 func (*BatchPostTransactionsRequest) ProtoMessage() {}
 
 func (x *BatchPostTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[17]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +1735,7 @@ func (x *BatchPostTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPostTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*BatchPostTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{17}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BatchPostTransactionsRequest) GetRequests() []*PostTransactionRequest {
@@ -1374,7 +1756,7 @@ type BatchPostTransactionsResponse struct {
 
 func (x *BatchPostTransactionsResponse) Reset() {
 	*x = BatchPostTransactionsResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[18]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1386,7 +1768,7 @@ func (x *BatchPostTransactionsResponse) String() string {
 func (*BatchPostTransactionsResponse) ProtoMessage() {}
 
 func (x *BatchPostTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[18]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1399,7 +1781,7 @@ func (x *BatchPostTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchPostTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*BatchPostTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{18}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BatchPostTransactionsResponse) GetResults() []*PostTransactionResult {
@@ -1427,7 +1809,7 @@ type PostTransactionResult struct {
 
 func (x *PostTransactionResult) Reset() {
 	*x = PostTransactionResult{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[19]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1821,7 @@ func (x *PostTransactionResult) String() string {
 func (*PostTransactionResult) ProtoMessage() {}
 
 func (x *PostTransactionResult) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[19]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1834,7 @@ func (x *PostTransactionResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PostTransactionResult.ProtoReflect.Descriptor instead.
 func (*PostTransactionResult) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{19}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PostTransactionResult) GetResult() isPostTransactionResult_Result {
@@ -1524,7 +1906,7 @@ type StreamTransactionsRequest struct {
 
 func (x *StreamTransactionsRequest) Reset() {
 	*x = StreamTransactionsRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[20]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1918,7 @@ func (x *StreamTransactionsRequest) String() string {
 func (*StreamTransactionsRequest) ProtoMessage() {}
 
 func (x *StreamTransactionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[20]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1931,7 @@ func (x *StreamTransactionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamTransactionsRequest.ProtoReflect.Descriptor instead.
 func (*StreamTransactionsRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{20}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StreamTransactionsRequest) GetRequest() *PostTransactionRequest {
@@ -1601,7 +1983,7 @@ type StreamedRequest struct {
 
 func (x *StreamedRequest) Reset() {
 	*x = StreamedRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[21]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1995,7 @@ func (x *StreamedRequest) String() string {
 func (*StreamedRequest) ProtoMessage() {}
 
 func (x *StreamedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[21]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +2008,7 @@ func (x *StreamedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamedRequest.ProtoReflect.Descriptor instead.
 func (*StreamedRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{21}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StreamedRequest) GetRequest() isStreamedRequest_Request {
@@ -1804,7 +2186,7 @@ type StreamTransactionsResponse struct {
 
 func (x *StreamTransactionsResponse) Reset() {
 	*x = StreamTransactionsResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[22]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2198,7 @@ func (x *StreamTransactionsResponse) String() string {
 func (*StreamTransactionsResponse) ProtoMessage() {}
 
 func (x *StreamTransactionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[22]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2211,7 @@ func (x *StreamTransactionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamTransactionsResponse.ProtoReflect.Descriptor instead.
 func (*StreamTransactionsResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{22}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StreamTransactionsResponse) GetResult() *PostTransactionResult {
@@ -1865,7 +2247,7 @@ type StreamedResult struct {
 
 func (x *StreamedResult) Reset() {
 	*x = StreamedResult{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[23]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2259,7 @@ func (x *StreamedResult) String() string {
 func (*StreamedResult) ProtoMessage() {}
 
 func (x *StreamedResult) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[23]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2272,7 @@ func (x *StreamedResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamedResult.ProtoReflect.Descriptor instead.
 func (*StreamedResult) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{23}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StreamedResult) GetRequestId() string {
@@ -1944,7 +2326,7 @@ type GetTransactionRequest struct {
 
 func (x *GetTransactionRequest) Reset() {
 	*x = GetTransactionRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[24]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1956,7 +2338,7 @@ func (x *GetTransactionRequest) String() string {
 func (*GetTransactionRequest) ProtoMessage() {}
 
 func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[24]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1969,7 +2351,7 @@ func (x *GetTransactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionRequest.ProtoReflect.Descriptor instead.
 func (*GetTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{24}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetTransactionRequest) GetLookup() isGetTransactionRequest_Lookup {
@@ -2026,7 +2408,7 @@ type GetTransactionResponse struct {
 
 func (x *GetTransactionResponse) Reset() {
 	*x = GetTransactionResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[25]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2420,7 @@ func (x *GetTransactionResponse) String() string {
 func (*GetTransactionResponse) ProtoMessage() {}
 
 func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[25]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2433,7 @@ func (x *GetTransactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTransactionResponse.ProtoReflect.Descriptor instead.
 func (*GetTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{25}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetTransactionResponse) GetTransaction() *Transaction {
@@ -2088,7 +2470,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[26]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2482,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[26]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2495,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{26}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListEntriesRequest) GetAccountId() string {
@@ -2178,7 +2560,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_passbook_v1_account_service_proto_msgTypes[27]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2572,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_passbook_v1_account_service_proto_msgTypes[27]
+	mi := &file_passbook_v1_account_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2585,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{27}
+	return file_passbook_v1_account_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListEntriesResponse) GetEntries() []*Entry {
@@ -2236,7 +2618,15 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
 	"\x15CreateAccountResponse\x12.\n" +
-	"\aaccount\x18\x01 \x01(\v2\x14.passbook.v1.AccountR\aaccount\"2\n" +
+	"\aaccount\x18\x01 \x01(\v2\x14.passbook.v1.AccountR\aaccount\"[\n" +
+	"\x1aBatchCreateAccountsRequest\x12=\n" +
+	"\brequests\x18\x01 \x03(\v2!.passbook.v1.CreateAccountRequestR\brequests\"Y\n" +
+	"\x1bBatchCreateAccountsResponse\x12:\n" +
+	"\aresults\x18\x01 \x03(\v2 .passbook.v1.CreateAccountResultR\aresults\"}\n" +
+	"\x13CreateAccountResult\x120\n" +
+	"\aaccount\x18\x01 \x01(\v2\x14.passbook.v1.AccountH\x00R\aaccount\x12*\n" +
+	"\x05error\x18\x02 \x01(\v2\x12.google.rpc.StatusH\x00R\x05errorB\b\n" +
+	"\x06result\"2\n" +
 	"\x11GetAccountRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\"D\n" +
@@ -2259,7 +2649,24 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
 	"\x14ListAccountsResponse\x120\n" +
 	"\baccounts\x18\x01 \x03(\v2\x14.passbook.v1.AccountR\baccounts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf3\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x02\n" +
+	"\x12SumBalancesRequest\x12*\n" +
+	"\x11account_id_prefix\x18\x01 \x01(\tR\x0faccountIdPrefix\x12#\n" +
+	"\rcurrency_code\x18\x02 \x01(\tR\fcurrencyCode\x12/\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x19.passbook.v1.AccountStateR\x05state\x12C\n" +
+	"\x06labels\x18\x04 \x03(\v2+.passbook.v1.SumBalancesRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
+	"\x13SumBalancesResponse\x12+\n" +
+	"\x04sums\x18\x01 \x03(\v2\x17.passbook.v1.BalanceSumR\x04sums\"\xde\x01\n" +
+	"\n" +
+	"BalanceSum\x12#\n" +
+	"\rcurrency_code\x18\x01 \x01(\tR\fcurrencyCode\x12#\n" +
+	"\raccount_count\x18\x02 \x01(\x03R\faccountCount\x12,\n" +
+	"\abalance\x18\x03 \x01(\v2\x12.passbook.v1.MoneyR\abalance\x12&\n" +
+	"\x04held\x18\x04 \x01(\v2\x12.passbook.v1.MoneyR\x04held\x120\n" +
+	"\tavailable\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\tavailable\"\xf3\x02\n" +
 	"\x0eDepositRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1d\n" +
@@ -2395,13 +2802,15 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"EntryOrder\x12\x1b\n" +
 	"\x17ENTRY_ORDER_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENTRY_ORDER_ASCENDING\x10\x01\x12\x1a\n" +
-	"\x16ENTRY_ORDER_DESCENDING\x10\x022\x99\x15\n" +
+	"\x16ENTRY_ORDER_DESCENDING\x10\x022\xd5\x16\n" +
 	"\x0eAccountService\x12V\n" +
-	"\rCreateAccount\x12!.passbook.v1.CreateAccountRequest\x1a\".passbook.v1.CreateAccountResponse\x12M\n" +
+	"\rCreateAccount\x12!.passbook.v1.CreateAccountRequest\x1a\".passbook.v1.CreateAccountResponse\x12h\n" +
+	"\x13BatchCreateAccounts\x12'.passbook.v1.BatchCreateAccountsRequest\x1a(.passbook.v1.BatchCreateAccountsResponse\x12M\n" +
 	"\n" +
 	"GetAccount\x12\x1e.passbook.v1.GetAccountRequest\x1a\x1f.passbook.v1.GetAccountResponse\x12_\n" +
 	"\x10BatchGetAccounts\x12$.passbook.v1.BatchGetAccountsRequest\x1a%.passbook.v1.BatchGetAccountsResponse\x12S\n" +
-	"\fListAccounts\x12 .passbook.v1.ListAccountsRequest\x1a!.passbook.v1.ListAccountsResponse\x12V\n" +
+	"\fListAccounts\x12 .passbook.v1.ListAccountsRequest\x1a!.passbook.v1.ListAccountsResponse\x12P\n" +
+	"\vSumBalances\x12\x1f.passbook.v1.SumBalancesRequest\x1a .passbook.v1.SumBalancesResponse\x12V\n" +
 	"\rUpdateAccount\x12!.passbook.v1.UpdateAccountRequest\x1a\".passbook.v1.UpdateAccountResponse\x12V\n" +
 	"\rFreezeAccount\x12!.passbook.v1.FreezeAccountRequest\x1a\".passbook.v1.FreezeAccountResponse\x12\\\n" +
 	"\x0fUnfreezeAccount\x12#.passbook.v1.UnfreezeAccountRequest\x1a$.passbook.v1.UnfreezeAccountResponse\x12S\n" +
@@ -2446,213 +2855,234 @@ func file_passbook_v1_account_service_proto_rawDescGZIP() []byte {
 }
 
 var file_passbook_v1_account_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_passbook_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_passbook_v1_account_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_passbook_v1_account_service_proto_goTypes = []any{
 	(ResultOrder)(0),                      // 0: passbook.v1.ResultOrder
 	(EntryOrder)(0),                       // 1: passbook.v1.EntryOrder
 	(*CreateAccountRequest)(nil),          // 2: passbook.v1.CreateAccountRequest
 	(*CreateAccountResponse)(nil),         // 3: passbook.v1.CreateAccountResponse
-	(*GetAccountRequest)(nil),             // 4: passbook.v1.GetAccountRequest
-	(*GetAccountResponse)(nil),            // 5: passbook.v1.GetAccountResponse
-	(*BatchGetAccountsRequest)(nil),       // 6: passbook.v1.BatchGetAccountsRequest
-	(*BatchGetAccountsResponse)(nil),      // 7: passbook.v1.BatchGetAccountsResponse
-	(*ListAccountsRequest)(nil),           // 8: passbook.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),          // 9: passbook.v1.ListAccountsResponse
-	(*DepositRequest)(nil),                // 10: passbook.v1.DepositRequest
-	(*DepositResponse)(nil),               // 11: passbook.v1.DepositResponse
-	(*WithdrawRequest)(nil),               // 12: passbook.v1.WithdrawRequest
-	(*WithdrawResponse)(nil),              // 13: passbook.v1.WithdrawResponse
-	(*TransferRequest)(nil),               // 14: passbook.v1.TransferRequest
-	(*TransferResponse)(nil),              // 15: passbook.v1.TransferResponse
-	(*Leg)(nil),                           // 16: passbook.v1.Leg
-	(*PostTransactionRequest)(nil),        // 17: passbook.v1.PostTransactionRequest
-	(*PostTransactionResponse)(nil),       // 18: passbook.v1.PostTransactionResponse
-	(*BatchPostTransactionsRequest)(nil),  // 19: passbook.v1.BatchPostTransactionsRequest
-	(*BatchPostTransactionsResponse)(nil), // 20: passbook.v1.BatchPostTransactionsResponse
-	(*PostTransactionResult)(nil),         // 21: passbook.v1.PostTransactionResult
-	(*StreamTransactionsRequest)(nil),     // 22: passbook.v1.StreamTransactionsRequest
-	(*StreamedRequest)(nil),               // 23: passbook.v1.StreamedRequest
-	(*StreamTransactionsResponse)(nil),    // 24: passbook.v1.StreamTransactionsResponse
-	(*StreamedResult)(nil),                // 25: passbook.v1.StreamedResult
-	(*GetTransactionRequest)(nil),         // 26: passbook.v1.GetTransactionRequest
-	(*GetTransactionResponse)(nil),        // 27: passbook.v1.GetTransactionResponse
-	(*ListEntriesRequest)(nil),            // 28: passbook.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),           // 29: passbook.v1.ListEntriesResponse
-	nil,                                   // 30: passbook.v1.CreateAccountRequest.LabelsEntry
-	nil,                                   // 31: passbook.v1.ListAccountsRequest.LabelsEntry
-	nil,                                   // 32: passbook.v1.DepositRequest.LabelsEntry
-	nil,                                   // 33: passbook.v1.WithdrawRequest.LabelsEntry
-	nil,                                   // 34: passbook.v1.TransferRequest.LabelsEntry
-	nil,                                   // 35: passbook.v1.PostTransactionRequest.LabelsEntry
-	(*Money)(nil),                         // 36: passbook.v1.Money
-	(*Account)(nil),                       // 37: passbook.v1.Account
-	(AccountState)(0),                     // 38: passbook.v1.AccountState
-	(*Condition)(nil),                     // 39: passbook.v1.Condition
-	(*Transaction)(nil),                   // 40: passbook.v1.Transaction
-	(*status.Status)(nil),                 // 41: google.rpc.Status
-	(*ReverseTransactionRequest)(nil),     // 42: passbook.v1.ReverseTransactionRequest
-	(*PlaceHoldRequest)(nil),              // 43: passbook.v1.PlaceHoldRequest
-	(*CaptureHoldRequest)(nil),            // 44: passbook.v1.CaptureHoldRequest
-	(*ReleaseHoldRequest)(nil),            // 45: passbook.v1.ReleaseHoldRequest
-	(*UpdateHoldRequest)(nil),             // 46: passbook.v1.UpdateHoldRequest
-	(*durationpb.Duration)(nil),           // 47: google.protobuf.Duration
-	(*Hold)(nil),                          // 48: passbook.v1.Hold
-	(*timestamppb.Timestamp)(nil),         // 49: google.protobuf.Timestamp
-	(*Entry)(nil),                         // 50: passbook.v1.Entry
-	(*UpdateAccountRequest)(nil),          // 51: passbook.v1.UpdateAccountRequest
-	(*FreezeAccountRequest)(nil),          // 52: passbook.v1.FreezeAccountRequest
-	(*UnfreezeAccountRequest)(nil),        // 53: passbook.v1.UnfreezeAccountRequest
-	(*CloseAccountRequest)(nil),           // 54: passbook.v1.CloseAccountRequest
-	(*ListAccountChangesRequest)(nil),     // 55: passbook.v1.ListAccountChangesRequest
-	(*GetHoldRequest)(nil),                // 56: passbook.v1.GetHoldRequest
-	(*ListHoldsRequest)(nil),              // 57: passbook.v1.ListHoldsRequest
-	(*ListTransactionsRequest)(nil),       // 58: passbook.v1.ListTransactionsRequest
-	(*GetBalanceRequest)(nil),             // 59: passbook.v1.GetBalanceRequest
-	(*WatchEntriesRequest)(nil),           // 60: passbook.v1.WatchEntriesRequest
-	(*WatchEventsRequest)(nil),            // 61: passbook.v1.WatchEventsRequest
-	(*GetRequestOutcomeRequest)(nil),      // 62: passbook.v1.GetRequestOutcomeRequest
-	(*FenceRequestRequest)(nil),           // 63: passbook.v1.FenceRequestRequest
-	(*VerifyAccountRequest)(nil),          // 64: passbook.v1.VerifyAccountRequest
-	(*UpdateAccountResponse)(nil),         // 65: passbook.v1.UpdateAccountResponse
-	(*FreezeAccountResponse)(nil),         // 66: passbook.v1.FreezeAccountResponse
-	(*UnfreezeAccountResponse)(nil),       // 67: passbook.v1.UnfreezeAccountResponse
-	(*CloseAccountResponse)(nil),          // 68: passbook.v1.CloseAccountResponse
-	(*ListAccountChangesResponse)(nil),    // 69: passbook.v1.ListAccountChangesResponse
-	(*PlaceHoldResponse)(nil),             // 70: passbook.v1.PlaceHoldResponse
-	(*UpdateHoldResponse)(nil),            // 71: passbook.v1.UpdateHoldResponse
-	(*CaptureHoldResponse)(nil),           // 72: passbook.v1.CaptureHoldResponse
-	(*ReleaseHoldResponse)(nil),           // 73: passbook.v1.ReleaseHoldResponse
-	(*GetHoldResponse)(nil),               // 74: passbook.v1.GetHoldResponse
-	(*ListHoldsResponse)(nil),             // 75: passbook.v1.ListHoldsResponse
-	(*ReverseTransactionResponse)(nil),    // 76: passbook.v1.ReverseTransactionResponse
-	(*ListTransactionsResponse)(nil),      // 77: passbook.v1.ListTransactionsResponse
-	(*GetBalanceResponse)(nil),            // 78: passbook.v1.GetBalanceResponse
-	(*WatchEntriesResponse)(nil),          // 79: passbook.v1.WatchEntriesResponse
-	(*WatchEventsResponse)(nil),           // 80: passbook.v1.WatchEventsResponse
-	(*GetRequestOutcomeResponse)(nil),     // 81: passbook.v1.GetRequestOutcomeResponse
-	(*FenceRequestResponse)(nil),          // 82: passbook.v1.FenceRequestResponse
-	(*VerifyAccountResponse)(nil),         // 83: passbook.v1.VerifyAccountResponse
+	(*BatchCreateAccountsRequest)(nil),    // 4: passbook.v1.BatchCreateAccountsRequest
+	(*BatchCreateAccountsResponse)(nil),   // 5: passbook.v1.BatchCreateAccountsResponse
+	(*CreateAccountResult)(nil),           // 6: passbook.v1.CreateAccountResult
+	(*GetAccountRequest)(nil),             // 7: passbook.v1.GetAccountRequest
+	(*GetAccountResponse)(nil),            // 8: passbook.v1.GetAccountResponse
+	(*BatchGetAccountsRequest)(nil),       // 9: passbook.v1.BatchGetAccountsRequest
+	(*BatchGetAccountsResponse)(nil),      // 10: passbook.v1.BatchGetAccountsResponse
+	(*ListAccountsRequest)(nil),           // 11: passbook.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),          // 12: passbook.v1.ListAccountsResponse
+	(*SumBalancesRequest)(nil),            // 13: passbook.v1.SumBalancesRequest
+	(*SumBalancesResponse)(nil),           // 14: passbook.v1.SumBalancesResponse
+	(*BalanceSum)(nil),                    // 15: passbook.v1.BalanceSum
+	(*DepositRequest)(nil),                // 16: passbook.v1.DepositRequest
+	(*DepositResponse)(nil),               // 17: passbook.v1.DepositResponse
+	(*WithdrawRequest)(nil),               // 18: passbook.v1.WithdrawRequest
+	(*WithdrawResponse)(nil),              // 19: passbook.v1.WithdrawResponse
+	(*TransferRequest)(nil),               // 20: passbook.v1.TransferRequest
+	(*TransferResponse)(nil),              // 21: passbook.v1.TransferResponse
+	(*Leg)(nil),                           // 22: passbook.v1.Leg
+	(*PostTransactionRequest)(nil),        // 23: passbook.v1.PostTransactionRequest
+	(*PostTransactionResponse)(nil),       // 24: passbook.v1.PostTransactionResponse
+	(*BatchPostTransactionsRequest)(nil),  // 25: passbook.v1.BatchPostTransactionsRequest
+	(*BatchPostTransactionsResponse)(nil), // 26: passbook.v1.BatchPostTransactionsResponse
+	(*PostTransactionResult)(nil),         // 27: passbook.v1.PostTransactionResult
+	(*StreamTransactionsRequest)(nil),     // 28: passbook.v1.StreamTransactionsRequest
+	(*StreamedRequest)(nil),               // 29: passbook.v1.StreamedRequest
+	(*StreamTransactionsResponse)(nil),    // 30: passbook.v1.StreamTransactionsResponse
+	(*StreamedResult)(nil),                // 31: passbook.v1.StreamedResult
+	(*GetTransactionRequest)(nil),         // 32: passbook.v1.GetTransactionRequest
+	(*GetTransactionResponse)(nil),        // 33: passbook.v1.GetTransactionResponse
+	(*ListEntriesRequest)(nil),            // 34: passbook.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),           // 35: passbook.v1.ListEntriesResponse
+	nil,                                   // 36: passbook.v1.CreateAccountRequest.LabelsEntry
+	nil,                                   // 37: passbook.v1.ListAccountsRequest.LabelsEntry
+	nil,                                   // 38: passbook.v1.SumBalancesRequest.LabelsEntry
+	nil,                                   // 39: passbook.v1.DepositRequest.LabelsEntry
+	nil,                                   // 40: passbook.v1.WithdrawRequest.LabelsEntry
+	nil,                                   // 41: passbook.v1.TransferRequest.LabelsEntry
+	nil,                                   // 42: passbook.v1.PostTransactionRequest.LabelsEntry
+	(*Money)(nil),                         // 43: passbook.v1.Money
+	(*Account)(nil),                       // 44: passbook.v1.Account
+	(*status.Status)(nil),                 // 45: google.rpc.Status
+	(AccountState)(0),                     // 46: passbook.v1.AccountState
+	(*Condition)(nil),                     // 47: passbook.v1.Condition
+	(*Transaction)(nil),                   // 48: passbook.v1.Transaction
+	(*ReverseTransactionRequest)(nil),     // 49: passbook.v1.ReverseTransactionRequest
+	(*PlaceHoldRequest)(nil),              // 50: passbook.v1.PlaceHoldRequest
+	(*CaptureHoldRequest)(nil),            // 51: passbook.v1.CaptureHoldRequest
+	(*ReleaseHoldRequest)(nil),            // 52: passbook.v1.ReleaseHoldRequest
+	(*UpdateHoldRequest)(nil),             // 53: passbook.v1.UpdateHoldRequest
+	(*durationpb.Duration)(nil),           // 54: google.protobuf.Duration
+	(*Hold)(nil),                          // 55: passbook.v1.Hold
+	(*timestamppb.Timestamp)(nil),         // 56: google.protobuf.Timestamp
+	(*Entry)(nil),                         // 57: passbook.v1.Entry
+	(*UpdateAccountRequest)(nil),          // 58: passbook.v1.UpdateAccountRequest
+	(*FreezeAccountRequest)(nil),          // 59: passbook.v1.FreezeAccountRequest
+	(*UnfreezeAccountRequest)(nil),        // 60: passbook.v1.UnfreezeAccountRequest
+	(*CloseAccountRequest)(nil),           // 61: passbook.v1.CloseAccountRequest
+	(*ListAccountChangesRequest)(nil),     // 62: passbook.v1.ListAccountChangesRequest
+	(*GetHoldRequest)(nil),                // 63: passbook.v1.GetHoldRequest
+	(*ListHoldsRequest)(nil),              // 64: passbook.v1.ListHoldsRequest
+	(*ListTransactionsRequest)(nil),       // 65: passbook.v1.ListTransactionsRequest
+	(*GetBalanceRequest)(nil),             // 66: passbook.v1.GetBalanceRequest
+	(*WatchEntriesRequest)(nil),           // 67: passbook.v1.WatchEntriesRequest
+	(*WatchEventsRequest)(nil),            // 68: passbook.v1.WatchEventsRequest
+	(*GetRequestOutcomeRequest)(nil),      // 69: passbook.v1.GetRequestOutcomeRequest
+	(*FenceRequestRequest)(nil),           // 70: passbook.v1.FenceRequestRequest
+	(*VerifyAccountRequest)(nil),          // 71: passbook.v1.VerifyAccountRequest
+	(*UpdateAccountResponse)(nil),         // 72: passbook.v1.UpdateAccountResponse
+	(*FreezeAccountResponse)(nil),         // 73: passbook.v1.FreezeAccountResponse
+	(*UnfreezeAccountResponse)(nil),       // 74: passbook.v1.UnfreezeAccountResponse
+	(*CloseAccountResponse)(nil),          // 75: passbook.v1.CloseAccountResponse
+	(*ListAccountChangesResponse)(nil),    // 76: passbook.v1.ListAccountChangesResponse
+	(*PlaceHoldResponse)(nil),             // 77: passbook.v1.PlaceHoldResponse
+	(*UpdateHoldResponse)(nil),            // 78: passbook.v1.UpdateHoldResponse
+	(*CaptureHoldResponse)(nil),           // 79: passbook.v1.CaptureHoldResponse
+	(*ReleaseHoldResponse)(nil),           // 80: passbook.v1.ReleaseHoldResponse
+	(*GetHoldResponse)(nil),               // 81: passbook.v1.GetHoldResponse
+	(*ListHoldsResponse)(nil),             // 82: passbook.v1.ListHoldsResponse
+	(*ReverseTransactionResponse)(nil),    // 83: passbook.v1.ReverseTransactionResponse
+	(*ListTransactionsResponse)(nil),      // 84: passbook.v1.ListTransactionsResponse
+	(*GetBalanceResponse)(nil),            // 85: passbook.v1.GetBalanceResponse
+	(*WatchEntriesResponse)(nil),          // 86: passbook.v1.WatchEntriesResponse
+	(*WatchEventsResponse)(nil),           // 87: passbook.v1.WatchEventsResponse
+	(*GetRequestOutcomeResponse)(nil),     // 88: passbook.v1.GetRequestOutcomeResponse
+	(*FenceRequestResponse)(nil),          // 89: passbook.v1.FenceRequestResponse
+	(*VerifyAccountResponse)(nil),         // 90: passbook.v1.VerifyAccountResponse
 }
 var file_passbook_v1_account_service_proto_depIdxs = []int32{
-	36, // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
-	30, // 1: passbook.v1.CreateAccountRequest.labels:type_name -> passbook.v1.CreateAccountRequest.LabelsEntry
-	37, // 2: passbook.v1.CreateAccountResponse.account:type_name -> passbook.v1.Account
-	37, // 3: passbook.v1.GetAccountResponse.account:type_name -> passbook.v1.Account
-	37, // 4: passbook.v1.BatchGetAccountsResponse.accounts:type_name -> passbook.v1.Account
-	38, // 5: passbook.v1.ListAccountsRequest.state:type_name -> passbook.v1.AccountState
-	31, // 6: passbook.v1.ListAccountsRequest.labels:type_name -> passbook.v1.ListAccountsRequest.LabelsEntry
-	37, // 7: passbook.v1.ListAccountsResponse.accounts:type_name -> passbook.v1.Account
-	36, // 8: passbook.v1.DepositRequest.amount:type_name -> passbook.v1.Money
-	32, // 9: passbook.v1.DepositRequest.labels:type_name -> passbook.v1.DepositRequest.LabelsEntry
-	39, // 10: passbook.v1.DepositRequest.condition:type_name -> passbook.v1.Condition
-	40, // 11: passbook.v1.DepositResponse.transaction:type_name -> passbook.v1.Transaction
-	36, // 12: passbook.v1.WithdrawRequest.amount:type_name -> passbook.v1.Money
-	33, // 13: passbook.v1.WithdrawRequest.labels:type_name -> passbook.v1.WithdrawRequest.LabelsEntry
-	39, // 14: passbook.v1.WithdrawRequest.condition:type_name -> passbook.v1.Condition
-	40, // 15: passbook.v1.WithdrawResponse.transaction:type_name -> passbook.v1.Transaction
-	36, // 16: passbook.v1.TransferRequest.amount:type_name -> passbook.v1.Money
-	34, // 17: passbook.v1.TransferRequest.labels:type_name -> passbook.v1.TransferRequest.LabelsEntry
-	39, // 18: passbook.v1.TransferRequest.condition:type_name -> passbook.v1.Condition
-	40, // 19: passbook.v1.TransferResponse.transaction:type_name -> passbook.v1.Transaction
-	36, // 20: passbook.v1.Leg.amount:type_name -> passbook.v1.Money
-	39, // 21: passbook.v1.Leg.condition:type_name -> passbook.v1.Condition
-	16, // 22: passbook.v1.PostTransactionRequest.legs:type_name -> passbook.v1.Leg
-	35, // 23: passbook.v1.PostTransactionRequest.labels:type_name -> passbook.v1.PostTransactionRequest.LabelsEntry
-	40, // 24: passbook.v1.PostTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	17, // 25: passbook.v1.BatchPostTransactionsRequest.requests:type_name -> passbook.v1.PostTransactionRequest
-	21, // 26: passbook.v1.BatchPostTransactionsResponse.results:type_name -> passbook.v1.PostTransactionResult
-	40, // 27: passbook.v1.PostTransactionResult.transaction:type_name -> passbook.v1.Transaction
-	41, // 28: passbook.v1.PostTransactionResult.error:type_name -> google.rpc.Status
-	17, // 29: passbook.v1.StreamTransactionsRequest.request:type_name -> passbook.v1.PostTransactionRequest
-	23, // 30: passbook.v1.StreamTransactionsRequest.requests:type_name -> passbook.v1.StreamedRequest
-	0,  // 31: passbook.v1.StreamTransactionsRequest.result_order:type_name -> passbook.v1.ResultOrder
-	10, // 32: passbook.v1.StreamedRequest.deposit:type_name -> passbook.v1.DepositRequest
-	12, // 33: passbook.v1.StreamedRequest.withdraw:type_name -> passbook.v1.WithdrawRequest
-	14, // 34: passbook.v1.StreamedRequest.transfer:type_name -> passbook.v1.TransferRequest
-	17, // 35: passbook.v1.StreamedRequest.post_transaction:type_name -> passbook.v1.PostTransactionRequest
-	42, // 36: passbook.v1.StreamedRequest.reverse_transaction:type_name -> passbook.v1.ReverseTransactionRequest
-	43, // 37: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
-	44, // 38: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
-	45, // 39: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
-	46, // 40: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
-	47, // 41: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 42: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
-	25, // 43: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
-	40, // 44: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
-	48, // 45: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
-	41, // 46: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
-	40, // 47: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	49, // 48: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	49, // 49: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	1,  // 50: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
-	50, // 51: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
-	2,  // 52: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
-	4,  // 53: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
-	6,  // 54: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
-	8,  // 55: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
-	51, // 56: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
-	52, // 57: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
-	53, // 58: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
-	54, // 59: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
-	55, // 60: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
-	10, // 61: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
-	12, // 62: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
-	14, // 63: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
-	17, // 64: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
-	19, // 65: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
-	22, // 66: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
-	43, // 67: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
-	46, // 68: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
-	44, // 69: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
-	45, // 70: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
-	56, // 71: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
-	57, // 72: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
-	42, // 73: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
-	26, // 74: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
-	58, // 75: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
-	28, // 76: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
-	59, // 77: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
-	60, // 78: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
-	61, // 79: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
-	62, // 80: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
-	63, // 81: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
-	64, // 82: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
-	3,  // 83: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
-	5,  // 84: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
-	7,  // 85: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
-	9,  // 86: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
-	65, // 87: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
-	66, // 88: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
-	67, // 89: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
-	68, // 90: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
-	69, // 91: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
-	11, // 92: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
-	13, // 93: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
-	15, // 94: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
-	18, // 95: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
-	20, // 96: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
-	24, // 97: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
-	70, // 98: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
-	71, // 99: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
-	72, // 100: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
-	73, // 101: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
-	74, // 102: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
-	75, // 103: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
-	76, // 104: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
-	27, // 105: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
-	77, // 106: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
-	29, // 107: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
-	78, // 108: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
-	79, // 109: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
-	80, // 110: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
-	81, // 111: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
-	82, // 112: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
-	83, // 113: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
-	83, // [83:114] is the sub-list for method output_type
-	52, // [52:83] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	43, // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
+	36, // 1: passbook.v1.CreateAccountRequest.labels:type_name -> passbook.v1.CreateAccountRequest.LabelsEntry
+	44, // 2: passbook.v1.CreateAccountResponse.account:type_name -> passbook.v1.Account
+	2,  // 3: passbook.v1.BatchCreateAccountsRequest.requests:type_name -> passbook.v1.CreateAccountRequest
+	6,  // 4: passbook.v1.BatchCreateAccountsResponse.results:type_name -> passbook.v1.CreateAccountResult
+	44, // 5: passbook.v1.CreateAccountResult.account:type_name -> passbook.v1.Account
+	45, // 6: passbook.v1.CreateAccountResult.error:type_name -> google.rpc.Status
+	44, // 7: passbook.v1.GetAccountResponse.account:type_name -> passbook.v1.Account
+	44, // 8: passbook.v1.BatchGetAccountsResponse.accounts:type_name -> passbook.v1.Account
+	46, // 9: passbook.v1.ListAccountsRequest.state:type_name -> passbook.v1.AccountState
+	37, // 10: passbook.v1.ListAccountsRequest.labels:type_name -> passbook.v1.ListAccountsRequest.LabelsEntry
+	44, // 11: passbook.v1.ListAccountsResponse.accounts:type_name -> passbook.v1.Account
+	46, // 12: passbook.v1.SumBalancesRequest.state:type_name -> passbook.v1.AccountState
+	38, // 13: passbook.v1.SumBalancesRequest.labels:type_name -> passbook.v1.SumBalancesRequest.LabelsEntry
+	15, // 14: passbook.v1.SumBalancesResponse.sums:type_name -> passbook.v1.BalanceSum
+	43, // 15: passbook.v1.BalanceSum.balance:type_name -> passbook.v1.Money
+	43, // 16: passbook.v1.BalanceSum.held:type_name -> passbook.v1.Money
+	43, // 17: passbook.v1.BalanceSum.available:type_name -> passbook.v1.Money
+	43, // 18: passbook.v1.DepositRequest.amount:type_name -> passbook.v1.Money
+	39, // 19: passbook.v1.DepositRequest.labels:type_name -> passbook.v1.DepositRequest.LabelsEntry
+	47, // 20: passbook.v1.DepositRequest.condition:type_name -> passbook.v1.Condition
+	48, // 21: passbook.v1.DepositResponse.transaction:type_name -> passbook.v1.Transaction
+	43, // 22: passbook.v1.WithdrawRequest.amount:type_name -> passbook.v1.Money
+	40, // 23: passbook.v1.WithdrawRequest.labels:type_name -> passbook.v1.WithdrawRequest.LabelsEntry
+	47, // 24: passbook.v1.WithdrawRequest.condition:type_name -> passbook.v1.Condition
+	48, // 25: passbook.v1.WithdrawResponse.transaction:type_name -> passbook.v1.Transaction
+	43, // 26: passbook.v1.TransferRequest.amount:type_name -> passbook.v1.Money
+	41, // 27: passbook.v1.TransferRequest.labels:type_name -> passbook.v1.TransferRequest.LabelsEntry
+	47, // 28: passbook.v1.TransferRequest.condition:type_name -> passbook.v1.Condition
+	48, // 29: passbook.v1.TransferResponse.transaction:type_name -> passbook.v1.Transaction
+	43, // 30: passbook.v1.Leg.amount:type_name -> passbook.v1.Money
+	47, // 31: passbook.v1.Leg.condition:type_name -> passbook.v1.Condition
+	22, // 32: passbook.v1.PostTransactionRequest.legs:type_name -> passbook.v1.Leg
+	42, // 33: passbook.v1.PostTransactionRequest.labels:type_name -> passbook.v1.PostTransactionRequest.LabelsEntry
+	48, // 34: passbook.v1.PostTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	23, // 35: passbook.v1.BatchPostTransactionsRequest.requests:type_name -> passbook.v1.PostTransactionRequest
+	27, // 36: passbook.v1.BatchPostTransactionsResponse.results:type_name -> passbook.v1.PostTransactionResult
+	48, // 37: passbook.v1.PostTransactionResult.transaction:type_name -> passbook.v1.Transaction
+	45, // 38: passbook.v1.PostTransactionResult.error:type_name -> google.rpc.Status
+	23, // 39: passbook.v1.StreamTransactionsRequest.request:type_name -> passbook.v1.PostTransactionRequest
+	29, // 40: passbook.v1.StreamTransactionsRequest.requests:type_name -> passbook.v1.StreamedRequest
+	0,  // 41: passbook.v1.StreamTransactionsRequest.result_order:type_name -> passbook.v1.ResultOrder
+	16, // 42: passbook.v1.StreamedRequest.deposit:type_name -> passbook.v1.DepositRequest
+	18, // 43: passbook.v1.StreamedRequest.withdraw:type_name -> passbook.v1.WithdrawRequest
+	20, // 44: passbook.v1.StreamedRequest.transfer:type_name -> passbook.v1.TransferRequest
+	23, // 45: passbook.v1.StreamedRequest.post_transaction:type_name -> passbook.v1.PostTransactionRequest
+	49, // 46: passbook.v1.StreamedRequest.reverse_transaction:type_name -> passbook.v1.ReverseTransactionRequest
+	50, // 47: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
+	51, // 48: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
+	52, // 49: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
+	53, // 50: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
+	54, // 51: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
+	27, // 52: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
+	31, // 53: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
+	48, // 54: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
+	55, // 55: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
+	45, // 56: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
+	48, // 57: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	56, // 58: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	56, // 59: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	1,  // 60: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
+	57, // 61: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
+	2,  // 62: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
+	4,  // 63: passbook.v1.AccountService.BatchCreateAccounts:input_type -> passbook.v1.BatchCreateAccountsRequest
+	7,  // 64: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
+	9,  // 65: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
+	11, // 66: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
+	13, // 67: passbook.v1.AccountService.SumBalances:input_type -> passbook.v1.SumBalancesRequest
+	58, // 68: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
+	59, // 69: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
+	60, // 70: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
+	61, // 71: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
+	62, // 72: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
+	16, // 73: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
+	18, // 74: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
+	20, // 75: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
+	23, // 76: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
+	25, // 77: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
+	28, // 78: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
+	50, // 79: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
+	53, // 80: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
+	51, // 81: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
+	52, // 82: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
+	63, // 83: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
+	64, // 84: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
+	49, // 85: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
+	32, // 86: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
+	65, // 87: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
+	34, // 88: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
+	66, // 89: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
+	67, // 90: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
+	68, // 91: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
+	69, // 92: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
+	70, // 93: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
+	71, // 94: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
+	3,  // 95: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
+	5,  // 96: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
+	8,  // 97: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
+	10, // 98: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
+	12, // 99: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
+	14, // 100: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
+	72, // 101: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
+	73, // 102: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
+	74, // 103: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
+	75, // 104: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
+	76, // 105: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
+	17, // 106: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
+	19, // 107: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
+	21, // 108: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
+	24, // 109: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
+	26, // 110: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
+	30, // 111: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
+	77, // 112: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
+	78, // 113: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
+	79, // 114: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
+	80, // 115: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
+	81, // 116: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
+	82, // 117: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
+	83, // 118: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
+	33, // 119: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
+	84, // 120: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
+	35, // 121: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
+	85, // 122: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
+	86, // 123: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
+	87, // 124: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
+	88, // 125: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
+	89, // 126: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
+	90, // 127: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
+	95, // [95:128] is the sub-list for method output_type
+	62, // [62:95] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_account_service_proto_init() }
@@ -2665,11 +3095,15 @@ func file_passbook_v1_account_service_proto_init() {
 	file_passbook_v1_holds_proto_init()
 	file_passbook_v1_lifecycle_proto_init()
 	file_passbook_v1_resources_proto_init()
-	file_passbook_v1_account_service_proto_msgTypes[19].OneofWrappers = []any{
+	file_passbook_v1_account_service_proto_msgTypes[4].OneofWrappers = []any{
+		(*CreateAccountResult_Account)(nil),
+		(*CreateAccountResult_Error)(nil),
+	}
+	file_passbook_v1_account_service_proto_msgTypes[25].OneofWrappers = []any{
 		(*PostTransactionResult_Transaction)(nil),
 		(*PostTransactionResult_Error)(nil),
 	}
-	file_passbook_v1_account_service_proto_msgTypes[21].OneofWrappers = []any{
+	file_passbook_v1_account_service_proto_msgTypes[27].OneofWrappers = []any{
 		(*StreamedRequest_Deposit)(nil),
 		(*StreamedRequest_Withdraw)(nil),
 		(*StreamedRequest_Transfer)(nil),
@@ -2680,7 +3114,7 @@ func file_passbook_v1_account_service_proto_init() {
 		(*StreamedRequest_ReleaseHold)(nil),
 		(*StreamedRequest_UpdateHold)(nil),
 	}
-	file_passbook_v1_account_service_proto_msgTypes[24].OneofWrappers = []any{
+	file_passbook_v1_account_service_proto_msgTypes[30].OneofWrappers = []any{
 		(*GetTransactionRequest_TransactionId)(nil),
 		(*GetTransactionRequest_RequestId)(nil),
 	}
@@ -2690,7 +3124,7 @@ func file_passbook_v1_account_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_passbook_v1_account_service_proto_rawDesc), len(file_passbook_v1_account_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   34,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,9 +33,11 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	AccountService_CreateAccount_FullMethodName         = "/passbook.v1.AccountService/CreateAccount"
+	AccountService_BatchCreateAccounts_FullMethodName   = "/passbook.v1.AccountService/BatchCreateAccounts"
 	AccountService_GetAccount_FullMethodName            = "/passbook.v1.AccountService/GetAccount"
 	AccountService_BatchGetAccounts_FullMethodName      = "/passbook.v1.AccountService/BatchGetAccounts"
 	AccountService_ListAccounts_FullMethodName          = "/passbook.v1.AccountService/ListAccounts"
+	AccountService_SumBalances_FullMethodName           = "/passbook.v1.AccountService/SumBalances"
 	AccountService_UpdateAccount_FullMethodName         = "/passbook.v1.AccountService/UpdateAccount"
 	AccountService_FreezeAccount_FullMethodName         = "/passbook.v1.AccountService/FreezeAccount"
 	AccountService_UnfreezeAccount_FullMethodName       = "/passbook.v1.AccountService/UnfreezeAccount"
@@ -80,6 +82,18 @@ type AccountServiceClient interface {
 	// it is now, whatever changes it has had since. If the account was opened with other attributes:
 	// ALREADY_EXISTS, `ACCOUNT_EXISTS`.
 	CreateAccount(ctx context.Context, in *CreateAccountRequest, opts ...grpc.CallOption) (*CreateAccountResponse, error)
+	// Opens up to 1000 accounts. Each request stands alone, with the checks, the effects and the
+	// errors of CreateAccount: some accounts may be opened and other requests rejected. They share
+	// commits, which makes them far cheaper than one call for each. A retry is safe for every request
+	// with an `account_id`. If two requests have the same `account_id`, one opens the account, and the
+	// other is its repeat.
+	//
+	// The call as a whole fails only in these cases, and then no account is opened. INVALID_ARGUMENT,
+	// `INVALID_REQUESTS`: `requests` is empty or has more than 1000 elements. RESOURCE_EXHAUSTED,
+	// `REQUEST_TOO_LARGE`: the message has more than 1 MiB (a setting of the server), or the response
+	// could have more than 4 MiB. If the response would be too large with all details of the errors
+	// among its results, these errors keep the first detail only, the ErrorInfo.
+	BatchCreateAccounts(ctx context.Context, in *BatchCreateAccountsRequest, opts ...grpc.CallOption) (*BatchCreateAccountsResponse, error)
 	// Returns one account. If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
 	// Returns several accounts from one database snapshot, in the order of the request.
@@ -91,6 +105,14 @@ type AccountServiceClient interface {
 	BatchGetAccounts(ctx context.Context, in *BatchGetAccountsRequest, opts ...grpc.CallOption) (*BatchGetAccountsResponse, error)
 	// Lists accounts in byte order of `account_id`, one page per call.
 	ListAccounts(ctx context.Context, in *ListAccountsRequest, opts ...grpc.CallOption) (*ListAccountsResponse, error)
+	// Sums balances by currency, over all accounts that match and that the caller may read, from one
+	// database snapshot. There is no sum as of a past time, which would need a search in the entries of
+	// each account: GetBalance has the balance of one account at a time.
+	//
+	// A sum examines up to 1,000,000 accounts, on SQLite 250,000: those that the caller may read and
+	// whose ids begin with the prefix, whether or not they match the other filters. If there are more:
+	// FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
+	SumBalances(ctx context.Context, in *SumBalancesRequest, opts ...grpc.CallOption) (*SumBalancesResponse, error)
 	// Changes the labels and the overdraft of an account. The account's history keeps both the
 	// attributes before and the attributes after the change.
 	//
@@ -291,6 +313,16 @@ func (c *accountServiceClient) CreateAccount(ctx context.Context, in *CreateAcco
 	return out, nil
 }
 
+func (c *accountServiceClient) BatchCreateAccounts(ctx context.Context, in *BatchCreateAccountsRequest, opts ...grpc.CallOption) (*BatchCreateAccountsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BatchCreateAccountsResponse)
+	err := c.cc.Invoke(ctx, AccountService_BatchCreateAccounts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *accountServiceClient) GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetAccountResponse)
@@ -315,6 +347,16 @@ func (c *accountServiceClient) ListAccounts(ctx context.Context, in *ListAccount
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAccountsResponse)
 	err := c.cc.Invoke(ctx, AccountService_ListAccounts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *accountServiceClient) SumBalances(ctx context.Context, in *SumBalancesRequest, opts ...grpc.CallOption) (*SumBalancesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SumBalancesResponse)
+	err := c.cc.Invoke(ctx, AccountService_SumBalances_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -627,6 +669,18 @@ type AccountServiceServer interface {
 	// it is now, whatever changes it has had since. If the account was opened with other attributes:
 	// ALREADY_EXISTS, `ACCOUNT_EXISTS`.
 	CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error)
+	// Opens up to 1000 accounts. Each request stands alone, with the checks, the effects and the
+	// errors of CreateAccount: some accounts may be opened and other requests rejected. They share
+	// commits, which makes them far cheaper than one call for each. A retry is safe for every request
+	// with an `account_id`. If two requests have the same `account_id`, one opens the account, and the
+	// other is its repeat.
+	//
+	// The call as a whole fails only in these cases, and then no account is opened. INVALID_ARGUMENT,
+	// `INVALID_REQUESTS`: `requests` is empty or has more than 1000 elements. RESOURCE_EXHAUSTED,
+	// `REQUEST_TOO_LARGE`: the message has more than 1 MiB (a setting of the server), or the response
+	// could have more than 4 MiB. If the response would be too large with all details of the errors
+	// among its results, these errors keep the first detail only, the ErrorInfo.
+	BatchCreateAccounts(context.Context, *BatchCreateAccountsRequest) (*BatchCreateAccountsResponse, error)
 	// Returns one account. If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
 	// Returns several accounts from one database snapshot, in the order of the request.
@@ -638,6 +692,14 @@ type AccountServiceServer interface {
 	BatchGetAccounts(context.Context, *BatchGetAccountsRequest) (*BatchGetAccountsResponse, error)
 	// Lists accounts in byte order of `account_id`, one page per call.
 	ListAccounts(context.Context, *ListAccountsRequest) (*ListAccountsResponse, error)
+	// Sums balances by currency, over all accounts that match and that the caller may read, from one
+	// database snapshot. There is no sum as of a past time, which would need a search in the entries of
+	// each account: GetBalance has the balance of one account at a time.
+	//
+	// A sum examines up to 1,000,000 accounts, on SQLite 250,000: those that the caller may read and
+	// whose ids begin with the prefix, whether or not they match the other filters. If there are more:
+	// FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
+	SumBalances(context.Context, *SumBalancesRequest) (*SumBalancesResponse, error)
 	// Changes the labels and the overdraft of an account. The account's history keeps both the
 	// attributes before and the attributes after the change.
 	//
@@ -831,6 +893,9 @@ type UnimplementedAccountServiceServer struct{}
 func (UnimplementedAccountServiceServer) CreateAccount(context.Context, *CreateAccountRequest) (*CreateAccountResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateAccount not implemented")
 }
+func (UnimplementedAccountServiceServer) BatchCreateAccounts(context.Context, *BatchCreateAccountsRequest) (*BatchCreateAccountsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method BatchCreateAccounts not implemented")
+}
 func (UnimplementedAccountServiceServer) GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetAccount not implemented")
 }
@@ -839,6 +904,9 @@ func (UnimplementedAccountServiceServer) BatchGetAccounts(context.Context, *Batc
 }
 func (UnimplementedAccountServiceServer) ListAccounts(context.Context, *ListAccountsRequest) (*ListAccountsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAccounts not implemented")
+}
+func (UnimplementedAccountServiceServer) SumBalances(context.Context, *SumBalancesRequest) (*SumBalancesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SumBalances not implemented")
 }
 func (UnimplementedAccountServiceServer) UpdateAccount(context.Context, *UpdateAccountRequest) (*UpdateAccountResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateAccount not implemented")
@@ -960,6 +1028,24 @@ func _AccountService_CreateAccount_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AccountService_BatchCreateAccounts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BatchCreateAccountsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccountServiceServer).BatchCreateAccounts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccountService_BatchCreateAccounts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccountServiceServer).BatchCreateAccounts(ctx, req.(*BatchCreateAccountsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AccountService_GetAccount_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetAccountRequest)
 	if err := dec(in); err != nil {
@@ -1010,6 +1096,24 @@ func _AccountService_ListAccounts_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AccountServiceServer).ListAccounts(ctx, req.(*ListAccountsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AccountService_SumBalances_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SumBalancesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AccountServiceServer).SumBalances(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AccountService_SumBalances_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AccountServiceServer).SumBalances(ctx, req.(*SumBalancesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1487,6 +1591,10 @@ var AccountService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AccountService_CreateAccount_Handler,
 		},
 		{
+			MethodName: "BatchCreateAccounts",
+			Handler:    _AccountService_BatchCreateAccounts_Handler,
+		},
+		{
 			MethodName: "GetAccount",
 			Handler:    _AccountService_GetAccount_Handler,
 		},
@@ -1497,6 +1605,10 @@ var AccountService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAccounts",
 			Handler:    _AccountService_ListAccounts_Handler,
+		},
+		{
+			MethodName: "SumBalances",
+			Handler:    _AccountService_SumBalances_Handler,
 		},
 		{
 			MethodName: "UpdateAccount",

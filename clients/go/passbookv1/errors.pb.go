@@ -199,10 +199,13 @@ const (
 	ErrorReason_ERROR_REASON_UNIMPLEMENTED ErrorReason = 64
 	// NOT_FOUND: the health service knows no service of this name, or reflection no file or symbol.
 	ErrorReason_ERROR_REASON_NAME_NOT_FOUND ErrorReason = 65
+	// FAILED_PRECONDITION: SumBalances would examine more accounts than it may. Name a longer
+	// `account_id_prefix`. Metadata: max (accounts).
+	ErrorReason_ERROR_REASON_TOO_MANY_ACCOUNTS ErrorReason = 66
 	// FAILED_PRECONDITION: WatchEvents was asked to resume after an event that this ledger does not
 	// have: the token is of another ledger, or of changes that were lost when an older state of the
 	// ledger was restored. Compare what you have with the ledger, and watch from the beginning.
-	ErrorReason_ERROR_REASON_EVENT_TOKEN_UNKNOWN ErrorReason = 66
+	ErrorReason_ERROR_REASON_EVENT_TOKEN_UNKNOWN ErrorReason = 67
 )
 
 // Enum value maps for ErrorReason.
@@ -265,7 +268,8 @@ var (
 		63: "ERROR_REASON_RESPONSE_TOO_LARGE",
 		64: "ERROR_REASON_UNIMPLEMENTED",
 		65: "ERROR_REASON_NAME_NOT_FOUND",
-		66: "ERROR_REASON_EVENT_TOKEN_UNKNOWN",
+		66: "ERROR_REASON_TOO_MANY_ACCOUNTS",
+		67: "ERROR_REASON_EVENT_TOKEN_UNKNOWN",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -325,7 +329,8 @@ var (
 		"ERROR_REASON_RESPONSE_TOO_LARGE":        63,
 		"ERROR_REASON_UNIMPLEMENTED":             64,
 		"ERROR_REASON_NAME_NOT_FOUND":            65,
-		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":       66,
+		"ERROR_REASON_TOO_MANY_ACCOUNTS":         66,
+		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":       67,
 	}
 )
 
@@ -360,7 +365,7 @@ var File_passbook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\x8a\x10\n" +
+	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xae\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INVALID_REQUEST_ID\x10\x01\x12#\n" +
@@ -419,8 +424,9 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\x1eERROR_REASON_REQUEST_TOO_LARGE\x10>\x12#\n" +
 	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10?\x12\x1e\n" +
 	"\x1aERROR_REASON_UNIMPLEMENTED\x10@\x12\x1f\n" +
-	"\x1bERROR_REASON_NAME_NOT_FOUND\x10A\x12$\n" +
-	" ERROR_REASON_EVENT_TOKEN_UNKNOWN\x10BB\x91\x01\n" +
+	"\x1bERROR_REASON_NAME_NOT_FOUND\x10A\x12\"\n" +
+	"\x1eERROR_REASON_TOO_MANY_ACCOUNTS\x10B\x12$\n" +
+	" ERROR_REASON_EVENT_TOKEN_UNKNOWN\x10CB\x91\x01\n" +
 	"\x0fcom.passbook.v1B\vErrorsProtoP\x01Z$passbook.example/passbook/passbookv1\xa2\x02\x03PXX\xaa\x02\vPassbook.V1\xca\x02\vPassbook\\V1\xe2\x02\x17Passbook\\V1\\GPBMetadata\xea\x02\fPassbook::V1b\x06proto3"
 
 var (

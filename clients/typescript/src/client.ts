@@ -55,6 +55,8 @@ export interface TransferChange extends Change {
   condition?: Condition;
   /** A dry run. */
   validateOnly?: boolean;
+  /** Apply it although funds lack or an account is frozen. Needs the right `force`. */
+  force?: boolean;
 }
 
 /** A change of an account's state. */
@@ -201,8 +203,11 @@ export class Client {
   }
 
   /** Takes money out of an account. */
-  async withdraw(change: OneAccountChange, options?: CallOptions): Promise<TransactionResult> {
-    const request = oneAccountMessage(change);
+  async withdraw(
+    change: OneAccountChange & Pick<Posting, "force">,
+    options?: CallOptions,
+  ): Promise<TransactionResult> {
+    const request = { ...oneAccountMessage(change), force: change.force ?? false };
     return transactionResultOf(await this.#calls.change(methods.withdraw, request, options));
   }
 
@@ -215,6 +220,7 @@ export class Client {
       amount: moneyMessage(change.amount),
       condition: optional(conditionMessage, change.condition),
       validateOnly: change.validateOnly ?? false,
+      force: change.force ?? false,
     };
     return transactionResultOf(await this.#calls.change(methods.transfer, request, options));
   }
@@ -256,12 +262,17 @@ export class Client {
     return streamTransactions(this.#calls, postings, options.signal);
   }
 
-  /** Posts the opposite of a transaction, which is possible once. */
+  /** Posts the opposite of a transaction: all that is not reversed yet, or an amount of it. */
   async reverseTransaction(
-    change: Change & { transactionId: string },
+    change: Change & Pick<Posting, "force"> & { transactionId: string; amount?: Money },
     options?: CallOptions,
   ): Promise<TransactionResult> {
-    const request = { ...changeMessage(change), transactionId: change.transactionId };
+    const request = {
+      ...changeMessage(change),
+      transactionId: change.transactionId,
+      amount: optional(moneyMessage, change.amount),
+      force: change.force ?? false,
+    };
     return transactionResultOf(
       await this.#calls.change(methods.reverseTransaction, request, options),
     );
@@ -288,9 +299,18 @@ export class Client {
     return { hold: holdOf(response.hold), replayed: response.replayed };
   }
 
-  /** Takes the money of a hold, all or part of it, and releases the rest. */
+  /**
+   * Takes the money of a hold, all or part of it, and releases the rest. With `keepOpen` the rest stays
+   * held. With `allowExcess` the amount may be more than is held, if it is available.
+   */
   async captureHold(
-    change: Change & { holdId: string; amount?: Money; destinationAccountId?: string },
+    change: Change & {
+      holdId: string;
+      amount?: Money;
+      destinationAccountId?: string;
+      keepOpen?: boolean;
+      allowExcess?: boolean;
+    },
     options?: CallOptions,
   ): Promise<CaptureResult> {
     const request = {
@@ -298,6 +318,8 @@ export class Client {
       holdId: change.holdId,
       amount: optional(moneyMessage, change.amount),
       destinationAccountId: change.destinationAccountId ?? "",
+      keepOpen: change.keepOpen ?? false,
+      allowExcess: change.allowExcess ?? false,
     };
     const response = await this.#calls.change(methods.captureHold, request, options);
     return { ...transactionResultOf(response), hold: holdOf(response.hold) };

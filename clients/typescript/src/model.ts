@@ -39,6 +39,8 @@ export interface Posting extends Change {
   legs: readonly Leg[];
   /** A dry run. */
   validateOnly?: boolean;
+  /** Apply it although funds lack or an account is frozen. Needs the right `force`. */
+  force?: boolean;
 }
 
 /** One account. docs/glossary.md defines the terms. */
@@ -228,6 +230,7 @@ export function postingMessage(posting: Posting): service.PostTransactionRequest
     ...changeMessage(posting),
     legs: posting.legs.map(legMessage),
     validateOnly: posting.validateOnly ?? false,
+    force: posting.force ?? false,
   };
 }
 

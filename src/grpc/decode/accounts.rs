@@ -8,7 +8,10 @@ use crate::{
         ids::AccountId,
         money::{Amount, Currency},
     },
-    grpc::decode::decoder::{Decoder, given},
+    grpc::{
+        decode::decoder::{Decoder, check_length, given},
+        error::invalid::Invalid,
+    },
     proto::{self, ErrorReason},
 };
 
@@ -36,6 +39,14 @@ pub fn new_account(
         labels: request.labels,
         created_by: decoder.caller.clone(),
     })
+}
+
+/// The requests of a batch, not decoded yet: an invalid request does not reject the others.
+pub fn account_batch(
+    request: proto::BatchCreateAccountsRequest,
+) -> Result<Vec<proto::CreateAccountRequest>, Invalid> {
+    check_length(request.requests.len())?;
+    Ok(request.requests)
 }
 
 /// Checks that accounts may still be opened in the currency of a new account.

@@ -13,7 +13,8 @@ use crate::{
     },
     grpc::{
         decode::{
-            DESCRIPTION_LENGTH_MAX, LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX,
+            BATCH_MAX, DESCRIPTION_LENGTH_MAX, LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX,
+            LABELS_MAX,
         },
         error::invalid::{Invalid, Violation},
     },
@@ -347,6 +348,15 @@ fn is_invisible(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{2028}' | '\u{2029}')
         || (!letter.is_ascii() && is_formatting())
+}
+
+/// Checks the number of requests in a batch.
+pub fn check_length(length: usize) -> Result<(), Invalid> {
+    if length == 0 || length > BATCH_MAX {
+        let description = format!("has {length} requests; 1-{BATCH_MAX} are allowed");
+        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
+    }
+    Ok(())
 }
 
 /// The text of a field that may be empty.

@@ -13,14 +13,16 @@ mod postings;
 mod queries;
 mod streamed;
 
-pub use accounts::{account_update, close, currency_of_new_account, freeze, new_account, unfreeze};
+pub use accounts::{
+    account_batch, account_update, close, currency_of_new_account, freeze, new_account, unfreeze,
+};
 pub use decoder::Decoder;
 pub use events::watched_events;
 pub use holds::{capture, hold_update, new_hold, release};
 pub use postings::{batch, deposit, reversal, transaction, transfer, withdraw};
 pub use queries::{
-    TransactionList, account_change_list, account_ids, account_list, balance, entry_list,
-    hold_list, transaction_list, transaction_name, watch,
+    TransactionList, account_change_list, account_ids, account_list, balance, balance_sums,
+    entry_list, hold_list, transaction_list, transaction_name, watch,
 };
 pub use streamed::streamed;
 
@@ -34,8 +36,8 @@ const LABEL_KEY_LENGTH_MAX: usize = 63;
 const LABEL_VALUE_LENGTH_MAX: usize = 256;
 /// The most legs of one transaction.
 const LEGS_MAX: usize = 100;
-/// The most transactions in one BatchPostTransactions.
-const BATCH_POST_MAX: usize = 1000;
+/// The most requests in one batch.
+const BATCH_MAX: usize = 1000;
 /// The most legs in one BatchPostTransactions: their entries must fit into a response of 4 MiB,
 /// which clients accept by default.
 const BATCH_LEGS_MAX: usize = 5000;

@@ -11,8 +11,8 @@ use crate::{
     },
     grpc::{
         decode::{
-            BATCH_LEGS_MAX, BATCH_POST_MAX, LEGS_MAX,
-            decoder::{Decoder, Sign},
+            BATCH_LEGS_MAX, LEGS_MAX,
+            decoder::{Decoder, Sign, check_length},
         },
         error::invalid::Invalid,
     },
@@ -110,11 +110,7 @@ fn leg(
 pub fn batch(
     request: proto::BatchPostTransactionsRequest,
 ) -> Result<Vec<proto::PostTransactionRequest>, Invalid> {
-    let length = request.requests.len();
-    if length == 0 || length > BATCH_POST_MAX {
-        let description = format!("has {length} requests; 1-{BATCH_POST_MAX} are allowed");
-        return Err(Invalid::new(ErrorReason::InvalidRequests, "requests", description));
-    }
+    check_length(request.requests.len())?;
     let legs: usize = request.requests.iter().map(|it| it.legs.len()).sum();
     if legs > BATCH_LEGS_MAX {
         let description = format!("has {legs} legs in all; at most {BATCH_LEGS_MAX} are allowed");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     domain::{
-        account::AccountState,
+        account::{AccountState, Labels},
         hold::HoldState,
         ids::{AccountId, HoldId, TransactionId},
         query::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
@@ -116,14 +116,35 @@ pub fn account_list(
     request: proto::ListAccountsRequest,
 ) -> Option<(AccountFilter, Page<AccountId>)> {
     let query = format!("{}/{}/{:?}", request.currency_code, request.state, request.labels);
-    let currency =
-        given(&request.currency_code).and_then(|it| decoder.currency("currency_code", it));
-    decoder.labels(&request.labels);
-    let state = decoder.filter("state", request.state, &AccountState::ALL, encode::account_state);
+    let filter = account_filter(decoder, &request.currency_code, request.state, request.labels);
     let page = decoder
         .page(query, request.page_size, &request.page_token, |text| AccountId::parse(text).ok());
-    let currency_code = currency.map(|it| it.code().to_owned());
-    Some((AccountFilter { currency_code, state, labels: request.labels }, page))
+    Some((filter, page))
+}
+
+/// The beginning of the ids of the accounts to sum, and what else selects them.
+pub fn balance_sums(
+    decoder: &mut Decoder<'_>,
+    request: proto::SumBalancesRequest,
+) -> Option<(String, AccountFilter)> {
+    let prefix =
+        given(&request.account_id_prefix).map_or(Ok(()), |it| AccountId::parse(it).map(drop));
+    decoder.check(ErrorReason::InvalidFilter, "account_id_prefix", prefix);
+    let filter = account_filter(decoder, &request.currency_code, request.state, request.labels);
+    Some((request.account_id_prefix, filter))
+}
+
+/// What selects accounts. An invalid field is a violation.
+fn account_filter(
+    decoder: &mut Decoder<'_>,
+    currency_code: &str,
+    state: i32,
+    labels: Labels,
+) -> AccountFilter {
+    let currency = given(currency_code).and_then(|it| decoder.currency("currency_code", it));
+    decoder.labels(&labels);
+    let state = decoder.filter("state", state, &AccountState::ALL, encode::account_state);
+    AccountFilter { currency_code: currency.map(|it| it.code().to_owned()), state, labels }
 }
 
 /// A page of an account's entries.

@@ -1,9 +1,14 @@
 //! Accounts and their changes.
 
+use tonic_types::pb;
+
 use crate::{
-    domain::account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
-    grpc::encode::values::{money, time},
-    proto,
+    domain::{
+        account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
+        balance_sum::BalanceSum,
+    },
+    grpc::encode::values::{money, sum, time},
+    proto::{self, create_account_result},
 };
 
 /// Encodes an account.
@@ -25,6 +30,27 @@ pub fn account(account: Account) -> proto::Account {
         created_by: account.created_by.to_string(),
         labels: account.labels,
     }
+}
+
+/// Encodes the sum of the accounts of one currency.
+pub fn balance_sum(of: &BalanceSum) -> proto::BalanceSum {
+    proto::BalanceSum {
+        currency_code: of.currency.code().to_owned(),
+        // Far below 2^63.
+        account_count: of.accounts as i64,
+        balance: Some(sum(&of.currency, of.balance)),
+        held: Some(sum(&of.currency, of.held)),
+        available: Some(sum(&of.currency, of.available())),
+    }
+}
+
+/// Encodes the result of one request of a batch.
+pub fn created_account(result: Result<Account, pb::Status>) -> proto::CreateAccountResult {
+    let result = match result {
+        Ok(opened) => create_account_result::Result::Account(account(opened)),
+        Err(error) => create_account_result::Result::Error(error),
+    };
+    proto::CreateAccountResult { result: Some(result) }
 }
 
 /// Encodes the state of an account.

@@ -12,7 +12,7 @@ mod transactions;
 mod values;
 mod verification;
 
-pub use accounts::{account, account_change, account_state};
+pub use accounts::{account, account_change, account_state, balance_sum, created_account};
 pub use events::{EVENT_TOKEN_FORM, event, event_kind, event_token};
 pub use holds::{hold, hold_state};
 pub use requests::{fenced, outcome, posting_result, streamed_result};

@@ -3,11 +3,15 @@
 
 use prost::Message;
 use tonic::Status;
+use tonic_types::pb;
 
 use crate::{
     domain::account::Account,
     grpc::{encode::accounts, error},
-    proto,
+    proto::{
+        self, CreateAccountResult, PostTransactionResult, create_account_result,
+        post_transaction_result,
+    },
 };
 
 /// The largest list in a response, in bytes: the 4 MiB that gRPC clients accept by default, less
@@ -29,7 +33,7 @@ pub fn accounts(accounts: Vec<Account>) -> Result<Vec<proto::Account>, Status> {
             "{count} accounts have {size} bytes; at most {RESPONSE_SIZE_MAX} fit into one response: ask \
              for fewer"
         );
-        return Err(error::response_too_large(RESPONSE_SIZE_MAX as u32, message));
+        return Err(error::response_too_large(RESPONSE_SIZE_MAX as u32, message).into());
     }
     Ok(accounts)
 }
@@ -40,12 +44,14 @@ const ENTRY_SIZE_MORE: usize = 200;
 /// The most bytes of a result that are not in its request, or of a shortened error.
 const RESULT_SIZE_MORE: usize = 1024;
 
-/// The most bytes of the results of a batch. Rejects a batch whose results may not fit into one
-/// response, before any request is applied. With the default of `message_size_max` they always fit.
-pub fn check_room(requests: &[proto::PostTransactionRequest]) -> Result<usize, Status> {
-    let size_of = |it: &proto::PostTransactionRequest| {
-        it.encoded_len() + it.legs.len() * ENTRY_SIZE_MORE + RESULT_SIZE_MORE
-    };
+/// The most bytes of the results of a batch, where each may have some entries. Rejects a batch whose
+/// results may not fit into one response, before any request is applied. With the default of
+/// `message_size_max` they always fit.
+pub fn check_room<M: Message>(
+    requests: &[M],
+    entries_of: impl Fn(&M) -> usize,
+) -> Result<usize, Status> {
+    let size_of = |it: &M| it.encoded_len() + entries_of(it) * ENTRY_SIZE_MORE + RESULT_SIZE_MORE;
     let size: usize = requests.iter().map(size_of).sum();
     if size > RESPONSE_SIZE_MAX {
         let message = format!(
@@ -58,17 +64,58 @@ pub fn check_room(requests: &[proto::PostTransactionRequest]) -> Result<usize, S
     Ok(size)
 }
 
-/// Shortens the results of a batch until they fit into one response. [`check_room`] has bounded the
-/// applied requests. An error keeps its first detail, which has the reason.
-pub fn shorten(results: &mut [proto::PostTransactionResult]) {
-    if results.iter().map(size_in_list).sum::<usize>() <= RESPONSE_SIZE_MAX {
+/// Makes the results of a batch fit into one response. [`check_room`] has bounded the applied
+/// requests.
+pub fn fit_postings(results: &mut [PostTransactionResult]) {
+    if exceeds_response(results) {
+        let errors = results.iter_mut().filter_map(|it| match &mut it.result {
+            Some(post_transaction_result::Result::Error(error)) => Some(error),
+            _ => None,
+        });
+        errors.for_each(shorten);
+    }
+}
+
+/// Makes the results of a batch fit into one response. [`check_room`] has bounded the new accounts. An
+/// existing one may have grown since it was opened: if it does not fit, its result is an error.
+pub fn fit_accounts(results: &mut [CreateAccountResult]) {
+    if exceeds_response(results) {
+        let errors = results.iter_mut().filter_map(|it| match &mut it.result {
+            Some(create_account_result::Result::Error(error)) => Some(error),
+            _ => None,
+        });
+        errors.for_each(shorten);
+    }
+    if !exceeds_response(results) {
         return;
     }
+    // Each result may become an error.
+    let mut room = RESPONSE_SIZE_MAX.saturating_sub(results.len() * RESULT_SIZE_MORE);
     for result in results {
-        if let Some(proto::post_transaction_result::Result::Error(error)) = &mut result.result {
-            error.details.truncate(1);
+        let Some(create_account_result::Result::Account(account)) = &result.result else {
+            continue;
+        };
+        let size = size_in_list(account);
+        if size <= room {
+            room -= size;
+            continue;
         }
+        let message = format!(
+            "account {} exists, but does not fit into the response: read it alone",
+            account.account_id
+        );
+        let error = error::response_too_large(RESPONSE_SIZE_MAX as u32, message);
+        result.result = Some(create_account_result::Result::Error(error.into_proto()));
     }
+}
+
+fn exceeds_response(results: &[impl Message]) -> bool {
+    results.iter().map(size_in_list).sum::<usize>() > RESPONSE_SIZE_MAX
+}
+
+/// Shortens an error to its first detail, which has the reason.
+fn shorten(error: &mut pb::Status) {
+    error.details.truncate(1);
 }
 
 #[cfg(test)]
@@ -111,22 +158,35 @@ mod tests {
     #[test]
     fn errors_that_are_too_many_keep_their_reasons_only() {
         let detail = |length| prost_types::Any { value: vec![7; length], ..Default::default() };
-        let error = tonic_types::pb::Status {
-            details: vec![detail(400), detail(5000)],
-            ..Default::default()
-        };
+        let error = pb::Status { details: vec![detail(400), detail(5000)], ..Default::default() };
         let result = Some(proto::post_transaction_result::Result::Error(error));
         let result = proto::PostTransactionResult { result, replayed: false };
         let mut few = vec![result.clone(); 10];
-        shorten(&mut few);
+        fit_postings(&mut few);
         assert_eq!(few, vec![result.clone(); 10]);
         let mut many = vec![result; 1000];
-        shorten(&mut many);
+        fit_postings(&mut many);
         assert!(many.iter().map(size_in_list).sum::<usize>() < RESPONSE_SIZE_MAX / 4);
         let Some(proto::post_transaction_result::Result::Error(error)) = &many[0].result else {
             panic!("{:?}", many[0]);
         };
         assert_eq!(error.details, [detail(400)]);
+    }
+
+    #[test]
+    fn accounts_that_have_grown_are_left_out_where_they_do_not_fit() {
+        let labels = [("key".to_owned(), "x".repeat(10_000))].into();
+        let account = proto::Account { labels, ..Default::default() };
+        let result = Some(create_account_result::Result::Account(account));
+        let mut results = vec![CreateAccountResult { result }; 1000];
+        fit_accounts(&mut results);
+        assert!(!exceeds_response(&results));
+        let is_account = |it: &CreateAccountResult| {
+            matches!(it.result, Some(create_account_result::Result::Account(_)))
+        };
+        let count = results.iter().filter(|it| is_account(it)).count();
+        assert!((250..500).contains(&count), "{count} accounts fit");
+        assert!(is_account(&results[0]) && !is_account(&results[999]));
     }
 
     #[test]
@@ -136,8 +196,8 @@ mod tests {
         let mut requests = vec![request; 1000];
         let left = 1024 * 1024 - requests.iter().map(size_in_list).sum::<usize>();
         requests[0].description = "x".repeat(left);
-        assert!(check_room(&requests).is_ok());
+        assert!(check_room(&requests, |it| it.legs.len()).is_ok());
         requests[0].description = "x".repeat(2 * RESPONSE_SIZE_MAX);
-        assert!(check_room(&requests).is_err());
+        assert!(check_room(&requests, |it| it.legs.len()).is_err());
     }
 }

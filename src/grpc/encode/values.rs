@@ -13,6 +13,11 @@ pub fn money(currency: &Currency, amount: Amount) -> proto::Money {
     proto::Money { currency_code: currency.code().to_owned(), value: amount.to_string() }
 }
 
+/// Encodes a sum of amounts, given in the currency's smallest unit.
+pub fn sum(currency: &Currency, units: i128) -> proto::Money {
+    proto::Money { currency_code: currency.code().to_owned(), value: currency.format_units(units) }
+}
+
 /// Encodes a time, in microseconds since the Unix epoch.
 pub fn time(microseconds: i64) -> prost_types::Timestamp {
     prost_types::Timestamp {

@@ -21,8 +21,8 @@ pub fn request_too_large(setting: &str, max: u32, message: String) -> Status {
 }
 
 /// The error of a query whose response would have more than `max` bytes.
-pub fn response_too_large(max: u32, message: String) -> Status {
-    too_much(ErrorReason::ResponseTooLarge, "response_size", max, message).into()
+pub fn response_too_large(max: u32, message: String) -> StatusBuilder {
+    too_much(ErrorReason::ResponseTooLarge, "response_size", max, message)
 }
 
 fn too_much(

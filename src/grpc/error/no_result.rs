@@ -70,6 +70,12 @@ impl From<Error> for StatusBuilder {
                                or was lost when an older state was restored";
                 Self::new(Code::FailedPrecondition, E::EventTokenUnknown, message)
             }
+            Error::TooManyAccounts { max } => {
+                let message = format!(
+                    "a sum examines at most {max} accounts: name a longer account_id_prefix"
+                );
+                Self::new(Code::FailedPrecondition, E::TooManyAccounts, message).with("max", max)
+            }
             Error::DatabaseUnavailable(outcome) => {
                 let message = "the database cannot be reached or written";
                 Self::new(Code::Unavailable, E::DatabaseUnavailable, message)

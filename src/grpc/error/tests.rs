@@ -250,6 +250,7 @@ fn every_error_without_a_result_has_its_outcome() {
         (E::AuditUnavailable, C::Unavailable, "AUDIT_UNAVAILABLE", "not_applied", true),
         (E::WatcherTooSlow { limit }, C::ResourceExhausted, "WATCHER_TOO_SLOW", "", false),
         (E::SequenceNotReached { sequence: 1 }, C::InvalidArgument, "INVALID_FILTER", "", false),
+        (E::TooManyAccounts { max: 1 }, C::FailedPrecondition, "TOO_MANY_ACCOUNTS", "", false),
         (E::ShuttingDown, C::Unavailable, "SHUTTING_DOWN", "not_applied", true),
         (E::Internal(unknown), C::Internal, "INTERNAL", "unknown", false),
     ] {

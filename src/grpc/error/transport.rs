@@ -6,15 +6,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tonic::{Code, Status, body::Body};
 
 use crate::{
-    grpc::error::{StatusBuilder, invalid::Invalid},
+    grpc::error::{StatusBuilder, invalid::Invalid, limit::request_too_large},
     ledger::{Error, Outcome},
     proto::ErrorReason,
 };
 
 /// Gives the error in the headers of a response its reason: see [`with_reason`].
-pub fn name_reason(mut response: Response<Body>) -> Response<Body> {
+pub fn name_reason(mut response: Response<Body>, message_size_max: u32) -> Response<Body> {
     let status = Status::from_header_map(response.headers());
-    match status.and_then(with_reason) {
+    match status.and_then(|status| with_reason(status, message_size_max)) {
         None => response,
         Some(status) => {
             let extensions = std::mem::take(response.extensions_mut());
@@ -26,12 +26,14 @@ pub fn name_reason(mut response: Response<Body>) -> Response<Body> {
 }
 
 /// Gives the error in the trailers of a response its reason: see [`with_reason`].
-pub fn name_reason_in_trailers(trailers: HeaderMap) -> HeaderMap {
+pub fn name_reason_in_trailers(trailers: HeaderMap, message_size_max: u32) -> HeaderMap {
     // Nearly all calls end so.
     if trailers.get(Status::GRPC_STATUS).is_some_and(|code| code == "0") {
         return trailers;
     }
-    Status::from_header_map(&trailers).and_then(with_reason).map_or(trailers, into_trailers)
+    let status = Status::from_header_map(&trailers);
+    let status = status.and_then(|status| with_reason(status, message_size_max));
+    status.map_or(trailers, into_trailers)
 }
 
 /// The trailers of a response that ends with this error.
@@ -48,9 +50,10 @@ pub fn into_trailers(status: Status) -> HeaderMap {
 }
 
 /// The code and the reason of an error of tonic, or of its services: health and reflection. tonic reports
-/// requests that cannot be decoded, or whose body ends early, as INTERNAL or UNKNOWN. None for all
-/// other errors: those of this service always carry details.
-fn with_reason(status: Status) -> Option<Status> {
+/// requests that cannot be decoded, or whose body ends early, as INTERNAL or UNKNOWN, and a message that
+/// is too large when it is decompressed as RESOURCE_EXHAUSTED. None for all other errors: those of
+/// this service always carry details.
+fn with_reason(status: Status, message_size_max: u32) -> Option<Status> {
     if !status.details().is_empty() {
         return None;
     }
@@ -65,6 +68,13 @@ fn with_reason(status: Status) -> Option<Status> {
             StatusBuilder::new(code, ErrorReason::Unimplemented, message)
         }
         Code::NotFound => StatusBuilder::new(code, ErrorReason::NameNotFound, message),
+        Code::ResourceExhausted => {
+            let message = format!(
+                "the message has more than {message_size_max} bytes when it is decompressed: send \
+                 less at a time, e.g. fewer requests in a batch"
+            );
+            return Some(request_too_large("message_size_max", message_size_max, message));
+        }
         _ => return None,
     };
     let mut error = Status::from(error);

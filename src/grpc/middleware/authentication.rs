@@ -54,10 +54,8 @@ impl<S> AuthenticationService<S> {
 }
 
 /// The authorization of a call, for a stream, which asks again and again.
-///
-/// # Errors
-/// There is none, which would be a defect of the stack.
-pub fn authorization_of(extensions: &Extensions) -> Result<CallAuthorization, Error> {
+pub fn authorization(extensions: &Extensions) -> Result<CallAuthorization, Error> {
+    // None would be a defect of the stack.
     extensions.get().cloned().ok_or(Error::Internal(None))
 }
 

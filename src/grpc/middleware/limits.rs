@@ -72,10 +72,9 @@ impl LimitLayer {
         })
     }
 
-    fn message_size_max(&self, path: &str) -> usize {
+    fn message_size_max(&self, path: &str) -> u32 {
         let max = self.sizes.message_size_max;
-        let max = if is_account_service(path) { max } else { max.min(CONTROL_MESSAGE_SIZE_MAX) };
-        max as usize
+        if is_account_service(path) { max } else { max.min(CONTROL_MESSAGE_SIZE_MAX) }
     }
 
     /// Takes the share of one call.
@@ -165,14 +164,15 @@ where
         let message_size_max = layer.message_size_max(request.uri().path());
         let request = request.map(|body| {
             let receive_until = method.has_one_request.then(|| deadline.receive_until());
-            RequestBody::wrap(body, header_size, message_size_max, receive_until, received)
+            let size_max = message_size_max as usize;
+            RequestBody::wrap(body, header_size, size_max, receive_until, received)
         });
         let budget = layer.budgets.response_bytes.clone();
         let recipient = Recipient { budget, identity, connection };
         let response = self.inner.call(request);
         Box::pin(async move {
             let response = response.await?;
-            Ok(ResponseBody::wrap(response, method, call, recipient))
+            Ok(ResponseBody::wrap(response, method, call, recipient, message_size_max))
         })
     }
 }

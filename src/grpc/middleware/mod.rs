@@ -4,6 +4,7 @@
 //! message, no RPC and no ledger: what needs one of these belongs to the service.
 
 pub mod authentication;
+mod compression;
 pub mod deadline;
 mod front_door;
 pub mod limits;
@@ -64,18 +65,22 @@ type Layers<Drain, Name, Attach> = Stack<
         Stack<
             AuthenticationLayer,
             Stack<
-                MapResponseLayer<Name>,
+                MapRequestLayer<RequestMap>,
                 Stack<
-                    FrontDoorLayer,
+                    MapResponseLayer<Name>,
                     Stack<
-                        CatchPanicLayer<PanicHandler>,
-                        Stack<TelemetryLayer, Stack<MapRequestLayer<Drain>, Identity>>,
+                        FrontDoorLayer,
+                        Stack<
+                            CatchPanicLayer<PanicHandler>,
+                            Stack<TelemetryLayer, Stack<MapRequestLayer<Drain>, Identity>>,
+                        >,
                     >,
                 >,
             >,
         >,
     >,
 >;
+type RequestMap = fn(Request<Body>) -> Request<Body>;
 type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 
 /// Builds the stack. The layers in order, outermost first:
@@ -87,6 +92,7 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
 /// | `front_door` | lets only gRPC calls pass | with 405 or 415 of HTTP |
 /// | reasons | gives errors of tonic a reason, such as INVALID_MESSAGE instead of INTERNAL | |
+/// | compression | lets only responses to compressed requests be compressed | |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
 /// | `deadline` | attaches the deadline | |
 /// | `limits` | takes shares for the call and its bytes | with RESOURCE_EXHAUSTED; DEADLINE_EXCEEDED |
@@ -113,7 +119,8 @@ pub fn stack(
         .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone(), audit))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
         .layer(FrontDoorLayer)
-        .map_response(error::name_reason)
+        .map_response(move |response| error::name_reason(response, sizes.message_size_max))
+        .map_request(compression::only_in_return as RequestMap)
         .layer(AuthenticationLayer(authenticator))
         .map_request(move |request| deadline::attach(request, deadlines))
         .layer(LimitLayer::new(budgets, sizes))

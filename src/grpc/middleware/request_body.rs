@@ -33,7 +33,7 @@ const PREFIX_LENGTH: usize = 5;
 /// The body of a request. Its headers and its incomplete message are charged to a share: a message
 /// with the length in its prefix, as soon as the prefix has arrived. While a stream is not read, all
 /// that HTTP/2 may keep for it is charged. A stream stays charged with its largest message, because
-/// its buffer stays as large.
+/// its buffer stays as large, or, after a compressed one, with the largest that there can be.
 pub struct RequestBody {
     body: Body,
     header_size: usize,
@@ -54,12 +54,15 @@ struct MessageProgress {
     total: usize,
     /// The length of the largest message of the body so far, without its prefix.
     largest: usize,
+    /// Whether a message of the body was compressed.
+    is_compressed: bool,
 }
 
 impl Default for MessageProgress {
     fn default() -> Self {
         let prefix = [0; PREFIX_LENGTH];
-        Self { prefix, received: 0, total: PREFIX_LENGTH, largest: 0 }
+        let (total, is_compressed) = (PREFIX_LENGTH, false);
+        Self { prefix, received: 0, total, largest: 0, is_compressed }
     }
 }
 
@@ -72,7 +75,8 @@ impl MessageProgress {
                 self.received += 1;
                 bytes = &bytes[1..];
                 if self.received == PREFIX_LENGTH {
-                    let [_, a, b, c, d] = self.prefix;
+                    let [flag, a, b, c, d] = self.prefix;
+                    self.is_compressed |= flag != 0;
                     let length = u32::from_be_bytes([a, b, c, d]) as usize;
                     self.total = PREFIX_LENGTH.saturating_add(length);
                     self.largest = self.largest.max(length);
@@ -116,10 +120,13 @@ impl RequestBody {
         })
     }
 
-    /// Charges the headers and the incomplete message. `unread` is what HTTP/2 may keep beside them.
+    /// Charges the headers, and the incomplete message or what a stream's buffer keeps. `unread` is what
+    /// HTTP/2 may keep beside them.
     fn charge(&mut self, unread: usize) -> Result<(), Status> {
         let buffered = match self.receive_until {
             Some(_) => self.message.incomplete(),
+            // However short the compressed message is.
+            None if self.message.is_compressed => self.message_size_max,
             None => self.message.incomplete().max(self.message.largest),
         };
         let bytes = self.header_size + buffered.min(self.message_size_max).max(unread);
@@ -267,5 +274,9 @@ mod tests {
         body.message = MessageProgress::default();
         assert!(body.charge(0).is_ok());
         assert!(other.resize(12 * MIB).is_ok());
+        assert!(other.resize(0).is_ok());
+        body.message.advance(&[1, 0, 0, 0, 1, 7]);
+        assert!(body.charge(0).is_ok());
+        assert_eq!(budget.used(), 20 * MIB + 100, "a message that is decompressed");
     }
 }

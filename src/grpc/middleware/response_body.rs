@@ -58,6 +58,8 @@ pin_project! {
         pace: Pace,
         // Of a change that was done when the response exceeds the budget.
         outcome: Outcome,
+        // Of a request of the call, for the error that a message is too large.
+        message_size_max: u32,
     }
 }
 
@@ -159,11 +161,13 @@ impl Recipient {
 }
 
 /// An error, which a body cannot end with, as trailers. The trailers of an error have its reason.
-fn ending_with_reason(frame: Result<Frame<Bytes>, Status>) -> Frame<Bytes> {
+fn ending_with_reason(frame: Result<Frame<Bytes>, Status>, message_size_max: u32) -> Frame<Bytes> {
     match frame {
         Err(status) => Frame::trailers(error::into_trailers(status)),
         Ok(frame) => match frame.into_trailers() {
-            Ok(trailers) => Frame::trailers(error::name_reason_in_trailers(trailers)),
+            Ok(trailers) => {
+                Frame::trailers(error::name_reason_in_trailers(trailers, message_size_max))
+            }
             Err(frame) => frame,
         },
     }
@@ -176,6 +180,7 @@ impl ResponseBody {
         method: &MethodMetrics,
         call: InFlight,
         recipient: Recipient,
+        message_size_max: u32,
     ) -> Response<Body> {
         let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
         response.map(|body| {
@@ -185,7 +190,16 @@ impl ResponseBody {
                 (false, true) => Pace::Turn(None),
                 (false, false) => Pace::Room(None),
             };
-            let mut body = Self { body, first: None, call, recipient, unread, pace, outcome };
+            let mut body = Self {
+                body,
+                first: None,
+                call,
+                recipient,
+                unread,
+                pace,
+                outcome,
+                message_size_max,
+            };
             // An error has no body: its headers end the stream. grpc-go takes an error whose
             // headers do not end it for a broken response.
             if method.is_unary && !body.body.is_end_stream() {
@@ -247,7 +261,8 @@ impl HttpBody for ResponseBody {
                 })
             }
         };
-        let polled = polled.map(|polled| polled.map(|frame| Ok(ending_with_reason(frame))));
+        let max = *this.message_size_max;
+        let polled = polled.map(|polled| polled.map(|frame| Ok(ending_with_reason(frame, max))));
         if this.unread.is_none() && matches!(polled, Poll::Ready(Some(Ok(_)))) {
             *this.unread = this.recipient.unread();
         }
@@ -290,7 +305,7 @@ mod tests {
         let call = InFlight { _share: budget.share(identity.clone(), None), _brief: None };
         let recipient = Recipient { budget: budget.clone(), identity, connection: None };
         let method = METRICS_BY_METHOD.of(&path);
-        ResponseBody::wrap(Response::new(body), method, call, recipient).into_body()
+        ResponseBody::wrap(Response::new(body), method, call, recipient, 0).into_body()
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ impl StreamContext {
     ) -> Result<Vec<proto::PostTransactionResult>, Status> {
         let requests = decode::batch(request)?;
         // Results without a request in the queue, such as errors, count as well.
-        let size = response_size::check_room(&requests)?;
+        let size = response_size::check_room(&requests, |it| it.legs.len())?;
         let _room = self.ledger.response_room(&self.call.caller, size)?;
         self.ledger.charge_batch(&self.call.caller, requests.len());
         let mut decoded = Vec::with_capacity(requests.len());
@@ -71,7 +71,7 @@ impl StreamContext {
         for pending in pending {
             results.push(encode::posting_result(pending.wait().await));
         }
-        response_size::shorten(&mut results);
+        response_size::fit_postings(&mut results);
         Ok(results)
     }
 

@@ -33,7 +33,7 @@ async fn ledger(directory: &TempDir) -> Ledger {
     store.migrate_up().await.unwrap();
     let ledger =
         Ledger::start(Arc::new(store), Budgets::for_tests(1000, false), 1000).await.unwrap();
-    ledger.create_account(&context(), new_account("a")).await.unwrap();
+    ledger.create_accounts(&context(), vec![new_account("a")]).await.remove(0).unwrap();
     ledger
 }
 

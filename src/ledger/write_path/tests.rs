@@ -26,7 +26,7 @@ async fn ledger(directory: &TempDir) -> Ledger {
     let store = Store::connect(url, None).await.unwrap();
     store.migrate_up().await.unwrap();
     let ledger = Ledger::start(Arc::new(store), Budgets::for_tests(100, false), 100).await.unwrap();
-    ledger.create_account(&within(soon()), new_account("a")).await.unwrap();
+    ledger.create_accounts(&within(soon()), vec![new_account("a")]).await.remove(0).unwrap();
     ledger
 }
 

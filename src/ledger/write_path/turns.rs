@@ -5,8 +5,8 @@
 //! collides: it goes back into the queue, and the worker's next batch leaves out the requests whose
 //! rows are locked. If that is the exception, it costs less than turns. If more than a quarter of the
 //! batches collide, the servers change the same accounts: each would go on to lock some rows while it
-//! waits for others, and batches would become many and small. So the servers take turns: the server that has the turn takes
-//! all jobs that wait in its queue by then, in one large transaction.
+//! waits for others, and batches would become many and small. So the servers take turns: the server
+//! that has the turn takes all jobs that wait in its queue by then, in one large transaction.
 //!
 //! ```text
 //!            more than a quarter of the batches collide

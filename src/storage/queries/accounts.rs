@@ -24,6 +24,7 @@ use crate::{
     domain::{
         account::Account,
         ids::AccountId,
+        money::{Amount, Currency},
         query::{AccountFilter, AccountRange},
     },
     storage::{
@@ -130,8 +131,33 @@ fn id_ranges(ranges: &[AccountRange], after: Option<&AccountId>) -> Vec<Cond> {
 struct ReadRow {
     #[sea_orm(nested)]
     account: Model,
-    /// Amount, captured amount and time of each hold that has expired and whose row does not say so.
+    /// See [`expired_holds`].
     expired: Option<String>,
+}
+
+/// The holds on an account that have expired and whose rows do not say so, as an expression: the amount,
+/// what was captured of it, and the time of each, as `1.00@0@1764150000000000`, with spaces between
+/// them. Holds that expire after `until_us` count as open.
+pub fn expired_holds(kind: DatabaseKind, account: &str, until_us: &str) -> String {
+    let (least, clock) = (kind.least(), kind.statement_clock());
+    format!(
+        "(SELECT string_agg(h.amount || '@' || COALESCE(h.captured_amount, '0') || '@' \
+              || h.expire_time_us, ' ') FROM holds h \
+          WHERE h.account_key = {account}.account_key \
+          AND h.open_until_us <= {least}({clock}, {until_us}))"
+    )
+}
+
+/// The amounts that were held, and the times, in a value of [`expired_holds`]. None for one that cannot be read.
+pub fn expired_amounts<'a>(
+    expired: Option<&'a str>,
+    currency: &'a Currency,
+) -> impl Iterator<Item = Option<(Amount, i64)>> {
+    expired.into_iter().flat_map(|text| text.split(' ')).map(|hold| {
+        let [whole, captured, time] = hold.split('@').collect::<Vec<_>>()[..] else { return None };
+        let amount = |text| currency.amount(Decimal::from_str_exact(text).ok()?);
+        Some((amount(whole)?.plus(-amount(captured)?), time.parse().ok()?))
+    })
 }
 
 /// Reads accounts as they are by the clock. Expired holds do not count, whether or not a change has
@@ -142,14 +168,7 @@ async fn read(
     expire_until_us: i64,
 ) -> Result<Expiring<Vec<Account>>, StorageError> {
     let kind = DatabaseKind::of(connection);
-    let (least, clock) = (kind.least(), kind.statement_clock());
-    let expired = format!(
-        "(SELECT string_agg(h.amount || '@' || COALESCE(h.captured_amount, '0') || '@' \
-              || h.expire_time_us, ' ') FROM holds h \
-          WHERE h.account_key = accounts.account_key \
-          AND h.open_until_us <= {least}({clock}, {}))",
-        kind.placeholder()
-    );
+    let expired = expired_holds(kind, "accounts", kind.placeholder());
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
     let mut expired_us = None;
@@ -161,19 +180,12 @@ impl ReadRow {
     /// Raises `expired_us` to the time at which the last of the account's holds expired.
     fn into_account(self, expired_us: &mut Option<i64>) -> Result<Account, StorageError> {
         let mut account = Account::try_from(self.account)?;
-        for hold in self.expired.iter().flat_map(|text| text.split(' ')) {
-            let amount = |text| account.currency.amount(Decimal::from_str_exact(text).ok()?);
-            let expired = match hold.split('@').collect::<Vec<_>>()[..] {
-                [whole, captured, time] => amount(whole)
-                    .zip(amount(captured))
-                    .map(|(whole, captured)| whole.plus(-captured))
-                    .zip(time.parse().ok()),
-                _ => None,
-            };
+        let currency = account.currency.clone();
+        for hold in expired_amounts(self.expired.as_deref(), &currency) {
             let corrupt = || {
                 StorageError::Corrupt(format!("account {}: the expired holds", account.account_id))
             };
-            let (amount, expire_time_us) = expired.ok_or_else(corrupt)?;
+            let (amount, expire_time_us) = hold.ok_or_else(corrupt)?;
             account.expire_hold(amount, expire_time_us);
             *expired_us = Ord::max(*expired_us, Some(expire_time_us));
         }

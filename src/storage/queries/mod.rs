@@ -4,6 +4,7 @@
 //! `page` bounds what a list reads, `settled_time` waits until the past is complete.
 
 pub mod accounts;
+pub mod balance_sums;
 pub mod callers;
 pub mod currencies;
 pub mod entries;

@@ -97,4 +97,11 @@ async fn fences_and_accounts_of_one_identity_are_few() {
     })
     .await;
     assert_few("accounts", accounts, started);
+    // A batch counts as so many.
+    let requests = (0..1000).map(|it| account_of(&format!("batch-{it}"), "USD")).collect();
+    let batch = BatchCreateAccountsRequest { requests };
+    b.batch_create_accounts(batch).await.expect("results");
+    let all =
+        accounts + target.database.count("accounts WHERE account_id LIKE 'batch-%'").await as usize;
+    assert_few("accounts with a batch", all, started);
 }

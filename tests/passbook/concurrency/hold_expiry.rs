@@ -53,6 +53,8 @@ async fn no_read_counts_an_expired_hold_as_held(kind: Kind) {
     let request = ListAccountsRequest::default();
     let list = client.list_accounts(request).await.expect("an answer");
     assert_eq!(list.accounts, [account]);
+    let sums = client.sum_balances(SumBalancesRequest::default()).await.expect("an answer").sums;
+    assert_eq!((value(&sums[0].held), value(&sums[0].available)), ("0.00", "10.00"));
     assert_eq!(database.text("SELECT state FROM holds").await, "open", "a read records nothing");
     checker::assert_consistent(&database).await;
 }

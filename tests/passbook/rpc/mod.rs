@@ -1,5 +1,6 @@
 //! One file per RPC: its answers, its errors, and the rows that it writes.
 
+mod batch_create_accounts;
 mod batch_get_accounts;
 mod batch_post_transactions;
 mod capture_hold;
@@ -27,6 +28,7 @@ mod reverse_transaction;
 mod stream_flow_control;
 mod stream_transactions;
 mod streamed_requests;
+mod sum_balances;
 mod transfer;
 mod update_account;
 mod update_hold;

@@ -46,6 +46,8 @@ async fn every_change_has_one_line(kind: Kind) {
     client.deposit(deposit("west:1", "1")).await.expect_err("denied");
     let requests = vec![posting(&[("east:1", "1")]), posting(&[("east:1", "-9999")])];
     client.batch_post_transactions(BatchPostTransactionsRequest { requests }).await.expect("both");
+    let requests = vec![account_of("east:2", "USD"), account_of("west:2", "USD")];
+    client.batch_create_accounts(BatchCreateAccountsRequest { requests }).await.expect("both");
     let messages = [posting(&[("east:1", "1")]), posting(&[("west:1", "1")])].map(one_posting);
     let mut results =
         client.stream_transactions(tokio_stream::iter(messages)).await.expect("a stream");
@@ -77,6 +79,7 @@ async fn every_change_has_one_line(kind: Kind) {
         ("Withdraw", "rejected", "insufficient_funds"),
         ("BatchPostTransactions", "applied", ""),
         ("BatchPostTransactions", "rejected", "insufficient_funds"),
+        ("BatchCreateAccounts", "applied", ""),
         ("StreamTransactions", "applied", ""),
         ("FreezeAccount", "applied", ""),
         ("Withdraw", "applied", ""),
@@ -84,13 +87,13 @@ async fn every_change_has_one_line(kind: Kind) {
     ];
     assert_eq!(summary, expected);
     let forced: Vec<_> = changes.iter().map(|line| line["forced"] == true).collect();
-    assert_eq!(forced.iter().position(|it| *it), Some(8));
+    assert_eq!(forced.iter().position(|it| *it), Some(9));
     assert_eq!(forced.iter().filter(|it| **it).count(), 1);
     let denials = audit.events("denial");
     let denied: Vec<_> =
         denials.iter().map(|it| (text(it, "reason"), &it["account_ids"])).collect();
-    let west = &Value::from(vec!["west:1"]);
-    assert_eq!(denied, [("permission_denied", west), ("permission_denied", west)]);
+    let west = ["west:1", "west:2", "west:1"].map(|it| Value::from(vec![it]));
+    assert_eq!(denied, [0, 1, 2].map(|number| ("permission_denied", &west[number])));
     let events: Vec<_> = audit.lines().iter().map(|it| text(it, "event").to_owned()).collect();
     assert_eq!((events[0].as_str(), events[events.len() - 1].as_str()), ("start", "stop"));
     assert_eq!(events.len(), 1 + changes.len() + denials.len() + 1, "{events:?}");

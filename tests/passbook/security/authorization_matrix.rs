@@ -247,7 +247,7 @@ async fn every_rpc_answers_every_credential_as_the_table_says(kind: Kind) {
 }
 
 fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
-    let is_read = ["Get", "BatchGet", "List", "Watch", "Verify"]
+    let is_read = ["Get", "BatchGet", "List", "Sum", "Watch", "Verify"]
         .iter()
         .any(|prefix| method.starts_with(prefix));
     let may_call = match service {
@@ -276,10 +276,14 @@ fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
     }
     let needed: &[&str] = match method.trim_end_matches(IN_A_STREAM) {
         // They name no account, or show only visible ones.
-        "ListAccounts" | "GetRequestOutcome" | "WatchEvents" => return true,
+        "ListAccounts" | "SumBalances" | "GetRequestOutcome" | "WatchEvents" => return true,
         // Some account is enough.
         "FenceRequest" => return ["credit", "debit"].iter().any(|it| who.rights.contains(it)),
-        "CreateAccount" | "UpdateAccount" | "FreezeAccount" | "UnfreezeAccount"
+        "CreateAccount"
+        | "BatchCreateAccounts"
+        | "UpdateAccount"
+        | "FreezeAccount"
+        | "UnfreezeAccount"
         | "CloseAccount" => &["manage", "read"],
         // The calls of this test are deposits.
         "Deposit" | "PostTransaction" | "BatchPostTransactions" | "StreamTransactions" => {

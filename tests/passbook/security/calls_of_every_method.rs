@@ -105,6 +105,15 @@ pub async fn call(client: Client, method: &str, target: &Target) -> Result<(), S
         "CreateAccount" => {
             client.create_account(account_of(&target.new_account_id, "USD")).await.map(drop)
         }
+        "BatchCreateAccounts" => {
+            let requests = vec![account_of(&target.new_account_id, "USD")];
+            let batch = BatchCreateAccountsRequest { requests };
+            let mut results = client.batch_create_accounts(batch).await?.results;
+            match results.pop().and_then(|result| result.result) {
+                Some(create_account_result::Result::Error(error)) => Err(status_of(&error)),
+                _ => Ok(()),
+            }
+        }
         "UpdateAccount" => {
             let update_mask = mask(&["labels"]);
             let request = UpdateAccountRequest { update_mask, ..update_of(id) };
@@ -174,6 +183,7 @@ async fn call_a_reading_method(
             client.batch_get_accounts(BatchGetAccountsRequest { account_ids }).await.map(drop)
         }
         "ListAccounts" => client.list_accounts(ListAccountsRequest::default()).await.map(drop),
+        "SumBalances" => client.sum_balances(SumBalancesRequest::default()).await.map(drop),
         "ListAccountChanges" => client.list_account_changes(changes_of(id)).await.map(drop),
         "GetHold" => {
             let hold_id = target.hold_id.clone();

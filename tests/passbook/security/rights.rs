@@ -189,6 +189,12 @@ async fn lists_leave_out_what_is_denied(kind: Kind) {
         }
         assert_eq!(listed, ["a", "b:", "b:1", "b:20", "c", "z", "zzz"], "{page_size}");
     }
+    for (prefix, count) in [("", 7), ("b:", 3), ("c:", 0)] {
+        let account_id_prefix = prefix.to_owned();
+        let request = SumBalancesRequest { account_id_prefix, ..SumBalancesRequest::default() };
+        let sums = own.sum_balances(request).await.expect("sums").sums;
+        assert_eq!(sums.iter().map(|sum| sum.account_count).sum::<i64>(), count, "{prefix:?}");
+    }
     // Not all accounts: transactions are listed by account only.
     denied(own.list_transactions(ListTransactionsRequest::default()).await, "account");
 }

@@ -1,7 +1,9 @@
 //! Oversized messages are an error with the limit, and no answer is larger than a stock client
 //! accepts.
 
+use passbook::proto::account_service_client::AccountServiceClient;
 use tokio_stream::StreamExt;
+use tonic::{codec::CompressionEncoding, transport::Channel};
 
 use crate::harness::*;
 
@@ -97,6 +99,43 @@ async fn a_page_ends_before_its_answer_gets_too_large(kind: Kind) {
     let versions: Vec<_> = changes.into_iter().map(|it| it.version).collect();
     let expected: Vec<_> = (2..).take(COUNT / 4 * 2).collect();
     assert_eq!((versions, pages), (expected, 5), "changes of an account");
+}
+
+/// A response is compressed only in return. The limit on messages is that of the decompressed ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_requests_have_compressed_responses() {
+    let (_database, server, client) = start_server(Kind::Sqlite).await;
+    open(&client, "alice").await;
+    let plain = || AccountServiceClient::new(server.channel());
+    for (encoding, name) in
+        [(CompressionEncoding::Gzip, "gzip"), (CompressionEncoding::Zstd, "zstd")]
+    {
+        let accepting = || plain().accept_compressed(encoding);
+        let encoding_of = async |mut client: AccountServiceClient<Channel>| {
+            let response = client.deposit(deposit("alice", "1")).await.expect("applied");
+            let encoding = response.metadata().get("grpc-encoding").cloned();
+            encoding.map(|it| it.to_str().expect("ASCII").to_owned())
+        };
+        assert_eq!(encoding_of(accepting().send_compressed(encoding)).await.as_deref(), Some(name));
+        assert_eq!(encoding_of(plain().send_compressed(encoding)).await, None);
+        assert_eq!(encoding_of(accepting()).await, None);
+        // Messages of watchers are encoded once for all.
+        let mut watching = accepting().send_compressed(encoding);
+        let watched = watching.watch_entries(watch("alice", 0)).await.expect("a stream");
+        assert_eq!(watched.metadata().get("grpc-encoding"), None);
+        let huge = DepositRequest { description: "x".repeat(2 << 20), ..deposit("alice", "1") };
+        let status = plain().send_compressed(encoding).deposit(huge.clone()).await;
+        assert_too_large(&status.expect_err("too large"), "message_size_max", "1048576");
+        let huge = PostTransactionRequest { description: huge.description, ..post(&[]) };
+        let messages =
+            tokio_stream::iter([one_posting(post(&[leg("alice", "1")])), one_posting(huge)]);
+        let results = plain().send_compressed(encoding).stream_transactions(messages).await;
+        let mut results = results.expect("a stream").into_inner();
+        let first = results.message().await.expect("a result").expect("a result");
+        made(&first.result.expect("a result"));
+        let status = results.message().await.expect_err("too large");
+        assert_too_large(&status, "message_size_max", "1048576");
+    }
 }
 
 /// Earlier requests of the stream have their results. The oversized one and later ones are not

@@ -109,7 +109,8 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::ConditionFailed
         | Reason::InsufficientFunds
         | Reason::AccountNotEmpty
-        | Reason::EventTokenUnknown => Code::FailedPrecondition,
+        | Reason::EventTokenUnknown
+        | Reason::TooManyAccounts => Code::FailedPrecondition,
         Reason::BalanceOutOfRange => Code::OutOfRange,
         Reason::VersionMismatch | Reason::LockTimeout | Reason::Contention => Code::Aborted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,

@@ -53,9 +53,11 @@ where
 {
     unary_calls! {
         create_account(CreateAccountRequest) -> CreateAccountResponse;
+        batch_create_accounts(BatchCreateAccountsRequest) -> BatchCreateAccountsResponse;
         get_account(GetAccountRequest) -> GetAccountResponse;
         batch_get_accounts(BatchGetAccountsRequest) -> BatchGetAccountsResponse;
         list_accounts(ListAccountsRequest) -> ListAccountsResponse;
+        sum_balances(SumBalancesRequest) -> SumBalancesResponse;
         update_account(UpdateAccountRequest) -> UpdateAccountResponse;
         freeze_account(FreezeAccountRequest) -> FreezeAccountResponse;
         unfreeze_account(UnfreezeAccountRequest) -> UnfreezeAccountResponse;

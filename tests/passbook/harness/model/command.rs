@@ -30,6 +30,7 @@ pub enum Command {
     GetAccount(GetAccountRequest),
     BatchGetAccounts(BatchGetAccountsRequest),
     ListAccounts(ListAccountsRequest),
+    SumBalances(SumBalancesRequest),
     ListAccountChanges(ListAccountChangesRequest),
     GetHold(GetHoldRequest),
     ListHolds(ListHoldsRequest),
@@ -48,6 +49,7 @@ pub struct Response {
     pub holds: Vec<Hold>,
     pub entries: Vec<Entry>,
     pub balance: Option<(Money, i64)>,
+    pub sums: Vec<BalanceSum>,
     pub replayed: bool,
     /// Of GetRequestOutcome and FenceRequest: the outcome, and whether the request is fenced.
     pub outcome: Option<(i32, bool)>,
@@ -101,6 +103,7 @@ impl Command {
             C::GetAccount(_)
                 | C::BatchGetAccounts(_)
                 | C::ListAccounts(_)
+                | C::SumBalances(_)
                 | C::ListAccountChanges(_)
                 | C::GetHold(_)
                 | C::ListHolds(_)
@@ -215,6 +218,7 @@ impl Command {
     ) -> Result<Response, Status> {
         let client = client.clone();
         match self {
+            Self::CreateAccount(it) if random.bool() => create_in_batch(client, it).await,
             Self::CreateAccount(it) => Ok(account(client.create_account(timed(it)).await?.account)),
             Self::UpdateAccount(it) => Ok(account(client.update_account(timed(it)).await?.account)),
             Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
@@ -245,6 +249,21 @@ fn outcome(it: GetRequestOutcomeResponse) -> Response {
     let rejection = it.error.map(Rejection::of_message);
     let answer = Answer { transaction: it.transaction, hold: it.hold, replayed: false };
     Response { outcome, rejection, ..made(answer) }
+}
+
+/// Opens an account, alone in its batch.
+async fn create_in_batch(
+    client: Client,
+    request: CreateAccountRequest,
+) -> Result<Response, Status> {
+    use create_account_result::Result as Outcome;
+    let batch = BatchCreateAccountsRequest { requests: vec![request] };
+    let mut results = client.batch_create_accounts(timed(batch)).await?.results;
+    match results.pop().and_then(|result| result.result) {
+        Some(Outcome::Account(it)) => Ok(account(Some(it))),
+        Some(Outcome::Error(error)) => Err(status_of(&error)),
+        None => panic!("no result"),
+    }
 }
 
 /// Makes a change: by a unary call or a stream; a posting also by a batch.

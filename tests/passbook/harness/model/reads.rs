@@ -1,5 +1,7 @@
 //! The reads of the model: how they are sent, page by page, and their expected replies.
 
+use std::collections::BTreeMap;
+
 use passbook::proto::{get_transaction_request::Lookup, *};
 use prost_types::Timestamp;
 use tonic::{Code, Status};
@@ -8,7 +10,7 @@ use crate::harness::{
     Client,
     model::command::{Command, Rejection, Reply, Response, timed},
     model::random::Generator,
-    model::{Model, microseconds, money_in},
+    model::{Model, microseconds, money_in, units},
     timestamp,
 };
 
@@ -40,6 +42,7 @@ pub async fn send(command: Command, client: Client) -> Result<Response, Status> 
         Command::ListAccounts(it) => {
             response.accounts = all_pages!(client.list_accounts(it).accounts);
         }
+        Command::SumBalances(it) => response.sums = client.sum_balances(timed(it)).await?.sums,
         Command::ListAccountChanges(it) => {
             response.account_changes = all_pages!(client.list_account_changes(it).changes);
         }
@@ -78,6 +81,7 @@ impl Model {
                 }
             }
             Command::ListAccounts(it) => response.accounts = self.list_accounts(it),
+            Command::SumBalances(it) => response.sums = self.sum_balances(it),
             Command::ListAccountChanges(it) => {
                 response.account_changes = self.account(&it.account_id)?.changes.clone();
             }
@@ -113,6 +117,30 @@ impl Model {
                 && request.labels.iter().all(|(key, value)| account.labels.get(key) == Some(value))
         });
         ids.filter_map(|(account_id, _)| self.account_message(account_id).ok()).collect()
+    }
+
+    fn sum_balances(&self, request: &SumBalancesRequest) -> Vec<BalanceSum> {
+        let SumBalancesRequest { account_id_prefix, currency_code, state, labels } =
+            request.clone();
+        let all = ListAccountsRequest { currency_code, state, labels, ..Default::default() };
+        let mut sums: BTreeMap<String, (i64, [i128; 3])> = BTreeMap::new();
+        for account in self.list_accounts(&all) {
+            if !account.account_id.starts_with(&account_id_prefix) {
+                continue;
+            }
+            let (count, sum) = sums.entry(account.currency_code).or_default();
+            *count += 1;
+            for (sum, money) in
+                sum.iter_mut().zip([account.balance, account.held, account.available])
+            {
+                *sum += units(&money.expect("an amount"));
+            }
+        }
+        let sum = |(code, (account_count, sums)): (String, (i64, [i128; 3]))| {
+            let [balance, held, available] = sums.map(|units| Some(money_in(&code, units)));
+            BalanceSum { currency_code: code, account_count, balance, held, available }
+        };
+        sums.into_iter().map(sum).collect()
     }
 
     fn list_holds(&self, request: &ListHoldsRequest) -> Result<Vec<Hold>, Rejection> {
@@ -207,7 +235,7 @@ impl Generator {
     pub(super) fn read(&mut self, model: &Model) -> Command {
         let account_id = self.account(model);
         let page_size = *self.pick(&[0, 1, 7, 1000]);
-        match self.random.u8(0..10) {
+        match self.random.u8(0..11) {
             0 | 1 => Command::GetAccount(GetAccountRequest { account_id }),
             2 => Command::GetHold(GetHoldRequest { hold_id: self.hold(model) }),
             3 => Command::ListHolds(ListHoldsRequest {
@@ -249,6 +277,12 @@ impl Generator {
                 account_id,
                 page_size,
                 ..ListAccountChangesRequest::default()
+            }),
+            9 => Command::SumBalances(SumBalancesRequest {
+                account_id_prefix: if self.one_in(2) { self.caller.clone() } else { String::new() },
+                currency_code: (*self.pick(&["", "", "USD", "JPY"])).to_owned(),
+                state: self.random.i32(0..4),
+                labels: self.labels(),
             }),
             _ => Command::ListAccounts(ListAccountsRequest {
                 currency_code: (*self.pick(&["", "", "USD", "JPY"])).to_owned(),

@@ -352,7 +352,12 @@ impl Generator {
             Command::Post(it) => it.legs.reverse(),
             Command::PlaceHold(it) if is_first => it.hold_id.push('1'),
             Command::PlaceHold(it) => it.expire_time = None,
-            Command::UpdateHold(it) if is_first => it.expire_time = None,
+            // An update must still change something.
+            Command::UpdateHold(it)
+                if is_first && (it.amount.is_some() || it.update_mask.is_some()) =>
+            {
+                it.expire_time = None;
+            }
             Command::UpdateHold(it) => it.hold_id.push('1'),
             Command::CaptureHold(it) if is_first => it.amount = None,
             Command::CaptureHold(it) => it.keep_open = !it.keep_open,
