@@ -3,7 +3,8 @@
 //! * [`Command`]: all commands. There is a file for each noun of the contract.
 //! * `arguments`: what several commands take, such as amounts and labels.
 //! * `contexts`: servers by name.
-//! * `server`: the connection, calls with their repeats, and their errors.
+//! * `file`: files that are replaced at once.
+//! * `server`: the connection, calls with their repeats, streams, and their errors.
 //! * `view`: messages of the contract as people read them.
 //! * `output`: tables, JSON and CSV.
 
@@ -11,6 +12,8 @@ mod account;
 mod arguments;
 mod context;
 mod contexts;
+mod events;
+mod file;
 mod hold;
 mod output;
 mod posting;
@@ -57,6 +60,8 @@ pub enum Command {
     Request(request::RequestCommand),
     /// Print the entries of an account as they are written, until ctrl-c.
     Watch(OnServer<watch::Watch>),
+    /// Print everything that happens in the ledger.
+    Events(OnServer<events::Events>),
     /// Print what makes a server fast or slow.
     #[command(subcommand)]
     Stats(stats::StatsCommand),
@@ -82,6 +87,7 @@ impl Command {
             Self::Transaction(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Watch(command) => command.run(watch::Watch::run).await,
+            Self::Events(command) => command.run(events::Events::run).await,
             Self::Stats(command) => command.run().await,
             Self::Context(command) => command.run(),
         }

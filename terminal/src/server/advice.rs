@@ -34,6 +34,9 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
         "HOLD_EXISTS" | "HOLD_NOT_OPEN" | "HOLD_AMOUNT_EXCEEDED" => of("hold_id", &["hold", "get"]),
         "HOLD_NOT_FOUND" => vec!["`passbook hold list ACCOUNT` prints the ids of holds".to_owned()],
         "TRANSACTION_NOT_FOUND" => vec![command(&["transaction", "list", "--limit", "20"])],
+        "EVENT_TOKEN_UNKNOWN" => vec![
+            "compare what you have with the ledger, then begin again without the token".to_owned(),
+        ],
         "ALREADY_REVERSED" => of("reversed_by_transaction_id", &["transaction", "get"]),
         "UNAUTHENTICATED" => vec![
             "give a token with --token-file, PASSBOOK_TOKEN_FILE or a context (`passbook context \

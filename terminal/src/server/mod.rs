@@ -4,6 +4,7 @@ mod advice;
 mod connection;
 mod error;
 mod invocation;
+mod stream;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status};
 pub use crate::server::{
     connection::ConnectionArguments,
     error::{CallError, outcome_error},
+    stream::Watch,
 };
 use crate::{
     output::Format,
