@@ -20,7 +20,7 @@ use crate::{
     arguments::{ExpectedVersion, Labels, money, new_id, parse_label, parse_past},
     output::{ListArguments, Page, Rows, print_pages},
     server::{CallKind, Server},
-    view::{account_fields, enum_name, value_and_currency},
+    view::{account_text, enum_name, value_and_currency},
 };
 
 #[derive(Subcommand)]
@@ -66,7 +66,7 @@ impl AccountCommand {
 
 fn print(server: &Server, account: Option<Account>) -> Result<(), CliError> {
     let account = account.unwrap_or_default();
-    server.format().print(&account, || account_fields(&account).text())
+    server.format().print(&account, || account_text(&account))
 }
 
 #[derive(Args)]

@@ -2,6 +2,7 @@
 //!
 //! * [`Command`]: all commands. There is a file for each noun of the contract.
 //! * `arguments`: what several commands take, such as amounts and labels.
+//! * `change`: how a change is sent and printed.
 //! * `contexts`: servers by name.
 //! * `server`: the connection, calls with their repeats, and their errors.
 //! * `view`: messages of the contract as people read them.
@@ -9,6 +10,7 @@
 
 mod account;
 mod arguments;
+mod change;
 mod context;
 mod contexts;
 mod hold;

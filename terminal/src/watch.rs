@@ -53,7 +53,7 @@ impl Watch {
                 Ended::Broken(error) => error,
             };
             if error.is_final() || watcher.last_message.elapsed() > OUTAGE_MAX {
-                return Err(server.fail(&error));
+                return Err(server.fail(CallKind::Read, &error));
             }
             attempt = if watcher.last_message > before { 1 } else { attempt + 1 };
             if attempt == 1 {

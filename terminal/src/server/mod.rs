@@ -17,10 +17,7 @@ use passbook_command::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
-pub use crate::server::{
-    connection::ConnectionArguments,
-    error::{CallError, outcome_error},
-};
+pub use crate::server::{connection::ConnectionArguments, error::CallError};
 use crate::{
     output::Format,
     server::error::{Outcome, Report},
@@ -112,9 +109,10 @@ impl Server {
         }
     }
 
-    /// Reports the error of a read that makes its own attempts.
-    pub fn fail(&self, error: &CallError) -> CliError {
-        Report::of_read(error).fail(self.format)
+    /// Reports an error that `call` has not reported: of a read with its own attempts, or of one of
+    /// the requests of a call.
+    pub fn fail(&self, kind: CallKind<'_>, error: &CallError) -> CliError {
+        Report { error, kind, outcome: error.outcome(kind, false) }.fail(self.format)
     }
 }
 

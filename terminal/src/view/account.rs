@@ -15,7 +15,7 @@ fn state_name(state: AccountState) -> String {
 }
 
 /// All fields of an account.
-pub fn account_fields(account: &Account) -> Fields {
+pub fn account_text(account: &Account) -> String {
     let overdraft_limit = match account.unlimited_overdraft {
         true => "unlimited".to_owned(),
         false => value(account.overdraft_limit.as_ref()),
@@ -34,6 +34,7 @@ pub fn account_fields(account: &Account) -> Fields {
         .with("create_time", time(account.create_time.as_ref()))
         .with("update_time", time(account.update_time.as_ref()))
         .with("created_by", &account.created_by)
+        .text()
 }
 
 impl Row for Account {
