@@ -1,12 +1,16 @@
 //! Accounts and their changes.
 
 use passbook_command::{
-    proto::{Account, AccountAttributes, AccountChange, AccountState},
+    proto::{
+        Account, AccountAttributes, AccountChange, AccountState, BalanceSum, CreateAccountResult,
+        create_account_result::Result as Opening,
+    },
     table::{Column, Fields},
 };
 
 use crate::{
     output::Row,
+    server::CallError,
     view::{enum_name, labels, time, value},
 };
 
@@ -57,6 +61,49 @@ impl Row for Account {
             self.currency_code.clone(),
             state_name(self.state()),
             labels(&self.labels),
+        ]
+    }
+}
+
+/// The columns of the results of openings.
+pub const OPENING_COLUMNS: &[Column] = &[
+    Column::text("account_id"),
+    Column::text("state"),
+    Column::text("reason"),
+    Column::text("message"),
+];
+
+/// The row of the result for this account.
+pub fn opening_cells(account_id: &str, result: &CreateAccountResult) -> Vec<String> {
+    let (state, reason, message) = match &result.result {
+        Some(Opening::Account(account)) => {
+            (state_name(account.state()), String::new(), String::new())
+        }
+        Some(Opening::Error(error)) => {
+            let error = CallError::of_result(error);
+            (String::new(), error.reason().to_owned(), error.message().to_owned())
+        }
+        None => Default::default(),
+    };
+    vec![account_id.to_owned(), state, reason, message]
+}
+
+impl Row for BalanceSum {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("currency_code"),
+        Column::number("account_count"),
+        Column::number("balance"),
+        Column::number("held"),
+        Column::number("available"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.currency_code.clone(),
+            self.account_count.to_string(),
+            value(self.balance.as_ref()),
+            value(self.held.as_ref()),
+            value(self.available.as_ref()),
         ]
     }
 }

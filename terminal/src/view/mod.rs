@@ -11,7 +11,7 @@ use passbook_command::proto::Money;
 use prost_types::Timestamp;
 
 pub use crate::view::{
-    account::account_text,
+    account::{OPENING_COLUMNS, account_text, opening_cells},
     hold::hold_text,
     stats::distributions,
     transaction::{outcome_text, transaction_text},
