@@ -232,6 +232,26 @@ func TestAChangeWithoutAnIDIsNotRepeatedAfterUnknown(t *testing.T) {
 	}
 }
 
+// The two ids of the batch are those of the caller and of the client. The second account is shed once.
+func TestAnOpeningOfABatchWithoutAResultIsRepeatedAlone(t *testing.T) {
+	server := &fake{}
+	client := connect(t, start(t, server))
+	batch := &passbookv1.BatchCreateAccountsRequest{Requests: []*passbookv1.CreateAccountRequest{
+		{AccountId: "joint", CurrencyCode: "USD"}, {CurrencyCode: "USD"},
+	}}
+	response, err := client.BatchCreateAccounts(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := response.GetResults()[0].GetAccount(), response.GetResults()[1].GetAccount()
+	if first.GetAccountId() != "joint" || second.GetAccountId() == "" {
+		t.Errorf("opened %v and %v", first, second)
+	}
+	if fmt.Sprint(server.openings) != fmt.Sprintf("[joint %s %s]", second.GetAccountId(), second.GetAccountId()) {
+		t.Errorf("the server was asked for %v", server.openings)
+	}
+}
+
 func TestAWatchResumesWhereItWasCut(t *testing.T) {
 	server := &fake{}
 	client := connect(t, start(t, server))

@@ -30,6 +30,7 @@ type fake struct {
 	streams  int
 	freezes  int
 	watches  []int64
+	openings []string
 }
 
 func (f *fake) Deposit(
@@ -91,6 +92,34 @@ func (f *fake) FreezeAccount(
 	defer f.mutex.Unlock()
 	f.freezes++
 	return nil, failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown")
+}
+
+// BatchCreateAccounts opens the first account and sheds the others.
+func (f *fake) BatchCreateAccounts(
+	_ context.Context, batch *passbookv1.BatchCreateAccountsRequest,
+) (*passbookv1.BatchCreateAccountsResponse, error) {
+	response := &passbookv1.BatchCreateAccountsResponse{}
+	for i, request := range batch.GetRequests() {
+		f.openings = append(f.openings, request.GetAccountId())
+		result := &passbookv1.CreateAccountResult{}
+		if i == 0 {
+			account := &passbookv1.Account{AccountId: request.GetAccountId()}
+			result.Result = &passbookv1.CreateAccountResult_Account{Account: account}
+		} else {
+			shed := status.Convert(failure(codes.ResourceExhausted, "OVERLOADED", "not_applied")).Proto()
+			result.Result = &passbookv1.CreateAccountResult_Error{Error: shed}
+		}
+		response.Results = append(response.Results, result)
+	}
+	return response, nil
+}
+
+func (f *fake) CreateAccount(
+	_ context.Context, request *passbookv1.CreateAccountRequest,
+) (*passbookv1.CreateAccountResponse, error) {
+	f.openings = append(f.openings, request.GetAccountId())
+	account := &passbookv1.Account{AccountId: request.GetAccountId()}
+	return &passbookv1.CreateAccountResponse{Account: account}, nil
 }
 
 // WatchEntries sends two entries and breaks off.

@@ -21,7 +21,7 @@ const (
 	entriesTotal = payments + postings - 1
 )
 
-// payments is step 7. The watch that it starts goes on until step 9.
+// payments is step 8. The watch that it starts goes on until step 10.
 func (s *story) payments(ctx, whole context.Context) error {
 	for _, account := range []string{"wallet", "till"} {
 		if err := s.open(ctx, account); err != nil {
@@ -98,7 +98,7 @@ func (s *story) pay(ctx context.Context, number int) (string, error) {
 	return response.GetTransaction().GetRequestId(), err
 }
 
-// stream is step 8.
+// stream is step 9.
 func (s *story) stream(ctx context.Context) error {
 	ofA, err := passbook.New([]string{s.a.address})
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *story) watchIsComplete(ctx context.Context) error {
 	}
 }
 
-// end is step 10: nothing is lost, and nothing is doubled.
+// end is step 11: nothing is lost, and nothing is doubled.
 func (s *story) end(ctx context.Context) error {
 	entries, err := s.countEntries(ctx)
 	if err != nil {
