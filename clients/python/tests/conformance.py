@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 import grpc
 from processes import ServerProcess
 
-from passbook import Client, Entry, Leg, Money, PassbookError, Posting, TransactionResult
+from passbook import (
+    Client,
+    Entry,
+    Leg,
+    Money,
+    NewAccount,
+    PassbookError,
+    Posting,
+    TransactionResult,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +34,10 @@ STREAMED = 500
 
 def usd(value: str | Decimal) -> Money:
     return Money(value, "USD")
+
+
+def eur(value: str) -> Money:
+    return Money(value, "EUR")
 
 
 def check(what: str, actual: object, expected: object) -> None:
@@ -108,9 +121,15 @@ class Story:
 
     def hold(self) -> None:
         self.open("shop")
-        self.client.place_hold("joint", usd("200.00"), hold_id="trip")
+        self.client.place_hold("joint", usd("100.00"), hold_id="trip")
+        self.client.update_hold("trip", usd("200.00"))
         check("available", self.client.get_account("joint").available, usd("825.00"))
-        captured = self.client.capture_hold("trip", usd("150.00"), destination_account_id="shop")
+        captured = self.client.capture_hold(
+            "trip", usd("100.00"), destination_account_id="shop", keep_open=True
+        )
+        check("state", captured.hold.state, "open")
+        check("available", self.client.get_account("joint").available, usd("825.00"))
+        captured = self.client.capture_hold("trip", usd("50.00"), destination_account_id="shop")
         check("state", captured.hold.state, "captured")
         check("captured", captured.hold.captured_amount, usd("150.00"))
         error = error_of(lambda: self.client.release_hold("trip"))
@@ -118,6 +137,20 @@ class Story:
         account = self.client.get_account("joint")
         check("joint", (account.balance, account.available), (usd("875.00"), usd("875.00")))
         check("shop", self.balance("shop"), Decimal("150.00"))
+
+    def many_accounts(self) -> None:
+        pools = [f"pool-{number}" for number in range(1, 101)]
+        accounts = [NewAccount("EUR", account_id) for account_id in [*pools, "joint"]]
+        *opened, exists = self.client.batch_create_accounts(accounts)
+        check("accounts", [getattr(result, "account_id", result) for result in opened], pools)
+        check("error", getattr(exists, "reason", exists), "ACCOUNT_EXISTS")
+        self.client.deposit("pool-1", eur("10.00"))
+        transaction = self.client.withdraw("pool-1", eur("25.00"), force=True).transaction
+        check("forced", transaction.forced, True)
+        check("balance", transaction.entries[0].balance_after, eur("-15.00"))
+        self.client.reverse_transaction(transaction.transaction_id, eur("5.00"))
+        sums = self.client.sum_balances(account_id_prefix="pool-")
+        check("sums", [(it.account_count, it.balance) for it in sums], [(100, eur("-10.00"))])
 
     def deadline(self) -> None:
         self.a.pause()
@@ -241,6 +274,7 @@ class Story:
             ("a rejection", self.rejection),
             ("a replay", self.replay),
             ("a hold", self.hold),
+            ("many accounts", self.many_accounts),
             ("a deadline", self.deadline),
             ("a thousand payments", self.payments),
             ("a stream", self.stream),

@@ -10,7 +10,7 @@ import grpc
 
 from passbook.calls import Calls, Reconnects
 from passbook.errors import PassbookError
-from passbook.model import Entry, Posting, Transaction, TransactionResult
+from passbook.model import Account, Entry, Posting, Transaction, TransactionResult
 from passbook.v1 import account_service_pb2 as service
 from passbook.v1 import history_pb2
 
@@ -30,10 +30,25 @@ def result_of(
     if result.HasField("transaction"):
         return TransactionResult(Transaction.of(result.transaction), result.replayed)
     error = PassbookError.of_status(result.error)
-    if "outcome" in error.metadata and error.reason != "REQUEST_TOO_LARGE":
+    if error.is_without_result:
         return post_alone(calls, request)
     error.request_id = request.request_id
     return error
+
+
+def account_of(
+    calls: Calls, request: service.CreateAccountRequest, result: service.CreateAccountResult
+) -> Account | PassbookError:
+    """The result of one opening of a batch. One without a result is repeated alone."""
+    if result.HasField("account"):
+        return Account.of(result.account)
+    error = PassbookError.of_status(result.error)
+    if not error.is_without_result:
+        return error
+    try:
+        return Account.of(calls.change("CreateAccount", request).account)
+    except PassbookError as raised:
+        return raised
 
 
 def post_alone(
