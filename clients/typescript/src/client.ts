@@ -10,12 +10,14 @@ import {
   type Account,
   type AccountChange,
   type Balance,
+  type BalanceSum,
   type CaptureResult,
   type Change,
   type Condition,
   type Entry,
   type Hold,
   type HoldResult,
+  type NewAccount,
   type Posting,
   type RequestResult,
   type Time,
@@ -23,10 +25,12 @@ import {
   type TransactionResult,
   accountChangeOf,
   accountOf,
+  balanceSumOf,
   changeMessage,
   conditionMessage,
   entryOf,
   holdOf,
+  newAccountMessage,
   optional,
   postingMessage,
   requestResultOf,
@@ -34,7 +38,7 @@ import {
   transactionOf,
 } from "./model.js";
 import { type Money, moneyMessage, moneyOf } from "./money.js";
-import { resultOf, streamTransactions, watchEntries } from "./streams.js";
+import { openedOf, resultOf, streamTransactions, watchEntries } from "./streams.js";
 
 type Labels = Record<string, string>;
 
@@ -88,25 +92,28 @@ export class Client {
   }
 
   /** Opens an account. The same call again returns the account. */
-  async createAccount(
-    account: {
-      accountId?: string;
-      currencyCode: string;
-      overdraftLimit?: Money;
-      unlimitedOverdraft?: boolean;
-      labels?: Labels;
-    },
-    options?: CallOptions,
-  ): Promise<Account> {
-    const request = {
-      accountId: account.accountId ?? crypto.randomUUID(),
-      currencyCode: account.currencyCode,
-      overdraftLimit: optional(moneyMessage, account.overdraftLimit),
-      unlimitedOverdraft: account.unlimitedOverdraft ?? false,
-      labels: account.labels ?? {},
-    };
+  async createAccount(account: NewAccount, options?: CallOptions): Promise<Account> {
+    const request = newAccountMessage(account);
     const response = await this.#calls.change(methods.createAccount, request, options);
     return accountOf(response.account);
+  }
+
+  /**
+   * Opens up to 1,000 accounts in one call. Each stands alone; results are in their order. An opening
+   * that has no result yet, because it was shed or its deadline passed, is repeated alone.
+   */
+  async batchCreateAccounts(
+    accounts: readonly NewAccount[],
+    options?: CallOptions,
+  ): Promise<(Account | PassbookError)[]> {
+    const requests = accounts.map(newAccountMessage);
+    const response = await this.#calls.change(methods.batchCreateAccounts, { requests }, options);
+    const results = [];
+    for (const [index, request] of requests.entries()) {
+      const { result } = response.results[index] ?? {};
+      results.push(await openedOf(this.#calls, request, result, options));
+    }
+    return results;
   }
 
   /** Returns an account as it is now. */
@@ -135,6 +142,26 @@ export class Client {
     for await (const page of this.#calls.pages(methods.listAccounts, request, options)) {
       yield* page.accounts.map(accountOf);
     }
+  }
+
+  /** Sums the accounts that match all filters, by currency, from one snapshot. */
+  async sumBalances(
+    filter: {
+      accountIdPrefix?: string;
+      currencyCode?: string;
+      state?: AccountState;
+      labels?: Labels;
+    } = {},
+    options?: CallOptions,
+  ): Promise<BalanceSum[]> {
+    const request = {
+      accountIdPrefix: filter.accountIdPrefix ?? "",
+      currencyCode: filter.currencyCode ?? "",
+      state: filter.state ?? AccountState.UNSPECIFIED,
+      labels: filter.labels ?? {},
+    };
+    const response = await this.#calls.read(methods.sumBalances, request, options);
+    return response.sums.map(balanceSumOf);
   }
 
   /** Changes those attributes that are given. `labels` replace all labels. */
@@ -296,6 +323,36 @@ export class Client {
       expireTime: optional(timestampMessage, change.expireTime),
     };
     const response = await this.#calls.change(methods.placeHold, request, options);
+    return { hold: holdOf(response.hold), replayed: response.replayed };
+  }
+
+  /**
+   * Changes the amount or the expire time of a hold. What is not given stays as it is. With
+   * `neverExpires` the hold no longer expires.
+   */
+  async updateHold(
+    change: {
+      requestId?: string;
+      holdId: string;
+      amount?: Money;
+      expireTime?: Date | Time;
+      neverExpires?: boolean;
+    },
+    options?: CallOptions,
+  ): Promise<HoldResult> {
+    const updateMask = [];
+    if (change.amount !== undefined) updateMask.push("amount");
+    if (change.expireTime !== undefined || change.neverExpires === true) {
+      updateMask.push("expire_time");
+    }
+    const request = {
+      requestId: change.requestId ?? crypto.randomUUID(),
+      holdId: change.holdId,
+      updateMask,
+      amount: optional(moneyMessage, change.amount),
+      expireTime: optional(timestampMessage, change.neverExpires ? undefined : change.expireTime),
+    };
+    const response = await this.#calls.change(methods.updateHold, request, options);
     return { hold: holdOf(response.hold), replayed: response.replayed };
   }
 

@@ -43,6 +43,16 @@ export interface Posting extends Change {
   force?: boolean;
 }
 
+/** An account to open. */
+export interface NewAccount {
+  /** Default: the client makes one. */
+  accountId?: string;
+  currencyCode: string;
+  overdraftLimit?: Money;
+  unlimitedOverdraft?: boolean;
+  labels?: Record<string, string>;
+}
+
 /** One account. docs/glossary.md defines the terms. */
 export type Account = Omit<resources.Account, Amounts | "createTime" | "updateTime"> & {
   balance: Money;
@@ -74,9 +84,14 @@ export type Entry = Omit<resources.Entry, "amount" | "balanceAfter" | "createTim
 };
 
 /** What one applied request did to balances. A dry run has no time. */
-export type Transaction = Omit<resources.Transaction, "entries" | "createTime"> & {
+export type Transaction = Omit<
+  resources.Transaction,
+  "entries" | "createTime" | "reversedAmount"
+> & {
   entries: Entry[];
   createTime: Time | undefined;
+  /** The sum of the reversals, if only a part was reversed. */
+  reversedAmount: Money | undefined;
 };
 
 /** An amount that is set aside on an account. */
@@ -98,7 +113,7 @@ export interface TransactionResult {
   replayed: boolean;
 }
 
-/** The result of placing or releasing a hold. */
+/** The result of placing, updating or releasing a hold. */
 export interface HoldResult {
   hold: Hold;
   replayed: boolean;
@@ -113,6 +128,13 @@ export interface Balance {
   /** The sequence of the latest entry in the balance. */
   sequence: number;
 }
+
+/** The sum of all accounts of one currency that match. */
+export type BalanceSum = Omit<service.BalanceSum, "balance" | "held" | "available"> & {
+  balance: Money;
+  held: Money;
+  available: Money;
+};
 
 /** What became of a request. */
 export interface RequestResult {
@@ -170,6 +192,7 @@ export function transactionOf(message: resources.Transaction | undefined): Trans
     ...transaction,
     entries: transaction.entries.map(entryOf),
     createTime: optional(timeOf, transaction.createTime),
+    reversedAmount: optional(moneyOf, transaction.reversedAmount),
   };
 }
 
@@ -185,6 +208,15 @@ export function holdOf(message: holds.Hold | undefined): Hold {
   };
 }
 
+export function balanceSumOf(message: service.BalanceSum): BalanceSum {
+  return {
+    ...message,
+    balance: moneyOf(message.balance),
+    held: moneyOf(message.held),
+    available: moneyOf(message.available),
+  };
+}
+
 export function requestResultOf(
   requestId: string,
   message: history.GetRequestOutcomeResponse | history.FenceRequestResponse,
@@ -197,6 +229,16 @@ export function requestResultOf(
     hold: optional(holdOf, message.hold),
     error,
     fenced: message.fenced,
+  };
+}
+
+export function newAccountMessage(account: NewAccount): service.CreateAccountRequest {
+  return {
+    accountId: account.accountId ?? crypto.randomUUID(),
+    currencyCode: account.currencyCode,
+    overdraftLimit: optional(moneyMessage, account.overdraftLimit),
+    unlimitedOverdraft: account.unlimitedOverdraft ?? false,
+    labels: account.labels ?? {},
   };
 }
 

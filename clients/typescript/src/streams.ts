@@ -6,6 +6,8 @@ import { type CallOptions, type Calls, Reconnects } from "./calls.js";
 import { PassbookError, errorOfStatus, passbookError } from "./errors.js";
 import {
   AccountServiceService,
+  type CreateAccountRequest,
+  type CreateAccountResult,
   type PostTransactionRequest,
   type PostTransactionResult,
   StreamTransactionsRequest,
@@ -13,9 +15,11 @@ import {
 } from "./gen/passbook/v1/account_service.js";
 import type { WatchEntriesResponse } from "./gen/passbook/v1/history.js";
 import {
+  type Account,
   type Entry,
   type Posting,
   type TransactionResult,
+  accountOf,
   entryOf,
   postingMessage,
   transactionOf,
@@ -37,13 +41,32 @@ export async function resultOf(
   }
   if (result === undefined) throw new Error("the server has left out a result");
   const error = errorOfStatus(result.value);
-  if (!("outcome" in error.metadata) || error.reason === "REQUEST_TOO_LARGE") {
+  if (!error.isWithoutResult) {
     error.requestId = request.requestId;
     return error;
   }
   try {
     const response = await calls.change(AccountServiceService.postTransaction, request, options);
     return { transaction: transactionOf(response.transaction), replayed: response.replayed };
+  } catch (raised) {
+    return passbookError(raised);
+  }
+}
+
+/** The result of one opening of a batch. One without a result is repeated alone. */
+export async function openedOf(
+  calls: Calls,
+  request: CreateAccountRequest,
+  result: CreateAccountResult["result"],
+  options?: CallOptions,
+): Promise<Account | PassbookError> {
+  if (result === undefined) throw new Error("the server has left out a result");
+  if (result.$case === "account") return accountOf(result.value);
+  const error = errorOfStatus(result.value);
+  if (!error.isWithoutResult) return error;
+  try {
+    const response = await calls.change(AccountServiceService.createAccount, request, options);
+    return accountOf(response.account);
   } catch (raised) {
     return passbookError(raised);
   }

@@ -21,6 +21,7 @@ const PAYMENTS = 1000;
 const STREAMED = 500;
 
 const usd = (value: string) => money(value, "USD");
+const eur = (value: string) => money(value, "EUR");
 
 async function errorOf(call: Promise<unknown>): Promise<PassbookError> {
   try {
@@ -116,14 +117,18 @@ class Story {
 
   async hold(): Promise<void> {
     await this.open("shop");
-    await this.client.placeHold({ accountId: "joint", amount: usd("200.00"), holdId: "trip" });
-    const { available } = await this.client.getAccount("joint");
-    assert.equal(available.value.toFixed(2), "825.00");
-    const { hold } = await this.client.captureHold({
-      holdId: "trip",
-      amount: usd("150.00"),
-      destinationAccountId: "shop",
-    });
+    const checkAvailable = async () => {
+      const { available } = await this.client.getAccount("joint");
+      assert.equal(available.value.toFixed(2), "825.00");
+    };
+    await this.client.placeHold({ accountId: "joint", amount: usd("100.00"), holdId: "trip" });
+    await this.client.updateHold({ holdId: "trip", amount: usd("200.00") });
+    await checkAvailable();
+    const capture = { holdId: "trip", destinationAccountId: "shop" };
+    const part = { ...capture, amount: usd("100.00"), keepOpen: true };
+    assert.equal((await this.client.captureHold(part)).hold.state, HoldState.OPEN);
+    await checkAvailable();
+    const { hold } = await this.client.captureHold({ ...capture, amount: usd("50.00") });
     assert.equal(hold.state, HoldState.CAPTURED);
     assert.equal(hold.capturedAmount?.value.toFixed(2), "150.00");
     const error = await errorOf(this.client.releaseHold({ holdId: "trip" }));
@@ -133,6 +138,29 @@ class Story {
     assert.equal(joint.balance.value.toFixed(2), "875.00");
     assert.equal(joint.available.value.toFixed(2), "875.00");
     await this.checkBalance("shop", "150.00");
+  }
+
+  async manyAccounts(): Promise<void> {
+    const pools = Array.from({ length: 100 }, (_, index) => `pool-${index + 1}`);
+    const accounts = [...pools, "joint"].map((accountId) => ({ accountId, currencyCode: "EUR" }));
+    const results = await this.client.batchCreateAccounts(accounts);
+    const names = results.map((result) =>
+      result instanceof PassbookError ? result.reason : result.accountId,
+    );
+    assert.deepEqual(names, [...pools, "ACCOUNT_EXISTS"]);
+    const accountId = "pool-1";
+    await this.client.deposit({ accountId, amount: eur("10.00") });
+    const withdrawal = { accountId, amount: eur("25.00"), force: true };
+    const { transaction } = await this.client.withdraw(withdrawal);
+    assert(transaction.forced);
+    assert.equal(transaction.entries[0]?.balanceAfter.value.toFixed(2), "-15.00");
+    const { transactionId } = transaction;
+    await this.client.reverseTransaction({ transactionId, amount: eur("5.00") });
+    const sums = await this.client.sumBalances({ accountIdPrefix: "pool-" });
+    const texts = sums.map(
+      (sum) => `${sum.accountCount} ${sum.currencyCode} ${sum.balance.value.toFixed(2)}`,
+    );
+    assert.deepEqual(texts, ["100 EUR -10.00"]);
   }
 
   async deadline(): Promise<void> {
@@ -278,6 +306,7 @@ class Story {
       ["a rejection", () => this.rejection()],
       ["a replay", () => this.replay()],
       ["a hold", () => this.hold()],
+      ["many accounts", () => this.manyAccounts()],
       ["a deadline", () => this.deadline()],
       ["a thousand payments", () => this.payments()],
       ["a stream", () => this.stream()],
