@@ -1,6 +1,6 @@
 // The command conformance plays the story of clients/CONFORMANCE.md once, against servers that it starts.
 //
-// Environment: PASSBOOK_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
+// Environment: PASSBOOK_TEST_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
 package main
 
 import (

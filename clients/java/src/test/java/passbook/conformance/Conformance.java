@@ -58,7 +58,7 @@ import passbook.v1.WithdrawRequest;
 /**
  * Plays the story of clients/CONFORMANCE.md once, against servers that it starts.
  *
- * <p>Environment: PASSBOOK_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
+ * <p>Environment: PASSBOOK_TEST_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
  */
 public final class Conformance {
   private static final int STEP_SECONDS_MAX = 60;
