@@ -14,13 +14,16 @@ use crate::{
     grpc::{
         context::context,
         create_accounts::Opening,
-        decode::{self, Decoder, TransactionList},
+        decode::{self, Decoder},
         encode::{self, response_size},
         error::StatusBuilder,
+        list_transactions,
         metrics::{self, RequestMode},
         middleware::{authentication, deadline::Deadline},
         stream_transactions::StreamContext,
         watch_entries,
+        watch_events::EventStream,
+        watching::WatchCall,
     },
     ledger::{CallContext, Ledger},
     proto::{self, account_service_server::AccountService},
@@ -287,33 +290,8 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ListTransactionsRequest>,
     ) -> Reply<proto::ListTransactionsResponse> {
         let (context, list) = self.decode(request, decode::transaction_list)?;
-        let (transactions, next_page_token) = match list {
-            TransactionList::All(filter, page) => {
-                let (before, limit) = (page.cursor, page.limit);
-                let found = self.ledger.list_transactions(&context, &filter, before, limit).await?;
-                page.encode_until(
-                    found.rows,
-                    found.next,
-                    |last| last.transaction_id.unwrap_or_default(),
-                    |it| encode::transaction(&it),
-                )
-                .await
-            }
-            TransactionList::OfAccount(account_id, filter, page) => {
-                let (before, limit) = (page.cursor, page.limit);
-                let found = self
-                    .ledger
-                    .list_transactions_of_account(&context, &account_id, &filter, before, limit)
-                    .await?;
-                page.encode_until(
-                    found.rows,
-                    found.next,
-                    |last| last.last_sequence_of(&account_id),
-                    |it| encode::transaction(&it),
-                )
-                .await
-            }
-        };
+        let (transactions, next_page_token) =
+            list_transactions::page(&self.ledger, &context, list).await?;
         Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
     }
 
@@ -406,13 +384,26 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
-        let deadline = Deadline::of(request.extensions());
-        let authorization = authentication::authorization(request.extensions())?;
+        let call = WatchCall::of(request.extensions(), &self.stopping)?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
-        let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
-        let denied = watch_entries::denied(authorization, account_id);
-        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline, denied);
+        let (watcher, share) = self.ledger.watch(&context, &account_id, after_sequence).await?;
+        let forward = |messages| watch_entries::forward(watcher, messages);
+        let entries = call.serve(share, move |grant| grant.check_read(&account_id), forward);
         Ok(Response::new(Box::pin(entries)))
+    }
+
+    type WatchEventsStream = ResponseStream<proto::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<proto::WatchEventsRequest>,
+    ) -> Reply<Self::WatchEventsStream> {
+        let call = WatchCall::of(request.extensions(), &self.stopping)?;
+        let (context, (filter, start)) = self.decode(request, decode::watched_events)?;
+        let (watcher, share) = self.ledger.watch_events(&context, start).await?;
+        let stream = EventStream { watcher, filter, authorization: call.authorization.clone() };
+        let events = call.serve(share, |_| Ok(()), |messages| stream.forward(messages));
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn get_request_outcome(

@@ -2606,7 +2606,7 @@ var File_passbook_v1_account_service_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\n" +
-	"!passbook/v1/account_service.proto\x12\vpassbook.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19passbook/v1/history.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/lifecycle.proto\x1a\x1bpassbook/v1/resources.proto\"\xca\x02\n" +
+	"!passbook/v1/account_service.proto\x12\vpassbook.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x18passbook/v1/events.proto\x1a\x19passbook/v1/history.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/lifecycle.proto\x1a\x1bpassbook/v1/resources.proto\"\xca\x02\n" +
 	"\x14CreateAccountRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12#\n" +
@@ -2802,7 +2802,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"EntryOrder\x12\x1b\n" +
 	"\x17ENTRY_ORDER_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ENTRY_ORDER_ASCENDING\x10\x01\x12\x1a\n" +
-	"\x16ENTRY_ORDER_DESCENDING\x10\x022\x81\x16\n" +
+	"\x16ENTRY_ORDER_DESCENDING\x10\x022\xd5\x16\n" +
 	"\x0eAccountService\x12V\n" +
 	"\rCreateAccount\x12!.passbook.v1.CreateAccountRequest\x1a\".passbook.v1.CreateAccountResponse\x12h\n" +
 	"\x13BatchCreateAccounts\x12'.passbook.v1.BatchCreateAccountsRequest\x1a(.passbook.v1.BatchCreateAccountsResponse\x12M\n" +
@@ -2835,7 +2835,8 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vListEntries\x12\x1f.passbook.v1.ListEntriesRequest\x1a .passbook.v1.ListEntriesResponse\x12M\n" +
 	"\n" +
 	"GetBalance\x12\x1e.passbook.v1.GetBalanceRequest\x1a\x1f.passbook.v1.GetBalanceResponse\x12U\n" +
-	"\fWatchEntries\x12 .passbook.v1.WatchEntriesRequest\x1a!.passbook.v1.WatchEntriesResponse0\x01\x12b\n" +
+	"\fWatchEntries\x12 .passbook.v1.WatchEntriesRequest\x1a!.passbook.v1.WatchEntriesResponse0\x01\x12R\n" +
+	"\vWatchEvents\x12\x1f.passbook.v1.WatchEventsRequest\x1a .passbook.v1.WatchEventsResponse0\x01\x12b\n" +
 	"\x11GetRequestOutcome\x12%.passbook.v1.GetRequestOutcomeRequest\x1a&.passbook.v1.GetRequestOutcomeResponse\x12S\n" +
 	"\fFenceRequest\x12 .passbook.v1.FenceRequestRequest\x1a!.passbook.v1.FenceRequestResponse\x12V\n" +
 	"\rVerifyAccount\x12!.passbook.v1.VerifyAccountRequest\x1a\".passbook.v1.VerifyAccountResponseB\x99\x01\n" +
@@ -2924,27 +2925,29 @@ var file_passbook_v1_account_service_proto_goTypes = []any{
 	(*ListTransactionsRequest)(nil),       // 65: passbook.v1.ListTransactionsRequest
 	(*GetBalanceRequest)(nil),             // 66: passbook.v1.GetBalanceRequest
 	(*WatchEntriesRequest)(nil),           // 67: passbook.v1.WatchEntriesRequest
-	(*GetRequestOutcomeRequest)(nil),      // 68: passbook.v1.GetRequestOutcomeRequest
-	(*FenceRequestRequest)(nil),           // 69: passbook.v1.FenceRequestRequest
-	(*VerifyAccountRequest)(nil),          // 70: passbook.v1.VerifyAccountRequest
-	(*UpdateAccountResponse)(nil),         // 71: passbook.v1.UpdateAccountResponse
-	(*FreezeAccountResponse)(nil),         // 72: passbook.v1.FreezeAccountResponse
-	(*UnfreezeAccountResponse)(nil),       // 73: passbook.v1.UnfreezeAccountResponse
-	(*CloseAccountResponse)(nil),          // 74: passbook.v1.CloseAccountResponse
-	(*ListAccountChangesResponse)(nil),    // 75: passbook.v1.ListAccountChangesResponse
-	(*PlaceHoldResponse)(nil),             // 76: passbook.v1.PlaceHoldResponse
-	(*UpdateHoldResponse)(nil),            // 77: passbook.v1.UpdateHoldResponse
-	(*CaptureHoldResponse)(nil),           // 78: passbook.v1.CaptureHoldResponse
-	(*ReleaseHoldResponse)(nil),           // 79: passbook.v1.ReleaseHoldResponse
-	(*GetHoldResponse)(nil),               // 80: passbook.v1.GetHoldResponse
-	(*ListHoldsResponse)(nil),             // 81: passbook.v1.ListHoldsResponse
-	(*ReverseTransactionResponse)(nil),    // 82: passbook.v1.ReverseTransactionResponse
-	(*ListTransactionsResponse)(nil),      // 83: passbook.v1.ListTransactionsResponse
-	(*GetBalanceResponse)(nil),            // 84: passbook.v1.GetBalanceResponse
-	(*WatchEntriesResponse)(nil),          // 85: passbook.v1.WatchEntriesResponse
-	(*GetRequestOutcomeResponse)(nil),     // 86: passbook.v1.GetRequestOutcomeResponse
-	(*FenceRequestResponse)(nil),          // 87: passbook.v1.FenceRequestResponse
-	(*VerifyAccountResponse)(nil),         // 88: passbook.v1.VerifyAccountResponse
+	(*WatchEventsRequest)(nil),            // 68: passbook.v1.WatchEventsRequest
+	(*GetRequestOutcomeRequest)(nil),      // 69: passbook.v1.GetRequestOutcomeRequest
+	(*FenceRequestRequest)(nil),           // 70: passbook.v1.FenceRequestRequest
+	(*VerifyAccountRequest)(nil),          // 71: passbook.v1.VerifyAccountRequest
+	(*UpdateAccountResponse)(nil),         // 72: passbook.v1.UpdateAccountResponse
+	(*FreezeAccountResponse)(nil),         // 73: passbook.v1.FreezeAccountResponse
+	(*UnfreezeAccountResponse)(nil),       // 74: passbook.v1.UnfreezeAccountResponse
+	(*CloseAccountResponse)(nil),          // 75: passbook.v1.CloseAccountResponse
+	(*ListAccountChangesResponse)(nil),    // 76: passbook.v1.ListAccountChangesResponse
+	(*PlaceHoldResponse)(nil),             // 77: passbook.v1.PlaceHoldResponse
+	(*UpdateHoldResponse)(nil),            // 78: passbook.v1.UpdateHoldResponse
+	(*CaptureHoldResponse)(nil),           // 79: passbook.v1.CaptureHoldResponse
+	(*ReleaseHoldResponse)(nil),           // 80: passbook.v1.ReleaseHoldResponse
+	(*GetHoldResponse)(nil),               // 81: passbook.v1.GetHoldResponse
+	(*ListHoldsResponse)(nil),             // 82: passbook.v1.ListHoldsResponse
+	(*ReverseTransactionResponse)(nil),    // 83: passbook.v1.ReverseTransactionResponse
+	(*ListTransactionsResponse)(nil),      // 84: passbook.v1.ListTransactionsResponse
+	(*GetBalanceResponse)(nil),            // 85: passbook.v1.GetBalanceResponse
+	(*WatchEntriesResponse)(nil),          // 86: passbook.v1.WatchEntriesResponse
+	(*WatchEventsResponse)(nil),           // 87: passbook.v1.WatchEventsResponse
+	(*GetRequestOutcomeResponse)(nil),     // 88: passbook.v1.GetRequestOutcomeResponse
+	(*FenceRequestResponse)(nil),          // 89: passbook.v1.FenceRequestResponse
+	(*VerifyAccountResponse)(nil),         // 90: passbook.v1.VerifyAccountResponse
 }
 var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	43, // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
@@ -3038,43 +3041,45 @@ var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	34, // 88: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
 	66, // 89: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
 	67, // 90: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
-	68, // 91: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
-	69, // 92: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
-	70, // 93: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
-	3,  // 94: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
-	5,  // 95: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
-	8,  // 96: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
-	10, // 97: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
-	12, // 98: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
-	14, // 99: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
-	71, // 100: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
-	72, // 101: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
-	73, // 102: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
-	74, // 103: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
-	75, // 104: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
-	17, // 105: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
-	19, // 106: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
-	21, // 107: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
-	24, // 108: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
-	26, // 109: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
-	30, // 110: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
-	76, // 111: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
-	77, // 112: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
-	78, // 113: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
-	79, // 114: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
-	80, // 115: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
-	81, // 116: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
-	82, // 117: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
-	33, // 118: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
-	83, // 119: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
-	35, // 120: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
-	84, // 121: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
-	85, // 122: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
-	86, // 123: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
-	87, // 124: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
-	88, // 125: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
-	94, // [94:126] is the sub-list for method output_type
-	62, // [62:94] is the sub-list for method input_type
+	68, // 91: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
+	69, // 92: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
+	70, // 93: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
+	71, // 94: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
+	3,  // 95: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
+	5,  // 96: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
+	8,  // 97: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
+	10, // 98: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
+	12, // 99: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
+	14, // 100: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
+	72, // 101: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
+	73, // 102: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
+	74, // 103: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
+	75, // 104: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
+	76, // 105: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
+	17, // 106: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
+	19, // 107: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
+	21, // 108: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
+	24, // 109: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
+	26, // 110: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
+	30, // 111: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
+	77, // 112: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
+	78, // 113: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
+	79, // 114: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
+	80, // 115: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
+	81, // 116: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
+	82, // 117: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
+	83, // 118: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
+	33, // 119: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
+	84, // 120: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
+	35, // 121: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
+	85, // 122: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
+	86, // 123: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
+	87, // 124: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
+	88, // 125: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
+	89, // 126: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
+	90, // 127: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
+	95, // [95:128] is the sub-list for method output_type
+	62, // [62:95] is the sub-list for method input_type
 	62, // [62:62] is the sub-list for extension type_name
 	62, // [62:62] is the sub-list for extension extendee
 	0,  // [0:62] is the sub-list for field type_name
@@ -3085,6 +3090,7 @@ func file_passbook_v1_account_service_proto_init() {
 	if File_passbook_v1_account_service_proto != nil {
 		return
 	}
+	file_passbook_v1_events_proto_init()
 	file_passbook_v1_history_proto_init()
 	file_passbook_v1_holds_proto_init()
 	file_passbook_v1_lifecycle_proto_init()

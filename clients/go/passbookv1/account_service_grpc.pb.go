@@ -61,6 +61,7 @@ const (
 	AccountService_ListEntries_FullMethodName           = "/passbook.v1.AccountService/ListEntries"
 	AccountService_GetBalance_FullMethodName            = "/passbook.v1.AccountService/GetBalance"
 	AccountService_WatchEntries_FullMethodName          = "/passbook.v1.AccountService/WatchEntries"
+	AccountService_WatchEvents_FullMethodName           = "/passbook.v1.AccountService/WatchEvents"
 	AccountService_GetRequestOutcome_FullMethodName     = "/passbook.v1.AccountService/GetRequestOutcome"
 	AccountService_FenceRequest_FullMethodName          = "/passbook.v1.AccountService/FenceRequest"
 	AccountService_VerifyAccount_FullMethodName         = "/passbook.v1.AccountService/VerifyAccount"
@@ -270,6 +271,16 @@ type AccountServiceClient interface {
 	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`) or the
 	// database is unavailable for 10 seconds (`DATABASE_UNAVAILABLE`).
 	WatchEntries(ctx context.Context, in *WatchEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEntriesResponse], error)
+	// Streams everything that happens in the ledger: transactions with their entries, holds, and
+	// changes of accounts, of all accounts that the caller may read, whichever server made them. Each
+	// event comes once, usually within a quarter of a second after its commit. The events of one
+	// account come in the order in which they changed it. The stream has no end of its own. To resume
+	// a broken stream, watch again with the last `token` that you have, on any server.
+	//
+	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
+	// to the next message. The stream ends as WatchEntries does, and counts as 20 of the 10,000
+	// watchers.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
 	GetRequestOutcome(ctx context.Context, in *GetRequestOutcomeRequest, opts ...grpc.CallOption) (*GetRequestOutcomeResponse, error)
@@ -594,6 +605,25 @@ func (c *accountServiceClient) WatchEntries(ctx context.Context, in *WatchEntrie
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AccountService_WatchEntriesClient = grpc.ServerStreamingClient[WatchEntriesResponse]
 
+func (c *accountServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AccountService_ServiceDesc.Streams[2], AccountService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AccountService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 func (c *accountServiceClient) GetRequestOutcome(ctx context.Context, in *GetRequestOutcomeRequest, opts ...grpc.CallOption) (*GetRequestOutcomeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetRequestOutcomeResponse)
@@ -828,6 +858,16 @@ type AccountServiceServer interface {
 	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`) or the
 	// database is unavailable for 10 seconds (`DATABASE_UNAVAILABLE`).
 	WatchEntries(*WatchEntriesRequest, grpc.ServerStreamingServer[WatchEntriesResponse]) error
+	// Streams everything that happens in the ledger: transactions with their entries, holds, and
+	// changes of accounts, of all accounts that the caller may read, whichever server made them. Each
+	// event comes once, usually within a quarter of a second after its commit. The events of one
+	// account come in the order in which they changed it. The stream has no end of its own. To resume
+	// a broken stream, watch again with the last `token` that you have, on any server.
+	//
+	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
+	// to the next message. The stream ends as WatchEntries does, and counts as 20 of the 10,000
+	// watchers.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
 	GetRequestOutcome(context.Context, *GetRequestOutcomeRequest) (*GetRequestOutcomeResponse, error)
@@ -936,6 +976,9 @@ func (UnimplementedAccountServiceServer) GetBalance(context.Context, *GetBalance
 }
 func (UnimplementedAccountServiceServer) WatchEntries(*WatchEntriesRequest, grpc.ServerStreamingServer[WatchEntriesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEntries not implemented")
+}
+func (UnimplementedAccountServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedAccountServiceServer) GetRequestOutcome(context.Context, *GetRequestOutcomeRequest) (*GetRequestOutcomeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRequestOutcome not implemented")
@@ -1471,6 +1514,17 @@ func _AccountService_WatchEntries_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AccountService_WatchEntriesServer = grpc.ServerStreamingServer[WatchEntriesResponse]
 
+func _AccountService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AccountServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AccountService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 func _AccountService_GetRequestOutcome_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetRequestOutcomeRequest)
 	if err := dec(in); err != nil {
@@ -1663,6 +1717,11 @@ var AccountService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchEntries",
 			Handler:       _AccountService_WatchEntries_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _AccountService_WatchEvents_Handler,
 			ServerStreams: true,
 		},
 	},

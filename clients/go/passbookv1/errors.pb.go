@@ -63,7 +63,8 @@ const (
 	ErrorReason_ERROR_REASON_INVALID_FILTER ErrorReason = 9
 	// The page size is negative.
 	ErrorReason_ERROR_REASON_INVALID_PAGE_SIZE ErrorReason = 10
-	// The page token is not one that this service returned for this query.
+	// The page token is not one that this service returned for this query, or the token of events is
+	// not one that this service returned.
 	ErrorReason_ERROR_REASON_INVALID_PAGE_TOKEN ErrorReason = 11
 	// There are no legs, or too many.
 	ErrorReason_ERROR_REASON_INVALID_LEGS ErrorReason = 12
@@ -171,8 +172,8 @@ const (
 	ErrorReason_ERROR_REASON_SCHEMA_NOT_MIGRATED ErrorReason = 55
 	// UNAVAILABLE: the server is shutting down. Outcome: not_applied.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 56
-	// RESOURCE_EXHAUSTED: the caller did not read a message of WatchEntries for 10 seconds. No entry
-	// is lost: watch again from the last sequence that you have.
+	// RESOURCE_EXHAUSTED: the caller did not read a message of WatchEntries or WatchEvents for 10
+	// seconds. Nothing is lost: watch again from the last sequence or token that you have.
 	ErrorReason_ERROR_REASON_WATCHER_TOO_SLOW ErrorReason = 57
 	// UNAVAILABLE: the server makes no change without its audit log, which cannot be written. Outcome:
 	// not_applied.
@@ -201,6 +202,10 @@ const (
 	// FAILED_PRECONDITION: SumBalances would examine more accounts than it may. Name a longer
 	// `account_id_prefix`. Metadata: max (accounts).
 	ErrorReason_ERROR_REASON_TOO_MANY_ACCOUNTS ErrorReason = 66
+	// FAILED_PRECONDITION: WatchEvents was asked to resume after an event that this ledger does not
+	// have: the token is of another ledger, or of changes that were lost when an older state of the
+	// ledger was restored. Compare what you have with the ledger, and watch from the beginning.
+	ErrorReason_ERROR_REASON_EVENT_TOKEN_UNKNOWN ErrorReason = 67
 )
 
 // Enum value maps for ErrorReason.
@@ -264,6 +269,7 @@ var (
 		64: "ERROR_REASON_UNIMPLEMENTED",
 		65: "ERROR_REASON_NAME_NOT_FOUND",
 		66: "ERROR_REASON_TOO_MANY_ACCOUNTS",
+		67: "ERROR_REASON_EVENT_TOKEN_UNKNOWN",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -324,6 +330,7 @@ var (
 		"ERROR_REASON_UNIMPLEMENTED":             64,
 		"ERROR_REASON_NAME_NOT_FOUND":            65,
 		"ERROR_REASON_TOO_MANY_ACCOUNTS":         66,
+		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":       67,
 	}
 )
 
@@ -358,7 +365,7 @@ var File_passbook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\x88\x10\n" +
+	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xae\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INVALID_REQUEST_ID\x10\x01\x12#\n" +
@@ -418,7 +425,8 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_RESPONSE_TOO_LARGE\x10?\x12\x1e\n" +
 	"\x1aERROR_REASON_UNIMPLEMENTED\x10@\x12\x1f\n" +
 	"\x1bERROR_REASON_NAME_NOT_FOUND\x10A\x12\"\n" +
-	"\x1eERROR_REASON_TOO_MANY_ACCOUNTS\x10BB\x91\x01\n" +
+	"\x1eERROR_REASON_TOO_MANY_ACCOUNTS\x10B\x12$\n" +
+	" ERROR_REASON_EVENT_TOKEN_UNKNOWN\x10CB\x91\x01\n" +
 	"\x0fcom.passbook.v1B\vErrorsProtoP\x01Z$passbook.example/passbook/passbookv1\xa2\x02\x03PXX\xaa\x02\vPassbook.V1\xca\x02\vPassbook\\V1\xe2\x02\x17Passbook\\V1\\GPBMetadata\xea\x02\fPassbook::V1b\x06proto3"
 
 var (

@@ -8,6 +8,7 @@ pub mod balance_sums;
 pub mod callers;
 pub mod currencies;
 pub mod entries;
+pub mod events;
 pub mod holds;
 pub mod new_entries;
 pub mod opening_attributes;

@@ -199,6 +199,7 @@ async fn call_a_reading_method(
             client.get_balance(GetBalanceRequest { account_id, at_time: None }).await.map(drop)
         }
         "WatchEntries" => client.watch_entries(watch(id, 0)).await.map(drop),
+        "WatchEvents" => client.watch_events(all_events()).await.map(drop),
         "GetRequestOutcome" => {
             let request = GetRequestOutcomeRequest { request_id: new_request_id() };
             client.get_request_outcome(request).await.map(drop)

@@ -109,6 +109,7 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::ConditionFailed
         | Reason::InsufficientFunds
         | Reason::AccountNotEmpty
+        | Reason::EventTokenUnknown
         | Reason::TooManyAccounts => Code::FailedPrecondition,
         Reason::BalanceOutOfRange => Code::OutOfRange,
         Reason::VersionMismatch | Reason::LockTimeout | Reason::Contention => Code::Aborted,
