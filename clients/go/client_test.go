@@ -272,6 +272,29 @@ func TestAWatchResumesWhereItWasCut(t *testing.T) {
 	}
 }
 
+func TestEventsResumeAfterTheLastToken(t *testing.T) {
+	server := &fake{}
+	client := connect(t, start(t, server))
+	request := &passbookv1.WatchEventsRequest{
+		CurrencyCode: "USD", Start: &passbookv1.WatchEventsRequest_FromBeginning{},
+	}
+	var tokens []string
+	for message, err := range client.Events(t.Context(), request) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tokens = append(tokens, message.GetToken()); len(tokens) == 3 {
+			break
+		}
+	}
+	if fmt.Sprint(tokens) != "[+ ++ +++]" || fmt.Sprint(server.starts) != "[USD: USD:+ USD:++]" {
+		t.Errorf("got the tokens %v, asked %v", tokens, server.starts)
+	}
+	if request.GetAfterToken() != "" {
+		t.Errorf("the caller's request has changed: %v", request)
+	}
+}
+
 func TestAmountsKeepEveryDecimal(t *testing.T) {
 	for _, text := range []string{"12345678901234567890123.45", "-0.01", "100", "0.1"} {
 		money := passbook.Money(decimal.RequireFromString(text), "USD")

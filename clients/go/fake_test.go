@@ -31,6 +31,7 @@ type fake struct {
 	freezes  int
 	watches  []int64
 	openings []string
+	starts   []string
 }
 
 func (f *fake) Deposit(
@@ -133,6 +134,19 @@ func (f *fake) WatchEntries(
 		{Sequence: request.GetAfterSequence() + 1}, {Sequence: request.GetAfterSequence() + 2},
 	}
 	if err := stream.Send(&passbookv1.WatchEntriesResponse{Entries: entries}); err != nil {
+		return err
+	}
+	return failure(codes.Unavailable, "SHUTTING_DOWN", "")
+}
+
+// WatchEvents sends one message and breaks off. Its token has one sign more than that of the request.
+func (f *fake) WatchEvents(
+	request *passbookv1.WatchEventsRequest, stream passbookv1.AccountService_WatchEventsServer,
+) error {
+	f.mutex.Lock()
+	f.starts = append(f.starts, request.GetCurrencyCode()+":"+request.GetAfterToken())
+	f.mutex.Unlock()
+	if err := stream.Send(&passbookv1.WatchEventsResponse{Token: request.GetAfterToken() + "+"}); err != nil {
 		return err
 	}
 	return failure(codes.Unavailable, "SHUTTING_DOWN", "")

@@ -30,6 +30,8 @@ type story struct {
 	joint string
 	// watched gets what the watch of `till` has seen, once that is complete.
 	watched chan error
+	// sawEvents gets what the watch of its events has seen.
+	sawEvents chan error
 	// paid are the request ids of all payments to `till`, from their results.
 	paid map[string]bool
 }
@@ -42,7 +44,7 @@ func main() {
 }
 
 func run() error {
-	s := &story{watched: make(chan error, 1), paid: map[string]bool{}}
+	s := &story{watched: make(chan error, 1), sawEvents: make(chan error, 1), paid: map[string]bool{}}
 	for _, place := range []**server{&s.a, &s.b} {
 		started, err := startServer()
 		if err != nil {
@@ -71,7 +73,7 @@ func run() error {
 		{"a deadline", s.deadline},
 		{"a thousand payments", func(ctx context.Context) error { return s.payments(ctx, whole) }},
 		{"a stream", s.stream},
-		{"the watch", s.watchIsComplete},
+		{"the watches", s.watchesAreComplete},
 		{"the end", s.end},
 	} {
 		begun := time.Now()
