@@ -1,5 +1,6 @@
 package passbook.conformance;
 
+import com.google.protobuf.Empty;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import java.io.IOException;
@@ -23,6 +24,7 @@ import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import passbook.client.Amounts;
 import passbook.client.EntryWatch;
+import passbook.client.EventWatch;
 import passbook.client.Outcome;
 import passbook.client.PassbookClient;
 import passbook.client.PassbookException;
@@ -34,7 +36,10 @@ import passbook.v1.CaptureHoldRequest;
 import passbook.v1.CreateAccountRequest;
 import passbook.v1.DepositRequest;
 import passbook.v1.DepositResponse;
+import passbook.v1.Entry;
 import passbook.v1.ErrorReason;
+import passbook.v1.Event;
+import passbook.v1.EventKind;
 import passbook.v1.FenceRequestRequest;
 import passbook.v1.GetAccountRequest;
 import passbook.v1.GetRequestOutcomeRequest;
@@ -53,6 +58,8 @@ import passbook.v1.Transaction;
 import passbook.v1.TransferRequest;
 import passbook.v1.UpdateHoldRequest;
 import passbook.v1.VerifyAccountRequest;
+import passbook.v1.WatchEventsRequest;
+import passbook.v1.WatchEventsResponse;
 import passbook.v1.WithdrawRequest;
 
 /**
@@ -74,6 +81,7 @@ public final class Conformance {
   // The request ids of all payments to `till`, from their results.
   private final Set<String> paid = ConcurrentHashMap.newKeySet();
   private final CompletableFuture<Void> watched = new CompletableFuture<>();
+  private final CompletableFuture<Void> sawEvents = new CompletableFuture<>();
   // The balance of `joint` after step 7.
   private String joint;
 
@@ -115,7 +123,7 @@ public final class Conformance {
     step("7. a deadline", this::deadline);
     step("8. a thousand payments", this::payments);
     step("9. a stream", this::stream);
-    step("10. the watch", watched::get);
+    step("10. the watches", CompletableFuture.allOf(watched, sawEvents)::get);
     step("11. the end", this::end);
   }
 
@@ -388,6 +396,7 @@ public final class Conformance {
     pay("wallet", "10000.00", "");
     open("till");
     threads.execute(this::watchTill);
+    threads.execute(this::watchEvents);
     ExecutorService callers = Executors.newFixedThreadPool(CALLERS);
     try {
       CompletionService<String> results = new ExecutorCompletionService<>(callers);
@@ -442,6 +451,49 @@ public final class Conformance {
     } catch (RuntimeException e) {
       watched.completeExceptionally(e);
     }
+  }
+
+  /** Reads the transactions of `till` until the last one, and then again from the middle on. */
+  private void watchEvents() {
+    try {
+      var request =
+          WatchEventsRequest.newBuilder()
+              .addAccountIdPrefixes("till")
+              .addKinds(EventKind.EVENT_KIND_TRANSACTION)
+              .setFromBeginning(Empty.getDefaultInstance());
+      long sequence = 0;
+      long middle = 0;
+      try (EventWatch watch = both.watchEvents(request.build())) {
+        while (sequence < ENTRIES) {
+          WatchEventsResponse message = watch.next();
+          sequence = expectTill(message, sequence);
+          if (middle == 0 && sequence >= PAYMENTS / 2) {
+            middle = sequence;
+            request.setAfterToken(message.getToken());
+          }
+        }
+      }
+      try (EventWatch watch = both.watchEvents(request.build())) {
+        while (middle < ENTRIES) {
+          middle = expectTill(watch.next(), middle);
+        }
+      }
+      sawEvents.complete(null);
+    } catch (RuntimeException e) {
+      sawEvents.completeExceptionally(e);
+    }
+  }
+
+  /** Checks the entries of `till` after this sequence, and returns the sequence of the last one. */
+  private static long expectTill(WatchEventsResponse message, long sequence) {
+    for (Event event : message.getEventsList()) {
+      sequence++;
+      var entries = event.getTransaction().getEntriesList().stream();
+      var sequences =
+          entries.filter(it -> it.getAccountId().equals("till")).map(Entry::getSequence);
+      expect("the sequences of an event", sequences.toList(), List.of(sequence));
+    }
+    return sequence;
   }
 
   private void stream() throws IOException {
