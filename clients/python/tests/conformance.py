@@ -16,6 +16,8 @@ from processes import ServerProcess
 from passbook import (
     Client,
     Entry,
+    Event,
+    Events,
     Leg,
     Money,
     NewAccount,
@@ -25,7 +27,7 @@ from passbook import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 CALLERS = 16
 PAYMENTS = 1000
@@ -64,6 +66,8 @@ class Story:
         self.joint = Decimal("875.00")
         self.request_ids: Counter[str] = Counter()
         self.watched: list[Entry] = []
+        self.events: list[Event] = []
+        self.middle: tuple[int, str] | None = None
 
     def open(self, account_id: str) -> None:
         self.client.create_account(account_id, currency_code="USD")
@@ -186,7 +190,8 @@ class Story:
         self.open("wallet")
         self.client.deposit("wallet", usd("10000.00"))
         self.open("till")
-        self.watching = ThreadPoolExecutor(1).submit(self.watch)
+        threads = ThreadPoolExecutor(2)
+        self.watching = [threads.submit(self.watch), threads.submit(self.watch_events)]
         done = threading.Semaphore(0)
 
         def pay(cents: int) -> None:
@@ -218,6 +223,34 @@ class Story:
         with closing(self.client.watch_entries("till")) as entries:
             self.watched.extend(islice(entries, PAYMENTS + STREAMED - 1))
 
+    def watch_events(self) -> None:
+        last = PAYMENTS + STREAMED - 1
+        with closing(self.events_of_till(from_beginning=True)) as watch:
+            for message in watch:
+                self.events.extend(message.events)
+                if self.middle is None and len(self.events) >= PAYMENTS // 2:
+                    self.middle = (len(self.events), message.token)
+                if len(self.events) >= last:
+                    break
+        if self.middle is None:
+            raise AssertionError("the events have no middle")
+        first, token = self.middle
+        again: list[Event] = []
+        with closing(self.events_of_till(after_token=token)) as watch:
+            while first + len(again) < last:
+                again.extend(next(watch).events)
+        check("events after the token", again, self.events[first:])
+
+    def events_of_till(
+        self, *, from_beginning: bool = False, after_token: str | None = None
+    ) -> Generator[Events]:
+        return self.client.watch_events(
+            from_beginning=from_beginning,
+            after_token=after_token,
+            account_id_prefixes=["till"],
+            kinds=["transaction"],
+        )
+
     def stream(self) -> None:
         def postings() -> Iterator[Posting]:
             for n in range(1, STREAMED + 1):
@@ -238,10 +271,15 @@ class Story:
                 self.a.restart()
         check("results", results, STREAMED)
 
-    def watch_is_complete(self) -> None:
-        self.watching.result(timeout=60)
+    def watches_are_complete(self) -> None:
+        for watching in self.watching:
+            watching.result(timeout=60)
         sequences = [entry.sequence for entry in self.watched]
         check("sequences", sequences, list(range(1, PAYMENTS + STREAMED)))
+        transactions = [event.transaction for event in self.events]
+        of_events = [entry for it in transactions if it for entry in it.entries]
+        of_till = [entry for entry in of_events if entry.account_id == "till"]
+        check("entries of the events", of_till, self.watched)
 
     def end(self) -> None:
         entries = list(self.client.list_entries("till"))
@@ -278,7 +316,7 @@ class Story:
             ("a deadline", self.deadline),
             ("a thousand payments", self.payments),
             ("a stream", self.stream),
-            ("the watch", self.watch_is_complete),
+            ("the watches", self.watches_are_complete),
             ("the end", self.end),
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from passbook import streams
@@ -16,6 +17,7 @@ from passbook.model import (
     CaptureResult,
     Condition,
     Entry,
+    Events,
     Hold,
     HoldResult,
     Leg,
@@ -33,7 +35,7 @@ from passbook.model import (
     optional_timestamp,
 )
 from passbook.v1 import account_service_pb2 as service
-from passbook.v1 import history_pb2, holds_pb2, lifecycle_pb2
+from passbook.v1 import events_pb2, history_pb2, holds_pb2, lifecycle_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -596,6 +598,41 @@ class Client:
         errors, and the last error if no server answers for 60 seconds.
         """
         return streams.watch_entries(self._calls, account_id, after_sequence)
+
+    def watch_events(
+        self,
+        *,
+        from_beginning: bool = False,
+        from_now: bool = False,
+        after_token: str | None = None,
+        account_id_prefixes: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        currency_code: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Generator[Events]:
+        """Yield everything that happens and matches all filters, with the token behind it.
+
+        Name one start. Each event comes once, and those of an account come in order. `Events`
+        without an event are a heartbeat. Store the token together with what the events cause, and
+        start again after that token: then each event counts once, whatever breaks. A watch from now
+        begins with its first heartbeat or event at the latest.
+
+        A watch that breaks continues by itself after the last token. It has no end of its own: stop
+        reading, and close the iterator. It raises final errors, and the last error if no server
+        answers for 60 seconds.
+        """
+        if [from_beginning, from_now, after_token is not None].count(True) != 1:
+            raise ValueError("give one of from_beginning, from_now and after_token")
+        request = events_pb2.WatchEventsRequest(
+            account_id_prefixes=account_id_prefixes,
+            kinds=[f"EVENT_KIND_{kind.upper()}" for kind in kinds],
+            currency_code=currency_code,
+            labels=labels,
+            from_beginning=Empty() if from_beginning else None,
+            from_now=Empty() if from_now else None,
+            after_token=after_token,
+        )
+        return streams.watch_events(self._calls, request)
 
     # Requests
 

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from passbook.errors import PassbookError
 from passbook.v1 import account_service_pb2 as service
-from passbook.v1 import history_pb2, holds_pb2, lifecycle_pb2, resources_pb2
+from passbook.v1 import events_pb2, history_pb2, holds_pb2, lifecycle_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -366,6 +366,53 @@ class Hold:
             request_id=message.request_id,
             created_by=message.created_by,
             ended_by=message.ended_by,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the ledger, with what it concerns as that was right after it."""
+
+    kind: str
+    """Such as `transaction`, `hold_placed` or `account_opened`: the enum `EventKind`."""
+    transaction: Transaction | None
+    hold: Hold | None
+    account: Account | None
+    account_change: AccountChange | None
+
+    @classmethod
+    def of(cls, message: events_pb2.Event) -> Event:
+        """The event of a message."""
+        has = message.HasField
+        return cls(
+            kind=_name(events_pb2.EventKind.Name(message.kind), "EVENT_KIND_"),
+            transaction=Transaction.of(message.transaction) if has("transaction") else None,
+            hold=Hold.of(message.hold) if has("hold") else None,
+            account=Account.of(message.account) if has("account") else None,
+            account_change=(
+                AccountChange.of(message.account_change) if has("account_change") else None
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The next events of a watch. Without an event: a heartbeat."""
+
+    events: tuple[Event, ...]
+    token: str
+    """The position behind these events: start again after it."""
+    delayed_since: datetime | None
+    """Since when the watch waits for a server that hangs in a database transaction."""
+
+    @classmethod
+    def of(cls, message: events_pb2.WatchEventsResponse) -> Events:
+        """The events of a message."""
+        is_delayed = message.HasField("delayed_since")
+        return cls(
+            events=tuple(Event.of(event) for event in message.events),
+            token=message.token,
+            delayed_since=_time(message.delayed_since) if is_delayed else None,
         )
 
 
