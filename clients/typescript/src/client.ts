@@ -3,6 +3,7 @@
 import { type CallOptions, Calls, type ClientOptions } from "./calls.js";
 import type { PassbookError } from "./errors.js";
 import { AccountServiceService as methods, EntryOrder } from "./gen/passbook/v1/account_service.js";
+import type { EventKind, WatchEventsRequest } from "./gen/passbook/v1/events.js";
 import { HoldState } from "./gen/passbook/v1/holds.js";
 import type { VerifyAccountResponse } from "./gen/passbook/v1/history.js";
 import { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";
@@ -15,6 +16,7 @@ import {
   type Change,
   type Condition,
   type Entry,
+  type Events,
   type Hold,
   type HoldResult,
   type NewAccount,
@@ -38,7 +40,7 @@ import {
   transactionOf,
 } from "./model.js";
 import { type Money, moneyMessage, moneyOf } from "./money.js";
-import { openedOf, resultOf, streamTransactions, watchEntries } from "./streams.js";
+import { openedOf, resultOf, streamTransactions, watchEntries, watchEvents } from "./streams.js";
 
 type Labels = Record<string, string>;
 
@@ -499,6 +501,34 @@ export class Client {
     return watchEntries(this.#calls, accountId, options.afterSequence ?? 0, options.signal);
   }
 
+  /**
+   * Yields everything that happens and matches all filters, with the token behind it. Each event comes
+   * once, and those of an account come in order. `Events` without an event are a heartbeat. Store the
+   * token together with what the events cause, and start again after that token: then each event counts
+   * once, whatever breaks. A watch from now begins with its first heartbeat or event at the latest.
+   *
+   * A watch that breaks continues by itself after the last token. It ends as `watchEntries` does.
+   */
+  watchEvents(
+    filter: {
+      start: "beginning" | "now" | { afterToken: string };
+      accountIdPrefixes?: string[];
+      kinds?: EventKind[];
+      currencyCode?: string;
+      labels?: Labels;
+    },
+    options: { signal?: AbortSignal } = {},
+  ): AsyncGenerator<Events> {
+    const request = {
+      accountIdPrefixes: filter.accountIdPrefixes ?? [],
+      kinds: filter.kinds ?? [],
+      currencyCode: filter.currencyCode ?? "",
+      labels: filter.labels ?? {},
+      start: startMessage(filter.start),
+    };
+    return watchEvents(this.#calls, request, options.signal);
+  }
+
   /** Returns what became of a request until now, without applying it. */
   async getRequestOutcome(requestId: string, options?: CallOptions): Promise<RequestResult> {
     const response = await this.#calls.read(methods.getRequestOutcome, { requestId }, options);
@@ -518,6 +548,14 @@ export class Client {
 }
 
 const FIRST_PAGE = { pageSize: 0, pageToken: "" };
+
+function startMessage(
+  start: "beginning" | "now" | { afterToken: string },
+): WatchEventsRequest["start"] {
+  if (start === "beginning") return { $case: "fromBeginning", value: {} };
+  if (start === "now") return { $case: "fromNow", value: {} };
+  return { $case: "afterToken", value: start.afterToken };
+}
 
 function stateMessage({ accountId, reason, expectedVersion }: StateChange) {
   return { accountId, reason: reason ?? "", expectedVersion };

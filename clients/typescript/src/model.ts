@@ -2,6 +2,7 @@
 
 import { PassbookError, errorOfStatus } from "./errors.js";
 import type * as service from "./gen/passbook/v1/account_service.js";
+import type * as events from "./gen/passbook/v1/events.js";
 import type * as history from "./gen/passbook/v1/history.js";
 import type * as holds from "./gen/passbook/v1/holds.js";
 import type * as lifecycle from "./gen/passbook/v1/lifecycle.js";
@@ -105,6 +106,23 @@ export type Hold = Omit<
   createTime: Time;
   updateTime: Time;
 };
+
+/** Something that happened in the ledger, with what it concerns as that was right after it. */
+export type Event = Omit<events.Event, "transaction" | "hold" | "account" | "accountChange"> & {
+  transaction: Transaction | undefined;
+  hold: Hold | undefined;
+  account: Account | undefined;
+  accountChange: AccountChange | undefined;
+};
+
+/** The next events of a watch. Without an event: a heartbeat. */
+export interface Events {
+  events: Event[];
+  /** The position behind these events: start again after it. */
+  token: string;
+  /** Since when the watch waits for a server that hangs in a database transaction. */
+  delayedSince: Time | undefined;
+}
 
 /** The result of a request that was applied. */
 export interface TransactionResult {
@@ -214,6 +232,20 @@ export function balanceSumOf(message: service.BalanceSum): BalanceSum {
     balance: moneyOf(message.balance),
     held: moneyOf(message.held),
     available: moneyOf(message.available),
+  };
+}
+
+export function eventsOf(message: events.WatchEventsResponse): Events {
+  return {
+    events: message.events.map((event) => ({
+      ...event,
+      transaction: optional(transactionOf, event.transaction),
+      hold: optional(holdOf, event.hold),
+      account: optional(accountOf, event.account),
+      accountChange: optional(accountChangeOf, event.accountChange),
+    })),
+    token: message.token,
+    delayedSince: optional(timeOf, message.delayedSince),
   };
 }
 

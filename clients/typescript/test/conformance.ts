@@ -6,6 +6,8 @@ import {
   Client,
   Decimal,
   type Entry,
+  type Event,
+  EventKind,
   HoldState,
   PassbookError,
   type Posting,
@@ -40,6 +42,7 @@ class Story {
   joint = new Decimal("875.00");
   readonly requestIds: string[] = [];
   watching: Promise<Entry[]> | undefined;
+  watchingEvents: Promise<Event[]> | undefined;
 
   constructor(
     readonly a: ServerProcess,
@@ -197,8 +200,10 @@ class Story {
     await this.client.deposit({ accountId: "wallet", amount: usd("10000.00") });
     await this.open("till");
     this.watching = this.watch();
-    // Its error is that of the step that awaits it.
+    this.watchingEvents = this.watchEvents();
+    // Their errors are those of the step that awaits them.
     this.watching.catch(() => undefined);
+    this.watchingEvents.catch(() => undefined);
 
     const pay = async (cents: number): Promise<TransactionResult> => {
       const payment = {
@@ -242,6 +247,29 @@ class Story {
     return seen;
   }
 
+  /** The transactions of `till`, until the last one, and then again from the middle on. */
+  async watchEvents(): Promise<Event[]> {
+    const filter = { accountIdPrefixes: ["till"], kinds: [EventKind.TRANSACTION] };
+    const seen: Event[] = [];
+    let middle: { index: number; afterToken: string } | undefined;
+    for await (const { events, token } of this.client.watchEvents({
+      ...filter,
+      start: "beginning",
+    })) {
+      seen.push(...events);
+      if (seen.length >= PAYMENTS / 2) middle ??= { index: seen.length, afterToken: token };
+      if (seen.length >= PAYMENTS + STREAMED - 1) break;
+    }
+    assert(middle !== undefined);
+    const rest: Event[] = [];
+    for await (const { events } of this.client.watchEvents({ ...filter, start: middle })) {
+      rest.push(...events);
+      if (middle.index + rest.length >= seen.length) break;
+    }
+    assert.deepEqual(rest, seen.slice(middle.index));
+    return seen;
+  }
+
   async stream(): Promise<void> {
     function* postings(): Generator<Posting> {
       for (let n = 1; n <= STREAMED; n += 1) {
@@ -268,12 +296,18 @@ class Story {
     assert.equal(results, STREAMED);
   }
 
-  async watchIsComplete(): Promise<void> {
+  async watchesAreComplete(): Promise<void> {
     const seen = await this.watching;
     seen?.forEach((entry, index) => {
       assert.equal(entry.sequence, index + 1);
     });
     assert.equal(seen?.length, PAYMENTS + STREAMED - 1);
+    const events = (await this.watchingEvents) ?? [];
+    const entries = events.flatMap((event) => event.transaction?.entries ?? []);
+    assert.deepEqual(
+      entries.filter((entry) => entry.accountId === "till"),
+      seen,
+    );
   }
 
   async end(): Promise<void> {
@@ -310,7 +344,7 @@ class Story {
       ["a deadline", () => this.deadline()],
       ["a thousand payments", () => this.payments()],
       ["a stream", () => this.stream()],
-      ["the watch", () => this.watchIsComplete()],
+      ["the watches", () => this.watchesAreComplete()],
       ["the end", () => this.end()],
     ];
   }
