@@ -296,8 +296,11 @@ async fn the_wal_stays_bounded_while_reads_overlap() {
     let length = || fs::metadata(&log).map_or(0, |it| it.len());
 
     for _ in 0..2 {
+        let end = tokio::time::Instant::now() + PATIENCE;
         // Unlike a server, this writes without a pause, and so beyond the bound.
         while length() < LOG_BYTES_MAX {
+            assert!(readers.try_join_next().is_none(), "a reader has failed");
+            assert!(tokio::time::Instant::now() < end, "{} bytes in {PATIENCE:?}", length());
             database.execute("INSERT INTO ballast VALUES (zeroblob(4000000))").await;
             database.execute("DELETE FROM ballast").await;
         }

@@ -7,10 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use sea_orm::ConnectionTrait;
-use tokio::{process::Command, sync::OnceCell, task::yield_now};
+use tokio::{process::Command, sync::OnceCell, task::yield_now, time::timeout};
 use tokio_stream::{Stream, StreamExt};
 
 use crate::harness::{checker, *};
@@ -28,6 +29,11 @@ const OTHER: &str = "other";
 const PATIENT: [&str; 2] = ["--default-deadline", "2m"];
 /// The virtual environment. Without it the tests report that they are skipped.
 const GRPCIO: &str = "grpcio==1.85.3";
+
+/// How long Python may take to make it, or the test is skipped: the packages come from a network.
+const INSTALL_TIME_MAX: Duration = seconds(120);
+/// How long the greedy client may take. It has timeouts of its own, which are shorter.
+const PYTHON_TIME_MAX: Duration = seconds(300);
 
 /// The account of the greedy streams, and one of other calls.
 async fn with_two_accounts(kind: Kind) -> (TestDatabase, Server) {
@@ -92,7 +98,8 @@ async fn a_greedy_client_of_another_stack_is_slowed_and_never_cut(kind: Kind) {
     let (address, count) = (server.address.to_string(), REQUESTS.to_string());
     let mut command = Command::new(python);
     command.arg(script).args([&address, &count, "hot", OTHER]).kill_on_drop(true);
-    let output = command.output().await.expect("Python runs");
+    let output = timeout(PYTHON_TIME_MAX, command.output()).await.expect("Python ends");
+    let output = output.expect("Python runs");
 
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -177,7 +184,9 @@ async fn make_python_with_grpcio() -> Result<PathBuf, String> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(GRPCIO);
     let python = folder.join("bin/python");
     let run = async |program: &Path, arguments: &[&str]| {
-        let output = Command::new(program).args(arguments).output().await;
+        let output = Command::new(program).args(arguments).kill_on_drop(true).output();
+        let output =
+            timeout(INSTALL_TIME_MAX, output).await.unwrap_or_else(|late| Err(late.into()));
         let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         output.status.success().then_some(()).ok_or_else(|| stderr.trim().to_owned())

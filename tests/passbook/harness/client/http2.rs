@@ -9,6 +9,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::harness::PATIENCE;
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -169,7 +171,7 @@ impl Raw {
             }
             Ok(())
         };
-        timeout(WRITE_TIME_MAX, is_answered).await?
+        timeout(PATIENCE, is_answered).await?
     }
 
     /// Whether the headers of the last answer have ended its stream, so that there is no body.
