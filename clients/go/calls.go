@@ -91,9 +91,7 @@ func (c *calls) invoke(
 	if err := call.run(ctx); err != nil {
 		return err
 	}
-	if batch, is := request.(*passbookv1.BatchPostTransactionsRequest); is {
-		c.completeBatch(ctx, batch, reply.(*passbookv1.BatchPostTransactionsResponse))
-	}
+	c.completeBatch(ctx, request, reply)
 	return nil
 }
 

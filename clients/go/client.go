@@ -33,8 +33,8 @@ const (
 
 // Client calls the servers of one ledger. Its methods are those of the contract. It is safe for concurrent use.
 //
-// The stream of StreamTransactions and WatchEntries is the bare one of gRPC. [Client.PostAll] and
-// [Client.Watch] survive broken connections.
+// The streams of StreamTransactions, WatchEntries and WatchEvents are the bare ones of gRPC. [Client.PostAll],
+// [Client.Watch] and [Client.Events] survive broken connections.
 type Client struct {
 	passbookv1.AccountServiceClient
 	calls *calls

@@ -232,6 +232,26 @@ func TestAChangeWithoutAnIDIsNotRepeatedAfterUnknown(t *testing.T) {
 	}
 }
 
+// The two ids of the batch are those of the caller and of the client. The second account is shed once.
+func TestAnOpeningOfABatchWithoutAResultIsRepeatedAlone(t *testing.T) {
+	server := &fake{}
+	client := connect(t, start(t, server))
+	batch := &passbookv1.BatchCreateAccountsRequest{Requests: []*passbookv1.CreateAccountRequest{
+		{AccountId: "joint", CurrencyCode: "USD"}, {CurrencyCode: "USD"},
+	}}
+	response, err := client.BatchCreateAccounts(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := response.GetResults()[0].GetAccount(), response.GetResults()[1].GetAccount()
+	if first.GetAccountId() != "joint" || second.GetAccountId() == "" {
+		t.Errorf("opened %v and %v", first, second)
+	}
+	if fmt.Sprint(server.openings) != fmt.Sprintf("[joint %s %s]", second.GetAccountId(), second.GetAccountId()) {
+		t.Errorf("the server was asked for %v", server.openings)
+	}
+}
+
 func TestAWatchResumesWhereItWasCut(t *testing.T) {
 	server := &fake{}
 	client := connect(t, start(t, server))
@@ -249,6 +269,29 @@ func TestAWatchResumesWhereItWasCut(t *testing.T) {
 	}
 	if fmt.Sprint(server.watches) != "[0 2]" {
 		t.Errorf("watched after %v", server.watches)
+	}
+}
+
+func TestEventsResumeAfterTheLastToken(t *testing.T) {
+	server := &fake{}
+	client := connect(t, start(t, server))
+	request := &passbookv1.WatchEventsRequest{
+		CurrencyCode: "USD", Start: &passbookv1.WatchEventsRequest_FromBeginning{},
+	}
+	var tokens []string
+	for message, err := range client.Events(t.Context(), request) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tokens = append(tokens, message.GetToken()); len(tokens) == 3 {
+			break
+		}
+	}
+	if fmt.Sprint(tokens) != "[+ ++ +++]" || fmt.Sprint(server.starts) != "[USD: USD:+ USD:++]" {
+		t.Errorf("got the tokens %v, asked %v", tokens, server.starts)
+	}
+	if request.GetAfterToken() != "" {
+		t.Errorf("the caller's request has changed: %v", request)
 	}
 }
 

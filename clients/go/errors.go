@@ -67,8 +67,8 @@ type Error struct {
 	status     *status.Status
 }
 
-// ErrorOf is the error in a result of BatchPostTransactions or in a response of GetRequestOutcome and
-// FenceRequest. Of nil it is nil.
+// ErrorOf is the error in a result of BatchPostTransactions or BatchCreateAccounts, or in a response of
+// GetRequestOutcome and FenceRequest. The result of an opening has no request id. Of nil it is nil.
 func ErrorOf(result *statuspb.Status, requestID string) *Error {
 	if result == nil {
 		return nil

@@ -30,6 +30,8 @@ type fake struct {
 	streams  int
 	freezes  int
 	watches  []int64
+	openings []string
+	starts   []string
 }
 
 func (f *fake) Deposit(
@@ -93,6 +95,34 @@ func (f *fake) FreezeAccount(
 	return nil, failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown")
 }
 
+// BatchCreateAccounts opens the first account and sheds the others.
+func (f *fake) BatchCreateAccounts(
+	_ context.Context, batch *passbookv1.BatchCreateAccountsRequest,
+) (*passbookv1.BatchCreateAccountsResponse, error) {
+	response := &passbookv1.BatchCreateAccountsResponse{}
+	for i, request := range batch.GetRequests() {
+		f.openings = append(f.openings, request.GetAccountId())
+		result := &passbookv1.CreateAccountResult{}
+		if i == 0 {
+			account := &passbookv1.Account{AccountId: request.GetAccountId()}
+			result.Result = &passbookv1.CreateAccountResult_Account{Account: account}
+		} else {
+			shed := status.Convert(failure(codes.ResourceExhausted, "OVERLOADED", "not_applied")).Proto()
+			result.Result = &passbookv1.CreateAccountResult_Error{Error: shed}
+		}
+		response.Results = append(response.Results, result)
+	}
+	return response, nil
+}
+
+func (f *fake) CreateAccount(
+	_ context.Context, request *passbookv1.CreateAccountRequest,
+) (*passbookv1.CreateAccountResponse, error) {
+	f.openings = append(f.openings, request.GetAccountId())
+	account := &passbookv1.Account{AccountId: request.GetAccountId()}
+	return &passbookv1.CreateAccountResponse{Account: account}, nil
+}
+
 // WatchEntries sends two entries and breaks off.
 func (f *fake) WatchEntries(
 	request *passbookv1.WatchEntriesRequest, stream passbookv1.AccountService_WatchEntriesServer,
@@ -104,6 +134,19 @@ func (f *fake) WatchEntries(
 		{Sequence: request.GetAfterSequence() + 1}, {Sequence: request.GetAfterSequence() + 2},
 	}
 	if err := stream.Send(&passbookv1.WatchEntriesResponse{Entries: entries}); err != nil {
+		return err
+	}
+	return failure(codes.Unavailable, "SHUTTING_DOWN", "")
+}
+
+// WatchEvents sends one message and breaks off. Its token has one sign more than that of the request.
+func (f *fake) WatchEvents(
+	request *passbookv1.WatchEventsRequest, stream passbookv1.AccountService_WatchEventsServer,
+) error {
+	f.mutex.Lock()
+	f.starts = append(f.starts, request.GetCurrencyCode()+":"+request.GetAfterToken())
+	f.mutex.Unlock()
+	if err := stream.Send(&passbookv1.WatchEventsResponse{Token: request.GetAfterToken() + "+"}); err != nil {
 		return err
 	}
 	return failure(codes.Unavailable, "SHUTTING_DOWN", "")

@@ -5,7 +5,9 @@ import (
 	"iter"
 	"sync"
 
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"passbook.example/passbook/passbookv1"
 )
@@ -67,35 +69,61 @@ func (c *calls) post(ctx context.Context, request *passbookv1.PostTransactionReq
 }
 
 // completeBatch repeats the requests of a batch that have no result, each by a call of its own.
-func (c *calls) completeBatch(
-	ctx context.Context, batch *passbookv1.BatchPostTransactionsRequest,
-	response *passbookv1.BatchPostTransactionsResponse,
-) {
+func (c *calls) completeBatch(ctx context.Context, request proto.Message, reply any) {
 	var group sync.WaitGroup
-	for i, result := range response.GetResults() {
-		if result.GetError() == nil {
-			continue
-		}
-		request := batch.GetRequests()[i]
-		failure := newError(status.FromProto(result.GetError()), request.GetRequestId())
-		single := &call{
-			calls:   c,
-			method:  passbookv1.AccountService_PostTransaction_FullMethodName,
-			request: request,
-		}
-		if !single.judge(failure) {
-			continue
-		}
-		group.Go(func() {
-			posted := &passbookv1.PostTransactionResponse{}
-			single.reply = posted
-			if err := single.run(ctx); err != nil {
-				result.Result = &passbookv1.PostTransactionResult_Error{Error: status.Convert(err).Proto()}
-				return
+	switch batch := request.(type) {
+	case *passbookv1.BatchPostTransactionsRequest:
+		for i, result := range reply.(*passbookv1.BatchPostTransactionsResponse).GetResults() {
+			response := &passbookv1.PostTransactionResponse{}
+			single := &call{
+				calls:   c,
+				method:  passbookv1.AccountService_PostTransaction_FullMethodName,
+				request: batch.GetRequests()[i],
+				reply:   response,
 			}
-			result.Result = &passbookv1.PostTransactionResult_Transaction{Transaction: posted.GetTransaction()}
-			result.Replayed = posted.GetReplayed()
-		})
+			single.repeat(ctx, &group, result.GetError(), func(failure *statuspb.Status) {
+				if failure != nil {
+					result.Result = &passbookv1.PostTransactionResult_Error{Error: failure}
+					return
+				}
+				result.Result = &passbookv1.PostTransactionResult_Transaction{Transaction: response.GetTransaction()}
+				result.Replayed = response.GetReplayed()
+			})
+		}
+	case *passbookv1.BatchCreateAccountsRequest:
+		for i, result := range reply.(*passbookv1.BatchCreateAccountsResponse).GetResults() {
+			response := &passbookv1.CreateAccountResponse{}
+			single := &call{
+				calls:   c,
+				method:  passbookv1.AccountService_CreateAccount_FullMethodName,
+				request: batch.GetRequests()[i],
+				reply:   response,
+			}
+			single.repeat(ctx, &group, result.GetError(), func(failure *statuspb.Status) {
+				if failure != nil {
+					result.Result = &passbookv1.CreateAccountResult_Error{Error: failure}
+					return
+				}
+				result.Result = &passbookv1.CreateAccountResult_Account{Account: response.GetAccount()}
+			})
+		}
 	}
 	group.Wait()
+}
+
+// repeat makes a call whose first attempt, in a batch, has ended with this error, if it may be repeated.
+// whenDone gets the error of the call, or nil.
+func (c *call) repeat(
+	ctx context.Context, group *sync.WaitGroup, first *statuspb.Status, whenDone func(*statuspb.Status),
+) {
+	if first == nil || !c.judge(newError(status.FromProto(first), requestID(c.request))) {
+		return
+	}
+	group.Go(func() {
+		if err := c.run(ctx); err != nil {
+			whenDone(status.Convert(err).Proto())
+			return
+		}
+		whenDone(nil)
+	})
 }

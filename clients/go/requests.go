@@ -27,6 +27,8 @@ func streamed(request proto.Message) *passbookv1.StreamedRequest {
 		}
 	case *passbookv1.PlaceHoldRequest:
 		return &passbookv1.StreamedRequest{Request: &passbookv1.StreamedRequest_PlaceHold{PlaceHold: request}}
+	case *passbookv1.UpdateHoldRequest:
+		return &passbookv1.StreamedRequest{Request: &passbookv1.StreamedRequest_UpdateHold{UpdateHold: request}}
 	case *passbookv1.CaptureHoldRequest:
 		return &passbookv1.StreamedRequest{Request: &passbookv1.StreamedRequest_CaptureHold{CaptureHold: request}}
 	case *passbookv1.ReleaseHoldRequest:
@@ -51,6 +53,8 @@ func setResult(response any, result *passbookv1.StreamedResult) {
 		response.Transaction, response.Replayed = result.GetTransaction(), result.GetReplayed()
 	case *passbookv1.PlaceHoldResponse:
 		response.Hold, response.Replayed = result.GetHold(), result.GetReplayed()
+	case *passbookv1.UpdateHoldResponse:
+		response.Hold, response.Replayed = result.GetHold(), result.GetReplayed()
 	case *passbookv1.CaptureHoldResponse:
 		response.Transaction, response.Hold, response.Replayed =
 			result.GetTransaction(), result.GetHold(), result.GetReplayed()
@@ -73,7 +77,8 @@ const (
 
 func kindOf(request proto.Message) kind {
 	switch request.(type) {
-	case *passbookv1.CreateAccountRequest, *passbookv1.BatchPostTransactionsRequest, *passbookv1.FenceRequestRequest:
+	case *passbookv1.CreateAccountRequest, *passbookv1.BatchCreateAccountsRequest,
+		*passbookv1.BatchPostTransactionsRequest, *passbookv1.FenceRequestRequest:
 		return idempotent
 	case *passbookv1.UpdateAccountRequest, *passbookv1.FreezeAccountRequest, *passbookv1.UnfreezeAccountRequest,
 		*passbookv1.CloseAccountRequest:
@@ -91,21 +96,29 @@ func withIDs(request proto.Message) (proto.Message, error) {
 	switch typed := request.(type) {
 	case *passbookv1.CreateAccountRequest:
 		return withID(request, "account_id")
+	case *passbookv1.BatchCreateAccountsRequest:
+		complete, err := allWithIDs(typed.GetRequests())
+		return &passbookv1.BatchCreateAccountsRequest{Requests: complete}, err
 	case *passbookv1.BatchPostTransactionsRequest:
-		complete := make([]*passbookv1.PostTransactionRequest, len(typed.GetRequests()))
-		for i, element := range typed.GetRequests() {
-			element, err := withID(element, "request_id")
-			if err != nil {
-				return nil, err
-			}
-			complete[i] = element.(*passbookv1.PostTransactionRequest)
-		}
-		return &passbookv1.BatchPostTransactionsRequest{Requests: complete}, nil
+		complete, err := allWithIDs(typed.GetRequests())
+		return &passbookv1.BatchPostTransactionsRequest{Requests: complete}, err
 	}
 	if streamed(request) != nil {
 		return withID(request, "request_id")
 	}
 	return request, nil
+}
+
+func allWithIDs[R proto.Message](requests []R) ([]R, error) {
+	complete := make([]R, len(requests))
+	for i, request := range requests {
+		request, err := withIDs(request)
+		if err != nil {
+			return nil, err
+		}
+		complete[i] = request.(R)
+	}
+	return complete, nil
 }
 
 func withID(request proto.Message, name protoreflect.Name) (proto.Message, error) {

@@ -22,9 +22,9 @@ import (
 // startPassbook runs a real server with a ledger of its own until the end of the test, and returns its address.
 func startPassbook(t *testing.T, arguments ...string) string {
 	t.Helper()
-	program := os.Getenv("PASSBOOK_BIN")
+	program := os.Getenv("PASSBOOK_TEST_BIN")
 	if program == "" {
-		t.Skip("PASSBOOK_BIN is not set")
+		t.Skip("PASSBOOK_TEST_BIN is not set")
 	}
 	process := exec.Command(program, append([]string{"serve", "--ephemeral"}, arguments...)...)
 	process.Stderr = os.Stderr

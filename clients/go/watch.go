@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"passbook.example/passbook/passbookv1"
 )
@@ -20,33 +21,92 @@ func (c *Client) Watch(
 	ctx context.Context, accountID string, afterSequence int64,
 ) iter.Seq2[*passbookv1.Entry, error] {
 	return func(yield func(*passbookv1.Entry, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		watch := &watch{calls: c.calls, accountID: accountID, sequence: afterSequence, yield: yield}
-		if failure := watch.run(ctx); failure != nil {
+		watch := &watch{calls: c.calls}
+		request := &passbookv1.WatchEntriesRequest{AccountId: accountID, AfterSequence: afterSequence}
+		failure := watch.run(ctx, func(ctx context.Context, server passbookv1.AccountServiceClient) error {
+			stream, err := server.WatchEntries(ctx, request)
+			if err != nil {
+				return err
+			}
+			for {
+				message, err := stream.Recv()
+				if err != nil {
+					return err
+				}
+				watch.heard()
+				for _, entry := range message.GetEntries() {
+					request.AfterSequence = entry.GetSequence()
+					if !yield(entry, nil) {
+						return nil
+					}
+				}
+			}
+		})
+		if failure != nil {
 			yield(nil, failure)
 		}
 	}
 }
 
-type watch struct {
-	calls     *calls
-	accountID string
-	// sequence is that of the last entry that the loop has.
-	sequence int64
-	yield    func(*passbookv1.Entry, error) bool
+// Events returns the messages of WatchEvents: events with the token behind them, until the context ends. A message
+// without events is a heartbeat. After a broken connection it continues after the last token, on the next server:
+// no event is missed, and none comes twice. An error is the last element.
+//
+// Store the token together with what the events cause, and start again after that token: then each event counts
+// once, whatever breaks. A watch from now begins with its first message at the latest, which is a heartbeat if
+// nothing happens for 5 seconds.
+func (c *Client) Events(
+	ctx context.Context, request *passbookv1.WatchEventsRequest,
+) iter.Seq2[*passbookv1.WatchEventsResponse, error] {
+	return func(yield func(*passbookv1.WatchEventsResponse, error) bool) {
+		watch := &watch{calls: c.calls}
+		request := proto.CloneOf(request)
+		failure := watch.run(ctx, func(ctx context.Context, server passbookv1.AccountServiceClient) error {
+			stream, err := server.WatchEvents(ctx, request)
+			if err != nil {
+				return err
+			}
+			for {
+				message, err := stream.Recv()
+				if err != nil {
+					return err
+				}
+				watch.heard()
+				request.Start = &passbookv1.WatchEventsRequest_AfterToken{AfterToken: message.GetToken()}
+				if !yield(message, nil) {
+					return nil
+				}
+			}
+		})
+		if failure != nil {
+			yield(nil, failure)
+		}
+	}
+}
 
+// watch opens a stream again when it breaks.
+type watch struct {
+	calls *calls
 	// failures counts the streams that broke since the last message.
 	failures    int
 	lastMessage time.Time
 }
 
-// run returns nil if the loop has ended.
-func (w *watch) run(ctx context.Context) *Error {
+// heard is called after each message.
+func (w *watch) heard() {
+	w.failures, w.lastMessage = 0, time.Now()
+}
+
+// run reads one stream after another. read returns nil if the loop has ended, and then run does, too.
+func (w *watch) run(
+	ctx context.Context, read func(context.Context, passbookv1.AccountServiceClient) error,
+) *Error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	w.lastMessage = time.Now()
 	for {
 		server := w.calls.pick()
-		err := w.read(ctx, server)
+		err := read(ctx, passbookv1.NewAccountServiceClient(server.conn))
 		if err == nil {
 			return nil
 		}
@@ -57,28 +117,6 @@ func (w *watch) run(ctx context.Context) *Error {
 		isSilent := time.Since(w.lastMessage) > watchSilenceMax
 		if failure.isFinal() || w.calls.isClosed.Load() || isSilent || !wait(ctx, pauseAfter(w.failures)+failure.retryDelay) {
 			return failure
-		}
-	}
-}
-
-// read hands out the entries of one stream. It returns nil if the loop has ended.
-func (w *watch) read(ctx context.Context, server *server) error {
-	stream, err := passbookv1.NewAccountServiceClient(server.conn).WatchEntries(ctx,
-		&passbookv1.WatchEntriesRequest{AccountId: w.accountID, AfterSequence: w.sequence})
-	if err != nil {
-		return err
-	}
-	for {
-		message, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		w.failures, w.lastMessage = 0, time.Now()
-		for _, entry := range message.GetEntries() {
-			w.sequence = entry.GetSequence()
-			if !w.yield(entry, nil) {
-				return nil
-			}
 		}
 	}
 }

@@ -7,20 +7,19 @@ use clap::{
 use passbook_command::{
     CliError,
     proto::{
-        CaptureHoldRequest, GetHoldRequest, Hold, HoldState, ListHoldsRequest, PlaceHoldRequest,
+        CaptureHoldRequest, GetHoldRequest, HoldState, ListHoldsRequest, PlaceHoldRequest,
         ReleaseHoldRequest, UpdateHoldRequest,
     },
 };
-use prost::Name;
 use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     OnServer,
     arguments::{Amount, ChangeArguments, OptionalAmount, RequestId, money, parse_time},
+    change,
     output::{ListArguments, Page, print_pages},
-    posting,
     server::{CallKind, Server},
-    view::{hold_fields, replayed_note},
+    view::hold_text,
 };
 
 #[derive(Subcommand)]
@@ -52,19 +51,6 @@ impl HoldCommand {
     }
 }
 
-/// Prints the response to a change of a hold.
-fn print(
-    server: &Server,
-    response: &impl Name,
-    hold: Option<&Hold>,
-    replayed: bool,
-) -> Result<(), CliError> {
-    server.format().print(response, || {
-        let text = hold.map(|hold| hold_fields(hold).text()).unwrap_or_default();
-        format!("{}{text}", replayed_note(replayed))
-    })
-}
-
 #[derive(Args)]
 pub struct Place {
     /// The account whose money is held.
@@ -87,9 +73,8 @@ pub struct Place {
 
 impl Place {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.change.request_id.announce(server.format());
-        let request = PlaceHoldRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| PlaceHoldRequest {
+            request_id,
             hold_id: self.hold_id,
             account_id: self.account_id,
             amount: Some(self.amount.money()),
@@ -97,9 +82,8 @@ impl Place {
             description: self.change.description,
             labels: self.change.labels.map(),
         };
-        let send = async |request| server.accounts().place_hold(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.hold.as_ref(), response.replayed)
+        let call = async |request| server.accounts().place_hold(request).await;
+        change::send(server, self.change.request_id, request, call).await
     }
 }
 
@@ -127,23 +111,21 @@ pub struct Update {
 
 impl Update {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.request_id.announce(server.format());
         let amount = self.amount.as_deref().and_then(<[String]>::as_array);
         let amount = amount.map(|[value, currency]| money(value, currency));
         let changes_expiry = self.never_expires || self.expire_time.is_some();
         let changes = [("amount", amount.is_some()), ("expire_time", changes_expiry)];
         let paths = changes.into_iter().filter(|(_, is_changed)| *is_changed);
         let paths = paths.map(|(path, _)| path.to_owned()).collect();
-        let request = UpdateHoldRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| UpdateHoldRequest {
+            request_id,
             hold_id: self.hold_id,
             update_mask: Some(FieldMask { paths }),
             amount,
             expire_time: self.expire_time,
         };
-        let send = async |request| server.accounts().update_hold(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.hold.as_ref(), response.replayed)
+        let call = async |request| server.accounts().update_hold(request).await;
+        change::send(server, self.request_id, request, call).await
     }
 }
 
@@ -173,9 +155,8 @@ pub struct Capture {
 
 impl Capture {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.change.request_id.announce(server.format());
-        let request = CaptureHoldRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| CaptureHoldRequest {
+            request_id,
             hold_id: self.hold_id,
             amount: self.amount.money(),
             destination_account_id: self.to,
@@ -184,9 +165,8 @@ impl Capture {
             keep_open: self.keep_open,
             allow_excess: self.allow_excess,
         };
-        let send = async |request| server.accounts().capture_hold(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        posting::print(server, &response, response.transaction.as_ref(), response.replayed)
+        let call = async |request| server.accounts().capture_hold(request).await;
+        change::send(server, self.change.request_id, request, call).await
     }
 }
 
@@ -201,11 +181,9 @@ pub struct Release {
 
 impl Release {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.request_id.announce(server.format());
-        let request = ReleaseHoldRequest { request_id: request_id.clone(), hold_id: self.hold_id };
-        let send = async |request| server.accounts().release_hold(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.hold.as_ref(), response.replayed)
+        let request = |request_id| ReleaseHoldRequest { request_id, hold_id: self.hold_id };
+        let call = async |request| server.accounts().release_hold(request).await;
+        change::send(server, self.request_id, request, call).await
     }
 }
 
@@ -220,7 +198,7 @@ impl Get {
         let request = GetHoldRequest { hold_id: self.hold_id };
         let send = async |request| server.accounts().get_hold(request).await;
         let hold = server.call(CallKind::Read, request, send).await?.hold.unwrap_or_default();
-        server.format().print(&hold, || hold_fields(&hold).text())
+        server.format().print(&hold, || hold_text(&hold))
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`Command`]: all commands. There is a file for each noun of the contract.
 //! * `arguments`: what several commands take, such as amounts and labels.
+//! * `change`: how a change is sent and printed.
 //! * `contexts`: servers by name.
 //! * `file`: files that are replaced at once.
 //! * `server`: the connection, calls with their repeats, streams, and their errors.
@@ -10,6 +11,7 @@
 
 mod account;
 mod arguments;
+mod change;
 mod context;
 mod contexts;
 mod events;

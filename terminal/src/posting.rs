@@ -3,30 +3,14 @@
 use clap::Args;
 use passbook_command::{
     CliError,
-    proto::{
-        DepositRequest, Leg, PostTransactionRequest, Transaction, TransferRequest, WithdrawRequest,
-    },
+    proto::{DepositRequest, Leg, PostTransactionRequest, TransferRequest, WithdrawRequest},
 };
-use prost::Name;
 
 use crate::{
     arguments::{Amount, ConditionArguments, Force, PostingArguments, money},
-    server::{CallKind, Server},
-    view::{replayed_note, transaction_text},
+    change,
+    server::Server,
 };
-
-/// Prints the response to a change of balances.
-pub fn print(
-    server: &Server,
-    response: &impl Name,
-    transaction: Option<&Transaction>,
-    replayed: bool,
-) -> Result<(), CliError> {
-    server.format().print(response, || {
-        let text = transaction.map(transaction_text).unwrap_or_default();
-        format!("{}{text}", replayed_note(replayed))
-    })
-}
 
 /// A deposit or a withdrawal.
 #[derive(Args)]
@@ -46,9 +30,8 @@ pub struct OneAccount {
 
 impl OneAccount {
     pub async fn deposit(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.change.request_id.announce(server.format());
-        let request = DepositRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| DepositRequest {
+            request_id,
             account_id: self.account_id,
             amount: Some(self.amount.money()),
             description: self.posting.change.description,
@@ -56,9 +39,8 @@ impl OneAccount {
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
         };
-        let send = async |request| server.accounts().deposit(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.transaction.as_ref(), response.replayed)
+        let call = async |request| server.accounts().deposit(request).await;
+        change::send(server, self.posting.change.request_id, request, call).await
     }
 }
 
@@ -75,9 +57,8 @@ pub struct Withdraw {
 impl Withdraw {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
         let Self { of, force: Force { force } } = self;
-        let request_id = of.posting.change.request_id.announce(server.format());
-        let request = WithdrawRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| WithdrawRequest {
+            request_id,
             account_id: of.account_id,
             amount: Some(of.amount.money()),
             description: of.posting.change.description,
@@ -86,9 +67,8 @@ impl Withdraw {
             validate_only: of.posting.validate_only,
             force,
         };
-        let send = async |request| server.accounts().withdraw(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.transaction.as_ref(), response.replayed)
+        let call = async |request| server.accounts().withdraw(request).await;
+        change::send(server, of.posting.change.request_id, request, call).await
     }
 }
 
@@ -115,9 +95,8 @@ pub struct Transfer {
 
 impl Transfer {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.change.request_id.announce(server.format());
-        let request = TransferRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| TransferRequest {
+            request_id,
             source_account_id: self.source_account_id,
             destination_account_id: self.destination_account_id,
             amount: Some(self.amount.money()),
@@ -127,9 +106,8 @@ impl Transfer {
             validate_only: self.posting.validate_only,
             force: self.force.force,
         };
-        let send = async |request| server.accounts().transfer(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.transaction.as_ref(), response.replayed)
+        let call = async |request| server.accounts().transfer(request).await;
+        change::send(server, self.posting.change.request_id, request, call).await
     }
 }
 
@@ -149,22 +127,20 @@ pub struct Post {
 
 impl Post {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.posting.change.request_id.announce(server.format());
         let legs = self.legs.as_chunks::<3>().0.iter().map(|[account_id, amount, currency]| Leg {
             account_id: account_id.clone(),
             amount: Some(money(amount, currency)),
             condition: None,
         });
-        let request = PostTransactionRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| PostTransactionRequest {
+            request_id,
             legs: legs.collect(),
             description: self.posting.change.description,
             labels: self.posting.change.labels.map(),
             validate_only: self.posting.validate_only,
             force: self.force.force,
         };
-        let send = async |request| server.accounts().post_transaction(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        print(server, &response, response.transaction.as_ref(), response.replayed)
+        let call = async |request| server.accounts().post_transaction(request).await;
+        change::send(server, self.posting.change.request_id, request, call).await
     }
 }

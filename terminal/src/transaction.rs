@@ -16,8 +16,8 @@ use prost_types::Timestamp;
 use crate::{
     OnServer,
     arguments::{ChangeArguments, Force, Labels, OptionalAmount, parse_past},
+    change,
     output::{ListArguments, Page, print_pages},
-    posting,
     server::{CallKind, Server},
     view::transaction_text,
 };
@@ -136,17 +136,15 @@ pub struct Reverse {
 
 impl Reverse {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request_id = self.change.request_id.announce(server.format());
-        let request = ReverseTransactionRequest {
-            request_id: request_id.clone(),
+        let request = |request_id| ReverseTransactionRequest {
+            request_id,
             transaction_id: self.transaction_id,
             description: self.change.description,
             labels: self.change.labels.map(),
             amount: self.amount.money(),
             force: self.force.force,
         };
-        let send = async |request| server.accounts().reverse_transaction(request).await;
-        let response = server.call(CallKind::Change(&request_id), request, send).await?;
-        posting::print(server, &response, response.transaction.as_ref(), response.replayed)
+        let call = async |request| server.accounts().reverse_transaction(request).await;
+        change::send(server, self.change.request_id, request, call).await
     }
 }

@@ -13,10 +13,21 @@ from typing import TYPE_CHECKING
 import grpc
 from processes import ServerProcess
 
-from passbook import Client, Entry, Leg, Money, PassbookError, Posting, TransactionResult
+from passbook import (
+    Client,
+    Entry,
+    Event,
+    Events,
+    Leg,
+    Money,
+    NewAccount,
+    PassbookError,
+    Posting,
+    TransactionResult,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 CALLERS = 16
 PAYMENTS = 1000
@@ -25,6 +36,10 @@ STREAMED = 500
 
 def usd(value: str | Decimal) -> Money:
     return Money(value, "USD")
+
+
+def eur(value: str) -> Money:
+    return Money(value, "EUR")
 
 
 def check(what: str, actual: object, expected: object) -> None:
@@ -51,6 +66,8 @@ class Story:
         self.joint = Decimal("875.00")
         self.request_ids: Counter[str] = Counter()
         self.watched: list[Entry] = []
+        self.events: list[Event] = []
+        self.middle: tuple[int, str] | None = None
 
     def open(self, account_id: str) -> None:
         self.client.create_account(account_id, currency_code="USD")
@@ -108,9 +125,15 @@ class Story:
 
     def hold(self) -> None:
         self.open("shop")
-        self.client.place_hold("joint", usd("200.00"), hold_id="trip")
+        self.client.place_hold("joint", usd("100.00"), hold_id="trip")
+        self.client.update_hold("trip", usd("200.00"))
         check("available", self.client.get_account("joint").available, usd("825.00"))
-        captured = self.client.capture_hold("trip", usd("150.00"), destination_account_id="shop")
+        captured = self.client.capture_hold(
+            "trip", usd("100.00"), destination_account_id="shop", keep_open=True
+        )
+        check("state", captured.hold.state, "open")
+        check("available", self.client.get_account("joint").available, usd("825.00"))
+        captured = self.client.capture_hold("trip", usd("50.00"), destination_account_id="shop")
         check("state", captured.hold.state, "captured")
         check("captured", captured.hold.captured_amount, usd("150.00"))
         error = error_of(lambda: self.client.release_hold("trip"))
@@ -118,6 +141,20 @@ class Story:
         account = self.client.get_account("joint")
         check("joint", (account.balance, account.available), (usd("875.00"), usd("875.00")))
         check("shop", self.balance("shop"), Decimal("150.00"))
+
+    def many_accounts(self) -> None:
+        pools = [f"pool-{number}" for number in range(1, 101)]
+        accounts = [NewAccount("EUR", account_id) for account_id in [*pools, "joint"]]
+        *opened, exists = self.client.batch_create_accounts(accounts)
+        check("accounts", [getattr(result, "account_id", result) for result in opened], pools)
+        check("error", getattr(exists, "reason", exists), "ACCOUNT_EXISTS")
+        self.client.deposit("pool-1", eur("10.00"))
+        transaction = self.client.withdraw("pool-1", eur("25.00"), force=True).transaction
+        check("forced", transaction.forced, True)
+        check("balance", transaction.entries[0].balance_after, eur("-15.00"))
+        self.client.reverse_transaction(transaction.transaction_id, eur("5.00"))
+        sums = self.client.sum_balances(account_id_prefix="pool-")
+        check("sums", [(it.account_count, it.balance) for it in sums], [(100, eur("-10.00"))])
 
     def deadline(self) -> None:
         self.a.pause()
@@ -153,7 +190,8 @@ class Story:
         self.open("wallet")
         self.client.deposit("wallet", usd("10000.00"))
         self.open("till")
-        self.watching = ThreadPoolExecutor(1).submit(self.watch)
+        threads = ThreadPoolExecutor(2)
+        self.watching = [threads.submit(self.watch), threads.submit(self.watch_events)]
         done = threading.Semaphore(0)
 
         def pay(cents: int) -> None:
@@ -185,6 +223,34 @@ class Story:
         with closing(self.client.watch_entries("till")) as entries:
             self.watched.extend(islice(entries, PAYMENTS + STREAMED - 1))
 
+    def watch_events(self) -> None:
+        last = PAYMENTS + STREAMED - 1
+        with closing(self.events_of_till(from_beginning=True)) as watch:
+            for message in watch:
+                self.events.extend(message.events)
+                if self.middle is None and len(self.events) >= PAYMENTS // 2:
+                    self.middle = (len(self.events), message.token)
+                if len(self.events) >= last:
+                    break
+        if self.middle is None:
+            raise AssertionError("the events have no middle")
+        first, token = self.middle
+        again: list[Event] = []
+        with closing(self.events_of_till(after_token=token)) as watch:
+            while first + len(again) < last:
+                again.extend(next(watch).events)
+        check("events after the token", again, self.events[first:])
+
+    def events_of_till(
+        self, *, from_beginning: bool = False, after_token: str | None = None
+    ) -> Generator[Events]:
+        return self.client.watch_events(
+            from_beginning=from_beginning,
+            after_token=after_token,
+            account_id_prefixes=["till"],
+            kinds=["transaction"],
+        )
+
     def stream(self) -> None:
         def postings() -> Iterator[Posting]:
             for n in range(1, STREAMED + 1):
@@ -205,10 +271,15 @@ class Story:
                 self.a.restart()
         check("results", results, STREAMED)
 
-    def watch_is_complete(self) -> None:
-        self.watching.result(timeout=60)
+    def watches_are_complete(self) -> None:
+        for watching in self.watching:
+            watching.result(timeout=60)
         sequences = [entry.sequence for entry in self.watched]
         check("sequences", sequences, list(range(1, PAYMENTS + STREAMED)))
+        transactions = [event.transaction for event in self.events]
+        of_events = [entry for it in transactions if it for entry in it.entries]
+        of_till = [entry for entry in of_events if entry.account_id == "till"]
+        check("entries of the events", of_till, self.watched)
 
     def end(self) -> None:
         entries = list(self.client.list_entries("till"))
@@ -241,10 +312,11 @@ class Story:
             ("a rejection", self.rejection),
             ("a replay", self.replay),
             ("a hold", self.hold),
+            ("many accounts", self.many_accounts),
             ("a deadline", self.deadline),
             ("a thousand payments", self.payments),
             ("a stream", self.stream),
-            ("the watch", self.watch_is_complete),
+            ("the watches", self.watches_are_complete),
             ("the end", self.end),
         ]
 

@@ -55,7 +55,7 @@ def _serve(*arguments: str) -> subprocess.Popen[str]:
     environment = dict(os.environ)
     if "--ephemeral" in arguments:
         environment.pop("PASSBOOK_DATABASE_URL", None)
-    command = [os.environ["PASSBOOK_BIN"], "--log", "error", "serve", *arguments]
+    command = [os.environ["PASSBOOK_TEST_BIN"], "--log", "error", "serve", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 

@@ -3,6 +3,7 @@
 import { type CallOptions, Calls, type ClientOptions } from "./calls.js";
 import type { PassbookError } from "./errors.js";
 import { AccountServiceService as methods, EntryOrder } from "./gen/passbook/v1/account_service.js";
+import type { EventKind, WatchEventsRequest } from "./gen/passbook/v1/events.js";
 import { HoldState } from "./gen/passbook/v1/holds.js";
 import type { VerifyAccountResponse } from "./gen/passbook/v1/history.js";
 import { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";
@@ -10,12 +11,15 @@ import {
   type Account,
   type AccountChange,
   type Balance,
+  type BalanceSum,
   type CaptureResult,
   type Change,
   type Condition,
   type Entry,
+  type Events,
   type Hold,
   type HoldResult,
+  type NewAccount,
   type Posting,
   type RequestResult,
   type Time,
@@ -23,10 +27,12 @@ import {
   type TransactionResult,
   accountChangeOf,
   accountOf,
+  balanceSumOf,
   changeMessage,
   conditionMessage,
   entryOf,
   holdOf,
+  newAccountMessage,
   optional,
   postingMessage,
   requestResultOf,
@@ -34,7 +40,7 @@ import {
   transactionOf,
 } from "./model.js";
 import { type Money, moneyMessage, moneyOf } from "./money.js";
-import { resultOf, streamTransactions, watchEntries } from "./streams.js";
+import { openedOf, resultOf, streamTransactions, watchEntries, watchEvents } from "./streams.js";
 
 type Labels = Record<string, string>;
 
@@ -88,25 +94,28 @@ export class Client {
   }
 
   /** Opens an account. The same call again returns the account. */
-  async createAccount(
-    account: {
-      accountId?: string;
-      currencyCode: string;
-      overdraftLimit?: Money;
-      unlimitedOverdraft?: boolean;
-      labels?: Labels;
-    },
-    options?: CallOptions,
-  ): Promise<Account> {
-    const request = {
-      accountId: account.accountId ?? crypto.randomUUID(),
-      currencyCode: account.currencyCode,
-      overdraftLimit: optional(moneyMessage, account.overdraftLimit),
-      unlimitedOverdraft: account.unlimitedOverdraft ?? false,
-      labels: account.labels ?? {},
-    };
+  async createAccount(account: NewAccount, options?: CallOptions): Promise<Account> {
+    const request = newAccountMessage(account);
     const response = await this.#calls.change(methods.createAccount, request, options);
     return accountOf(response.account);
+  }
+
+  /**
+   * Opens up to 1,000 accounts in one call. Each stands alone; results are in their order. An opening
+   * that has no result yet, because it was shed or its deadline passed, is repeated alone.
+   */
+  async batchCreateAccounts(
+    accounts: readonly NewAccount[],
+    options?: CallOptions,
+  ): Promise<(Account | PassbookError)[]> {
+    const requests = accounts.map(newAccountMessage);
+    const response = await this.#calls.change(methods.batchCreateAccounts, { requests }, options);
+    const results = [];
+    for (const [index, request] of requests.entries()) {
+      const { result } = response.results[index] ?? {};
+      results.push(await openedOf(this.#calls, request, result, options));
+    }
+    return results;
   }
 
   /** Returns an account as it is now. */
@@ -135,6 +144,26 @@ export class Client {
     for await (const page of this.#calls.pages(methods.listAccounts, request, options)) {
       yield* page.accounts.map(accountOf);
     }
+  }
+
+  /** Sums the accounts that match all filters, by currency, from one snapshot. */
+  async sumBalances(
+    filter: {
+      accountIdPrefix?: string;
+      currencyCode?: string;
+      state?: AccountState;
+      labels?: Labels;
+    } = {},
+    options?: CallOptions,
+  ): Promise<BalanceSum[]> {
+    const request = {
+      accountIdPrefix: filter.accountIdPrefix ?? "",
+      currencyCode: filter.currencyCode ?? "",
+      state: filter.state ?? AccountState.UNSPECIFIED,
+      labels: filter.labels ?? {},
+    };
+    const response = await this.#calls.read(methods.sumBalances, request, options);
+    return response.sums.map(balanceSumOf);
   }
 
   /** Changes those attributes that are given. `labels` replace all labels. */
@@ -300,6 +329,36 @@ export class Client {
   }
 
   /**
+   * Changes the amount or the expire time of a hold. What is not given stays as it is. With
+   * `neverExpires` the hold no longer expires.
+   */
+  async updateHold(
+    change: {
+      requestId?: string;
+      holdId: string;
+      amount?: Money;
+      expireTime?: Date | Time;
+      neverExpires?: boolean;
+    },
+    options?: CallOptions,
+  ): Promise<HoldResult> {
+    const updateMask = [];
+    if (change.amount !== undefined) updateMask.push("amount");
+    if (change.expireTime !== undefined || change.neverExpires === true) {
+      updateMask.push("expire_time");
+    }
+    const request = {
+      requestId: change.requestId ?? crypto.randomUUID(),
+      holdId: change.holdId,
+      updateMask,
+      amount: optional(moneyMessage, change.amount),
+      expireTime: optional(timestampMessage, change.neverExpires ? undefined : change.expireTime),
+    };
+    const response = await this.#calls.change(methods.updateHold, request, options);
+    return { hold: holdOf(response.hold), replayed: response.replayed };
+  }
+
+  /**
    * Takes the money of a hold, all or part of it, and releases the rest. With `keepOpen` the rest stays
    * held. With `allowExcess` the amount may be more than is held, if it is available.
    */
@@ -442,6 +501,34 @@ export class Client {
     return watchEntries(this.#calls, accountId, options.afterSequence ?? 0, options.signal);
   }
 
+  /**
+   * Yields everything that happens and matches all filters, with the token behind it. Each event comes
+   * once, and those of an account come in order. `Events` without an event are a heartbeat. Store the
+   * token together with what the events cause, and start again after that token: then each event counts
+   * once, whatever breaks. A watch from now begins with its first heartbeat or event at the latest.
+   *
+   * A watch that breaks continues by itself after the last token. It ends as `watchEntries` does.
+   */
+  watchEvents(
+    filter: {
+      start: "beginning" | "now" | { afterToken: string };
+      accountIdPrefixes?: string[];
+      kinds?: EventKind[];
+      currencyCode?: string;
+      labels?: Labels;
+    },
+    options: { signal?: AbortSignal } = {},
+  ): AsyncGenerator<Events> {
+    const request = {
+      accountIdPrefixes: filter.accountIdPrefixes ?? [],
+      kinds: filter.kinds ?? [],
+      currencyCode: filter.currencyCode ?? "",
+      labels: filter.labels ?? {},
+      start: startMessage(filter.start),
+    };
+    return watchEvents(this.#calls, request, options.signal);
+  }
+
   /** Returns what became of a request until now, without applying it. */
   async getRequestOutcome(requestId: string, options?: CallOptions): Promise<RequestResult> {
     const response = await this.#calls.read(methods.getRequestOutcome, { requestId }, options);
@@ -461,6 +548,14 @@ export class Client {
 }
 
 const FIRST_PAGE = { pageSize: 0, pageToken: "" };
+
+function startMessage(
+  start: "beginning" | "now" | { afterToken: string },
+): WatchEventsRequest["start"] {
+  if (start === "beginning") return { $case: "fromBeginning", value: {} };
+  if (start === "now") return { $case: "fromNow", value: {} };
+  return { $case: "afterToken", value: start.afterToken };
+}
 
 function stateMessage({ accountId, reason, expectedVersion }: StateChange) {
   return { accountId, reason: reason ?? "", expectedVersion };

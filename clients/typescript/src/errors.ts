@@ -75,6 +75,11 @@ export class PassbookError extends Error {
     );
   }
 
+  /** Whether a request of a batch or a stream that ends with this error is repeated alone. */
+  get isWithoutResult(): boolean {
+    return "outcome" in this.metadata && !FINAL_REASONS.has(this.reason);
+  }
+
   /** The outcome of a change whose last attempt ended with this error. `inDoubt`: an earlier attempt may have been applied. */
   outcomeOfCall(inDoubt: boolean): Outcome | undefined {
     if (RESULT_CODES.has(this.code) || this.reason === "VERSION_MISMATCH") return undefined;

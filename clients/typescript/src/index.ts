@@ -10,6 +10,7 @@ export type { Outcome } from "./errors.js";
 export { EntryOrder } from "./gen/passbook/v1/account_service.js";
 export { RequestOutcome, VerificationFaultKind } from "./gen/passbook/v1/history.js";
 export type { VerificationFault, VerifyAccountResponse } from "./gen/passbook/v1/history.js";
+export { EventKind } from "./gen/passbook/v1/events.js";
 export { HoldState } from "./gen/passbook/v1/holds.js";
 export { AccountChangeKind } from "./gen/passbook/v1/lifecycle.js";
 export { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";

@@ -2,6 +2,7 @@
 
 import { PassbookError, errorOfStatus } from "./errors.js";
 import type * as service from "./gen/passbook/v1/account_service.js";
+import type * as events from "./gen/passbook/v1/events.js";
 import type * as history from "./gen/passbook/v1/history.js";
 import type * as holds from "./gen/passbook/v1/holds.js";
 import type * as lifecycle from "./gen/passbook/v1/lifecycle.js";
@@ -43,6 +44,16 @@ export interface Posting extends Change {
   force?: boolean;
 }
 
+/** An account to open. */
+export interface NewAccount {
+  /** Default: the client makes one. */
+  accountId?: string;
+  currencyCode: string;
+  overdraftLimit?: Money;
+  unlimitedOverdraft?: boolean;
+  labels?: Record<string, string>;
+}
+
 /** One account. docs/glossary.md defines the terms. */
 export type Account = Omit<resources.Account, Amounts | "createTime" | "updateTime"> & {
   balance: Money;
@@ -74,9 +85,14 @@ export type Entry = Omit<resources.Entry, "amount" | "balanceAfter" | "createTim
 };
 
 /** What one applied request did to balances. A dry run has no time. */
-export type Transaction = Omit<resources.Transaction, "entries" | "createTime"> & {
+export type Transaction = Omit<
+  resources.Transaction,
+  "entries" | "createTime" | "reversedAmount"
+> & {
   entries: Entry[];
   createTime: Time | undefined;
+  /** The sum of the reversals, if only a part was reversed. */
+  reversedAmount: Money | undefined;
 };
 
 /** An amount that is set aside on an account. */
@@ -91,6 +107,23 @@ export type Hold = Omit<
   updateTime: Time;
 };
 
+/** Something that happened in the ledger, with what it concerns as that was right after it. */
+export type Event = Omit<events.Event, "transaction" | "hold" | "account" | "accountChange"> & {
+  transaction: Transaction | undefined;
+  hold: Hold | undefined;
+  account: Account | undefined;
+  accountChange: AccountChange | undefined;
+};
+
+/** The next events of a watch. Without an event: a heartbeat. */
+export interface Events {
+  events: Event[];
+  /** The position behind these events: start again after it. */
+  token: string;
+  /** Since when the watch waits for a server that hangs in a database transaction. */
+  delayedSince: Time | undefined;
+}
+
 /** The result of a request that was applied. */
 export interface TransactionResult {
   transaction: Transaction;
@@ -98,7 +131,7 @@ export interface TransactionResult {
   replayed: boolean;
 }
 
-/** The result of placing or releasing a hold. */
+/** The result of placing, updating or releasing a hold. */
 export interface HoldResult {
   hold: Hold;
   replayed: boolean;
@@ -113,6 +146,13 @@ export interface Balance {
   /** The sequence of the latest entry in the balance. */
   sequence: number;
 }
+
+/** The sum of all accounts of one currency that match. */
+export type BalanceSum = Omit<service.BalanceSum, "balance" | "held" | "available"> & {
+  balance: Money;
+  held: Money;
+  available: Money;
+};
 
 /** What became of a request. */
 export interface RequestResult {
@@ -170,6 +210,7 @@ export function transactionOf(message: resources.Transaction | undefined): Trans
     ...transaction,
     entries: transaction.entries.map(entryOf),
     createTime: optional(timeOf, transaction.createTime),
+    reversedAmount: optional(moneyOf, transaction.reversedAmount),
   };
 }
 
@@ -185,6 +226,29 @@ export function holdOf(message: holds.Hold | undefined): Hold {
   };
 }
 
+export function balanceSumOf(message: service.BalanceSum): BalanceSum {
+  return {
+    ...message,
+    balance: moneyOf(message.balance),
+    held: moneyOf(message.held),
+    available: moneyOf(message.available),
+  };
+}
+
+export function eventsOf(message: events.WatchEventsResponse): Events {
+  return {
+    events: message.events.map((event) => ({
+      ...event,
+      transaction: optional(transactionOf, event.transaction),
+      hold: optional(holdOf, event.hold),
+      account: optional(accountOf, event.account),
+      accountChange: optional(accountChangeOf, event.accountChange),
+    })),
+    token: message.token,
+    delayedSince: optional(timeOf, message.delayedSince),
+  };
+}
+
 export function requestResultOf(
   requestId: string,
   message: history.GetRequestOutcomeResponse | history.FenceRequestResponse,
@@ -197,6 +261,16 @@ export function requestResultOf(
     hold: optional(holdOf, message.hold),
     error,
     fenced: message.fenced,
+  };
+}
+
+export function newAccountMessage(account: NewAccount): service.CreateAccountRequest {
+  return {
+    accountId: account.accountId ?? crypto.randomUUID(),
+    currencyCode: account.currencyCode,
+    overdraftLimit: optional(moneyMessage, account.overdraftLimit),
+    unlimitedOverdraft: account.unlimitedOverdraft ?? false,
+    labels: account.labels ?? {},
   };
 }
 

@@ -29,6 +29,7 @@ export const STREAMED: ReadonlyMap<string, StreamedChange["$case"]> = new Map([
   [AccountServiceService.postTransaction.path, "postTransaction"],
   [AccountServiceService.reverseTransaction.path, "reverseTransaction"],
   [AccountServiceService.placeHold.path, "placeHold"],
+  [AccountServiceService.updateHold.path, "updateHold"],
   [AccountServiceService.captureHold.path, "captureHold"],
   [AccountServiceService.releaseHold.path, "releaseHold"],
 ]);

@@ -1,22 +1,28 @@
-/** Streams that survive their connections: postings, and the entries of an account. */
+/** Streams that survive their connections: postings, entries of an account, and events. */
 
 import { type ClientDuplexStream, type ClientReadableStream, status } from "@grpc/grpc-js";
 
-import { type CallOptions, type Calls, Reconnects } from "./calls.js";
+import { type CallOptions, type Calls, type Method, Reconnects } from "./calls.js";
 import { PassbookError, errorOfStatus, passbookError } from "./errors.js";
 import {
   AccountServiceService,
+  type CreateAccountRequest,
+  type CreateAccountResult,
   type PostTransactionRequest,
   type PostTransactionResult,
   StreamTransactionsRequest,
   type StreamTransactionsResponse,
 } from "./gen/passbook/v1/account_service.js";
-import type { WatchEntriesResponse } from "./gen/passbook/v1/history.js";
+import type { WatchEventsRequest } from "./gen/passbook/v1/events.js";
 import {
+  type Account,
   type Entry,
+  type Events,
   type Posting,
   type TransactionResult,
+  accountOf,
   entryOf,
+  eventsOf,
   postingMessage,
   transactionOf,
 } from "./model.js";
@@ -37,13 +43,32 @@ export async function resultOf(
   }
   if (result === undefined) throw new Error("the server has left out a result");
   const error = errorOfStatus(result.value);
-  if (!("outcome" in error.metadata) || error.reason === "REQUEST_TOO_LARGE") {
+  if (!error.isWithoutResult) {
     error.requestId = request.requestId;
     return error;
   }
   try {
     const response = await calls.change(AccountServiceService.postTransaction, request, options);
     return { transaction: transactionOf(response.transaction), replayed: response.replayed };
+  } catch (raised) {
+    return passbookError(raised);
+  }
+}
+
+/** The result of one opening of a batch. One without a result is repeated alone. */
+export async function openedOf(
+  calls: Calls,
+  request: CreateAccountRequest,
+  result: CreateAccountResult["result"],
+  options?: CallOptions,
+): Promise<Account | PassbookError> {
+  if (result === undefined) throw new Error("the server has left out a result");
+  if (result.$case === "account") return accountOf(result.value);
+  const error = errorOfStatus(result.value);
+  if (!error.isWithoutResult) return error;
+  try {
+    const response = await calls.change(AccountServiceService.createAccount, request, options);
+    return accountOf(response.account);
   } catch (raised) {
     return passbookError(raised);
   }
@@ -194,25 +219,48 @@ export async function* watchEntries(
   afterSequence: number,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Entry> {
+  const method = AccountServiceService.watchEntries;
+  const request = { accountId, afterSequence };
+  for await (const message of watch(calls, method, request, signal)) {
+    for (const entry of message.entries) {
+      request.afterSequence = entry.sequence;
+      yield entryOf(entry);
+    }
+  }
+}
+
+/** See `Client.watchEvents`. */
+export async function* watchEvents(
+  calls: Calls,
+  request: WatchEventsRequest,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Events> {
+  for await (const message of watch(calls, AccountServiceService.watchEvents, request, signal)) {
+    request.start = { $case: "afterToken", value: message.token };
+    yield eventsOf(message);
+  }
+}
+
+/** The messages of a watch. Each new stream has the request as it is then. */
+async function* watch<Request, Message>(
+  calls: Calls,
+  { path, requestSerialize, responseDeserialize }: Method<Request, Message>,
+  request: Request,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Message> {
   const reconnects = new Reconnects();
-  const { path, requestSerialize, responseDeserialize } = AccountServiceService.watchEntries;
   for (;;) {
     const server = calls.servers.select();
     const stream = server.connection.makeServerStreamRequest(
       path,
       requestSerialize,
       responseDeserialize,
-      { accountId, afterSequence },
+      request,
       await calls.credentials(),
     );
     let error = new PassbookError(status.UNAVAILABLE, "the server ended the watch");
     try {
-      for await (const message of messages<WatchEntriesResponse>(stream, reconnects, signal)) {
-        for (const entry of message.entries) {
-          afterSequence = entry.sequence;
-          yield entryOf(entry);
-        }
-      }
+      yield* messages<Message>(stream, reconnects, signal);
     } catch (raised) {
       error = passbookError(raised);
     }

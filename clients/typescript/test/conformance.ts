@@ -6,6 +6,8 @@ import {
   Client,
   Decimal,
   type Entry,
+  type Event,
+  EventKind,
   HoldState,
   PassbookError,
   type Posting,
@@ -21,6 +23,7 @@ const PAYMENTS = 1000;
 const STREAMED = 500;
 
 const usd = (value: string) => money(value, "USD");
+const eur = (value: string) => money(value, "EUR");
 
 async function errorOf(call: Promise<unknown>): Promise<PassbookError> {
   try {
@@ -39,6 +42,7 @@ class Story {
   joint = new Decimal("875.00");
   readonly requestIds: string[] = [];
   watching: Promise<Entry[]> | undefined;
+  watchingEvents: Promise<Event[]> | undefined;
 
   constructor(
     readonly a: ServerProcess,
@@ -116,14 +120,18 @@ class Story {
 
   async hold(): Promise<void> {
     await this.open("shop");
-    await this.client.placeHold({ accountId: "joint", amount: usd("200.00"), holdId: "trip" });
-    const { available } = await this.client.getAccount("joint");
-    assert.equal(available.value.toFixed(2), "825.00");
-    const { hold } = await this.client.captureHold({
-      holdId: "trip",
-      amount: usd("150.00"),
-      destinationAccountId: "shop",
-    });
+    const checkAvailable = async () => {
+      const { available } = await this.client.getAccount("joint");
+      assert.equal(available.value.toFixed(2), "825.00");
+    };
+    await this.client.placeHold({ accountId: "joint", amount: usd("100.00"), holdId: "trip" });
+    await this.client.updateHold({ holdId: "trip", amount: usd("200.00") });
+    await checkAvailable();
+    const capture = { holdId: "trip", destinationAccountId: "shop" };
+    const part = { ...capture, amount: usd("100.00"), keepOpen: true };
+    assert.equal((await this.client.captureHold(part)).hold.state, HoldState.OPEN);
+    await checkAvailable();
+    const { hold } = await this.client.captureHold({ ...capture, amount: usd("50.00") });
     assert.equal(hold.state, HoldState.CAPTURED);
     assert.equal(hold.capturedAmount?.value.toFixed(2), "150.00");
     const error = await errorOf(this.client.releaseHold({ holdId: "trip" }));
@@ -133,6 +141,29 @@ class Story {
     assert.equal(joint.balance.value.toFixed(2), "875.00");
     assert.equal(joint.available.value.toFixed(2), "875.00");
     await this.checkBalance("shop", "150.00");
+  }
+
+  async manyAccounts(): Promise<void> {
+    const pools = Array.from({ length: 100 }, (_, index) => `pool-${index + 1}`);
+    const accounts = [...pools, "joint"].map((accountId) => ({ accountId, currencyCode: "EUR" }));
+    const results = await this.client.batchCreateAccounts(accounts);
+    const names = results.map((result) =>
+      result instanceof PassbookError ? result.reason : result.accountId,
+    );
+    assert.deepEqual(names, [...pools, "ACCOUNT_EXISTS"]);
+    const accountId = "pool-1";
+    await this.client.deposit({ accountId, amount: eur("10.00") });
+    const withdrawal = { accountId, amount: eur("25.00"), force: true };
+    const { transaction } = await this.client.withdraw(withdrawal);
+    assert(transaction.forced);
+    assert.equal(transaction.entries[0]?.balanceAfter.value.toFixed(2), "-15.00");
+    const { transactionId } = transaction;
+    await this.client.reverseTransaction({ transactionId, amount: eur("5.00") });
+    const sums = await this.client.sumBalances({ accountIdPrefix: "pool-" });
+    const texts = sums.map(
+      (sum) => `${sum.accountCount} ${sum.currencyCode} ${sum.balance.value.toFixed(2)}`,
+    );
+    assert.deepEqual(texts, ["100 EUR -10.00"]);
   }
 
   async deadline(): Promise<void> {
@@ -169,8 +200,10 @@ class Story {
     await this.client.deposit({ accountId: "wallet", amount: usd("10000.00") });
     await this.open("till");
     this.watching = this.watch();
-    // Its error is that of the step that awaits it.
+    this.watchingEvents = this.watchEvents();
+    // Their errors are those of the step that awaits them.
     this.watching.catch(() => undefined);
+    this.watchingEvents.catch(() => undefined);
 
     const pay = async (cents: number): Promise<TransactionResult> => {
       const payment = {
@@ -214,6 +247,29 @@ class Story {
     return seen;
   }
 
+  /** The transactions of `till`, until the last one, and then again from the middle on. */
+  async watchEvents(): Promise<Event[]> {
+    const filter = { accountIdPrefixes: ["till"], kinds: [EventKind.TRANSACTION] };
+    const seen: Event[] = [];
+    let middle: { index: number; afterToken: string } | undefined;
+    for await (const { events, token } of this.client.watchEvents({
+      ...filter,
+      start: "beginning",
+    })) {
+      seen.push(...events);
+      if (seen.length >= PAYMENTS / 2) middle ??= { index: seen.length, afterToken: token };
+      if (seen.length >= PAYMENTS + STREAMED - 1) break;
+    }
+    assert(middle !== undefined);
+    const rest: Event[] = [];
+    for await (const { events } of this.client.watchEvents({ ...filter, start: middle })) {
+      rest.push(...events);
+      if (middle.index + rest.length >= seen.length) break;
+    }
+    assert.deepEqual(rest, seen.slice(middle.index));
+    return seen;
+  }
+
   async stream(): Promise<void> {
     function* postings(): Generator<Posting> {
       for (let n = 1; n <= STREAMED; n += 1) {
@@ -240,12 +296,18 @@ class Story {
     assert.equal(results, STREAMED);
   }
 
-  async watchIsComplete(): Promise<void> {
+  async watchesAreComplete(): Promise<void> {
     const seen = await this.watching;
     seen?.forEach((entry, index) => {
       assert.equal(entry.sequence, index + 1);
     });
     assert.equal(seen?.length, PAYMENTS + STREAMED - 1);
+    const events = (await this.watchingEvents) ?? [];
+    const entries = events.flatMap((event) => event.transaction?.entries ?? []);
+    assert.deepEqual(
+      entries.filter((entry) => entry.accountId === "till"),
+      seen,
+    );
   }
 
   async end(): Promise<void> {
@@ -278,10 +340,11 @@ class Story {
       ["a rejection", () => this.rejection()],
       ["a replay", () => this.replay()],
       ["a hold", () => this.hold()],
+      ["many accounts", () => this.manyAccounts()],
       ["a deadline", () => this.deadline()],
       ["a thousand payments", () => this.payments()],
       ["a stream", () => this.stream()],
-      ["the watch", () => this.watchIsComplete()],
+      ["the watches", () => this.watchesAreComplete()],
       ["the end", () => this.end()],
     ];
   }

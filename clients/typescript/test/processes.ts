@@ -63,7 +63,7 @@ async function serve(options: string[]): Promise<{ process: ChildProcess; line: 
   const env = { ...process.env };
   if (options.includes("--ephemeral")) delete env["PASSBOOK_DATABASE_URL"];
   const child = spawn(
-    process.env["PASSBOOK_BIN"] ?? "passbook",
+    process.env["PASSBOOK_TEST_BIN"] ?? "passbook",
     ["--log", "error", "serve", ...options],
     {
       env,

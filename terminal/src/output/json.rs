@@ -22,6 +22,11 @@ static DESCRIPTORS: LazyLock<Result<DescriptorPool, DescriptorError>> = LazyLock
     Ok(pool)
 });
 
+/// A line for each message.
+pub fn lines<M: Name>(messages: &[M]) -> Result<String, CliError> {
+    messages.iter().map(|message| Ok(of(message)? + "\n")).collect()
+}
+
 /// The message as one line.
 pub fn of<M: Name>(message: &M) -> Result<String, CliError> {
     let pool = DESCRIPTORS.as_ref().map_err(CliError::run)?;

@@ -46,6 +46,18 @@ impl Format {
         }
     }
 
+    /// Prints messages: as JSON, or as this part of a longer text.
+    pub fn print_part(
+        self,
+        messages: &[impl Name],
+        text: impl FnOnce() -> String,
+    ) -> Result<(), CliError> {
+        output::part(&match self {
+            Self::Table => text(),
+            Self::Json => json::lines(messages)?,
+        })
+    }
+
     /// Prints a value that the caller should know before the call, to standard error.
     pub fn announce(self, name: &str, json_name: &str, value: &str) {
         match self {

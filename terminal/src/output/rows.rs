@@ -83,11 +83,7 @@ impl<R: Row> Rows<R> {
                 let cells: Vec<_> = rows.iter().map(Row::cells).collect();
                 table.part(&cells)
             }
-            Writer::Json => {
-                let lines: Result<Vec<_>, CliError> =
-                    rows.iter().map(|row| Ok(json::of(row)? + "\n")).collect();
-                lines?.concat()
-            }
+            Writer::Json => json::lines(rows)?,
             Writer::Csv { has_header } => {
                 let header = (!std::mem::replace(has_header, true)).then_some(R::COLUMNS);
                 to_csv(header, rows).map_err(CliError::run)?

@@ -31,13 +31,19 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
         | "VERSION_MISMATCH" => of("account_id", &["account", "get"]),
         "ACCOUNT_FROZEN" | "ACCOUNT_CLOSED" => of("account_id", &["account", "changes"]),
         "ACCOUNT_NOT_EMPTY" => of("account_id", &["hold", "list", "--state", "open"]),
-        "HOLD_EXISTS" | "HOLD_NOT_OPEN" | "HOLD_AMOUNT_EXCEEDED" => of("hold_id", &["hold", "get"]),
+        "HOLD_EXISTS" | "HOLD_NOT_OPEN" | "HOLD_AMOUNT_EXCEEDED" | "HOLD_AMOUNT_TOO_LOW" => {
+            of("hold_id", &["hold", "get"])
+        }
         "HOLD_NOT_FOUND" => vec!["`passbook hold list ACCOUNT` prints the ids of holds".to_owned()],
+        "TRANSACTION_NOT_DIVISIBLE" | "REVERSAL_AMOUNT_EXCEEDED" => {
+            of("transaction_id", &["transaction", "get"])
+        }
         "TRANSACTION_NOT_FOUND" => vec![command(&["transaction", "list", "--limit", "20"])],
         "EVENT_TOKEN_UNKNOWN" => vec![
             "compare what you have with the ledger, then begin again without the token".to_owned(),
         ],
         "ALREADY_REVERSED" => of("reversed_by_transaction_id", &["transaction", "get"]),
+        "TOO_MANY_ACCOUNTS" => vec!["name a longer --prefix".to_owned()],
         "UNAUTHENTICATED" => vec![
             "give a token with --token-file, PASSBOOK_TOKEN_FILE or a context (`passbook context \
              set`)"

@@ -13,7 +13,7 @@ use tonic::service::interceptor::InterceptedService;
 use crate::{
     contexts::ContextFile,
     output::Format,
-    server::{CallError, Server, error::Report},
+    server::{CallError, CallKind, Server, error::Report},
 };
 
 /// The server that `passbook serve` is without any settings.
@@ -59,7 +59,8 @@ impl Server {
         let authorization = client.authorization()?;
         let endpoint = client.endpoint(&target)?.connect_timeout(timeout);
         let channel = endpoint.connect().await.map_err(|error| {
-            Report::of_read(&CallError::unreachable(&target, &reason(&error))).fail(format)
+            let error = CallError::unreachable(&target, &reason(&error));
+            Report { error: &error, kind: CallKind::Read, outcome: None }.fail(format)
         })?;
         let connection = InterceptedService::new(channel, authorization);
         Ok(Self { connection, timeout, format })

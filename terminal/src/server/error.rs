@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, error::Error, time::Duration};
 use console::Style;
 use passbook_command::{CliError, client::reason, output, table::Fields};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
 
 use crate::{
     output::Format,
@@ -73,6 +73,12 @@ impl CallError {
         let cause = status.source().map_or_else(|| error.message.clone(), reason);
         let message = format!("the server did not answer: {cause}");
         Self { message, ..error }
+    }
+
+    /// The error of one request, in the response to a call.
+    pub fn of_result(status: &tonic_types::pb::Status) -> Self {
+        let details = status.get_error_details();
+        Self::with(Code::from_i32(status.code), &status.message, &details)
     }
 
     fn with(code: Code, message: &str, details: &ErrorDetails) -> Self {
@@ -192,14 +198,6 @@ impl CallError {
     }
 }
 
-/// The reason and the message of the error that is the outcome of a request.
-pub fn outcome_error(status: &tonic_types::pb::Status) -> (String, String) {
-    use tonic_types::RpcStatusExt;
-    let details = status.get_error_details();
-    let error = CallError::with(Code::from_i32(status.code), &status.message, &details);
-    (error.reason, error.message)
-}
-
 /// An error, and what it means for the call.
 pub struct Report<'a> {
     pub error: &'a CallError,
@@ -207,12 +205,7 @@ pub struct Report<'a> {
     pub outcome: Option<Outcome>,
 }
 
-impl<'a> Report<'a> {
-    /// The error of a call that changes nothing.
-    pub const fn of_read(error: &'a CallError) -> Self {
-        Self { error, kind: CallKind::Read, outcome: None }
-    }
-
+impl Report<'_> {
     /// Prints the error to standard error, with what to do next.
     pub fn fail(&self, format: Format) -> CliError {
         match format {

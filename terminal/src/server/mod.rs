@@ -18,11 +18,7 @@ use passbook_command::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
-pub use crate::server::{
-    connection::ConnectionArguments,
-    error::{CallError, outcome_error},
-    stream::Watch,
-};
+pub use crate::server::{connection::ConnectionArguments, error::CallError, stream::Watch};
 use crate::{
     output::Format,
     server::error::{Outcome, Report},
@@ -114,9 +110,10 @@ impl Server {
         }
     }
 
-    /// Reports the error of a read that makes its own attempts.
-    pub fn fail(&self, error: &CallError) -> CliError {
-        Report::of_read(error).fail(self.format)
+    /// Reports an error that `call` has not reported: of a read with its own attempts, or of one of
+    /// the requests of a call.
+    pub fn fail(&self, kind: CallKind<'_>, error: &CallError) -> CliError {
+        Report { error, kind, outcome: error.outcome(kind, false) }.fail(self.format)
     }
 }
 

@@ -6,7 +6,7 @@ use passbook_command::{CliError, output};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Response, Status, Streaming};
 
-use crate::server::{CallError, Server, backoff};
+use crate::server::{CallError, CallKind, Server, backoff};
 
 /// How long a stream may be silent: three heartbeats of the server.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -42,7 +42,7 @@ impl Server {
             };
             let error = CallError::of(&status);
             if error.is_final() || last_message.elapsed() > OUTAGE_MAX {
-                return Err(self.fail(&error));
+                return Err(self.fail(CallKind::Read, &error));
             }
             attempt = if last_message > before { 1 } else { attempt + 1 };
             if attempt == 1 {

@@ -1,12 +1,16 @@
 //! Accounts and their changes.
 
 use passbook_command::{
-    proto::{Account, AccountAttributes, AccountChange, AccountState},
+    proto::{
+        Account, AccountAttributes, AccountChange, AccountState, BalanceSum, CreateAccountResult,
+        create_account_result::Result as Opening,
+    },
     table::{Column, Fields},
 };
 
 use crate::{
     output::Row,
+    server::CallError,
     view::{enum_name, labels, time, value},
 };
 
@@ -15,7 +19,7 @@ fn state_name(state: AccountState) -> String {
 }
 
 /// All fields of an account.
-pub fn account_fields(account: &Account) -> Fields {
+pub fn account_text(account: &Account) -> String {
     let overdraft_limit = match account.unlimited_overdraft {
         true => "unlimited".to_owned(),
         false => value(account.overdraft_limit.as_ref()),
@@ -34,6 +38,7 @@ pub fn account_fields(account: &Account) -> Fields {
         .with("create_time", time(account.create_time.as_ref()))
         .with("update_time", time(account.update_time.as_ref()))
         .with("created_by", &account.created_by)
+        .text()
 }
 
 impl Row for Account {
@@ -56,6 +61,49 @@ impl Row for Account {
             self.currency_code.clone(),
             state_name(self.state()),
             labels(&self.labels),
+        ]
+    }
+}
+
+/// The columns of the results of openings.
+pub const OPENING_COLUMNS: &[Column] = &[
+    Column::text("account_id"),
+    Column::text("state"),
+    Column::text("reason"),
+    Column::text("message"),
+];
+
+/// The row of the result for this account.
+pub fn opening_cells(account_id: &str, result: &CreateAccountResult) -> Vec<String> {
+    let (state, reason, message) = match &result.result {
+        Some(Opening::Account(account)) => {
+            (state_name(account.state()), String::new(), String::new())
+        }
+        Some(Opening::Error(error)) => {
+            let error = CallError::of_result(error);
+            (String::new(), error.reason().to_owned(), error.message().to_owned())
+        }
+        None => Default::default(),
+    };
+    vec![account_id.to_owned(), state, reason, message]
+}
+
+impl Row for BalanceSum {
+    const COLUMNS: &'static [Column] = &[
+        Column::text("currency_code"),
+        Column::number("account_count"),
+        Column::number("balance"),
+        Column::number("held"),
+        Column::number("available"),
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.currency_code.clone(),
+            self.account_count.to_string(),
+            value(self.balance.as_ref()),
+            value(self.held.as_ref()),
+            value(self.available.as_ref()),
         ]
     }
 }

@@ -15,7 +15,7 @@ fn state_name(hold: &Hold) -> String {
 }
 
 /// All fields of a hold.
-pub fn hold_fields(hold: &Hold) -> Fields {
+pub fn hold_text(hold: &Hold) -> String {
     Fields::default()
         .with("hold_id", &hold.hold_id)
         .with("account_id", &hold.account_id)
@@ -31,6 +31,7 @@ pub fn hold_fields(hold: &Hold) -> Fields {
         .with("request_id", &hold.request_id)
         .with("created_by", &hold.created_by)
         .with("ended_by", &hold.ended_by)
+        .text()
 }
 
 impl Row for Hold {

@@ -12,9 +12,9 @@ use passbook_command::proto::Money;
 use prost_types::Timestamp;
 
 pub use crate::view::{
-    account::account_fields,
+    account::{OPENING_COLUMNS, account_text, opening_cells},
     event::event_time,
-    hold::hold_fields,
+    hold::hold_text,
     stats::distributions,
     transaction::{outcome_text, transaction_text},
 };
@@ -41,14 +41,6 @@ fn time(timestamp: Option<&Timestamp>) -> String {
 
 fn labels(labels: &BTreeMap<String, String>) -> String {
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
-}
-
-/// What stands before the result of a request that was applied before.
-pub const fn replayed_note(replayed: bool) -> &'static str {
-    match replayed {
-        true => "replayed: this request was applied before, and was not applied again\n\n",
-        false => "",
-    }
 }
 
 /// The name of an enum's value in lower case, without the name of the enum.

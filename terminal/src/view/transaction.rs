@@ -7,8 +7,8 @@ use passbook_command::{
 
 use crate::{
     output::Row,
-    server::outcome_error,
-    view::{currency_code, enum_name, hold_fields, labels, time, value, value_and_currency},
+    server::CallError,
+    view::{currency_code, enum_name, hold_text, labels, time, value, value_and_currency},
 };
 
 fn kind_name(transaction: &Transaction) -> String {
@@ -66,11 +66,11 @@ pub fn outcome_text(response: &GetRequestOutcomeResponse) -> String {
         fields = fields.with("fenced", "yes: no request with this id is ever applied");
     }
     if let Some(error) = &response.error {
-        let (reason, message) = outcome_error(error);
-        fields = fields.with("reason", reason).with("message", message);
+        let error = CallError::of_result(error);
+        fields = fields.with("reason", error.reason()).with("message", error.message());
     }
     let transaction = response.transaction.as_ref().map(transaction_text);
-    let hold = response.hold.as_ref().map(|hold| hold_fields(hold).text());
+    let hold = response.hold.as_ref().map(hold_text);
     let parts = [Some(fields.text()), transaction, hold];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }

@@ -1,6 +1,6 @@
 // The command conformance plays the story of clients/CONFORMANCE.md once, against servers that it starts.
 //
-// Environment: PASSBOOK_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
+// Environment: PASSBOOK_TEST_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
 package main
 
 import (
@@ -26,10 +26,12 @@ type story struct {
 	a, b *server
 	// both is a client of both servers.
 	both *passbook.Client
-	// joint is the balance of `joint` after step 6.
+	// joint is the balance of `joint` after step 7.
 	joint string
 	// watched gets what the watch of `till` has seen, once that is complete.
 	watched chan error
+	// sawEvents gets what the watch of its events has seen.
+	sawEvents chan error
 	// paid are the request ids of all payments to `till`, from their results.
 	paid map[string]bool
 }
@@ -42,7 +44,7 @@ func main() {
 }
 
 func run() error {
-	s := &story{watched: make(chan error, 1), paid: map[string]bool{}}
+	s := &story{watched: make(chan error, 1), sawEvents: make(chan error, 1), paid: map[string]bool{}}
 	for _, place := range []**server{&s.a, &s.b} {
 		started, err := startServer()
 		if err != nil {
@@ -67,10 +69,11 @@ func run() error {
 		{"a rejection", s.rejection},
 		{"a replay", s.replay},
 		{"a hold", s.hold},
+		{"many accounts", s.manyAccounts},
 		{"a deadline", s.deadline},
 		{"a thousand payments", func(ctx context.Context) error { return s.payments(ctx, whole) }},
 		{"a stream", s.stream},
-		{"the watch", s.watchIsComplete},
+		{"the watches", s.watchesAreComplete},
 		{"the end", s.end},
 	} {
 		begun := time.Now()
@@ -91,6 +94,10 @@ func run() error {
 // usd is an amount in dollars, written as a decimal.
 func usd(text string) *passbookv1.Money {
 	return passbook.Money(decimal.RequireFromString(text), "USD")
+}
+
+func eur(text string) *passbookv1.Money {
+	return passbook.Money(decimal.RequireFromString(text), "EUR")
 }
 
 func (s *story) open(ctx context.Context, account string) error {
@@ -252,7 +259,20 @@ func (s *story) hold(ctx context.Context) error {
 		return err
 	}
 	_, err := s.both.PlaceHold(ctx, &passbookv1.PlaceHoldRequest{
-		HoldId: "trip", AccountId: "joint", Amount: usd("200.00"),
+		HoldId: "trip", AccountId: "joint", Amount: usd("100.00"),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.both.UpdateHold(ctx, &passbookv1.UpdateHoldRequest{HoldId: "trip", Amount: usd("200.00")})
+	if err != nil {
+		return err
+	}
+	if err := s.expectAvailable(ctx, "825.00"); err != nil {
+		return err
+	}
+	part, err := s.both.CaptureHold(ctx, &passbookv1.CaptureHoldRequest{
+		HoldId: "trip", Amount: usd("100.00"), DestinationAccountId: "shop", KeepOpen: true,
 	})
 	if err != nil {
 		return err
@@ -261,24 +281,83 @@ func (s *story) hold(ctx context.Context) error {
 		return err
 	}
 	captured, err := s.both.CaptureHold(ctx, &passbookv1.CaptureHoldRequest{
-		HoldId: "trip", Amount: usd("150.00"), DestinationAccountId: "shop",
+		HoldId: "trip", Amount: usd("50.00"), DestinationAccountId: "shop",
 	})
 	if err != nil {
 		return err
 	}
-	state := captured.GetHold().GetState()
+	stateBefore, state := part.GetHold().GetState(), captured.GetHold().GetState()
 	_, err = s.both.ReleaseHold(ctx, &passbookv1.ReleaseHoldRequest{HoldId: "trip"})
 	failure, err := expectReason(err, passbookv1.ErrorReason_ERROR_REASON_HOLD_NOT_OPEN)
 	if err != nil {
 		return err
 	}
 	return errors.Join(
+		expect("the hold before", stateBefore == passbookv1.HoldState_HOLD_STATE_OPEN, stateBefore, "open"),
 		expect("the hold", state == passbookv1.HoldState_HOLD_STATE_CAPTURED, state, "captured"),
 		expectAmount("the captured amount", captured.GetHold().GetCapturedAmount(), "150.00"),
 		expect("the state", failure.Metadata["state"] == "captured", failure.Metadata["state"], "captured"),
 		s.expectAvailable(ctx, "875.00"),
 		s.expectBalance(ctx, "joint", "875.00"),
 		s.expectBalance(ctx, "shop", "150.00"))
+}
+
+func (s *story) manyAccounts(ctx context.Context) error {
+	const pools = 100
+	batch := &passbookv1.BatchCreateAccountsRequest{}
+	for number := range pools + 1 {
+		account := fmt.Sprintf("pool-%d", number+1)
+		if number == pools {
+			account = "joint"
+		}
+		batch.Requests = append(batch.Requests,
+			&passbookv1.CreateAccountRequest{AccountId: account, CurrencyCode: "EUR"})
+	}
+	opened, err := s.both.BatchCreateAccounts(ctx, batch)
+	if err != nil {
+		return err
+	}
+	for i, result := range opened.GetResults()[:pools] {
+		got, want := result.GetAccount().GetAccountId(), batch.GetRequests()[i].GetAccountId()
+		if err := expect("the account", got == want, result, want); err != nil {
+			return err
+		}
+	}
+	exists := passbook.ErrorOf(opened.GetResults()[pools].GetError(), "")
+	if _, err := expectReason(exists, passbookv1.ErrorReason_ERROR_REASON_ACCOUNT_EXISTS); err != nil {
+		return err
+	}
+
+	_, err = s.both.Deposit(ctx, &passbookv1.DepositRequest{AccountId: "pool-1", Amount: eur("10.00")})
+	if err != nil {
+		return err
+	}
+	forced, err := s.both.Withdraw(ctx, &passbookv1.WithdrawRequest{
+		AccountId: "pool-1", Amount: eur("25.00"), Force: true,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.both.ReverseTransaction(ctx, &passbookv1.ReverseTransactionRequest{
+		TransactionId: forced.GetTransaction().GetTransactionId(), Amount: eur("5.00"),
+	})
+	if err != nil {
+		return err
+	}
+	sums, err := s.both.SumBalances(ctx, &passbookv1.SumBalancesRequest{AccountIdPrefix: "pool-"})
+	if err != nil {
+		return err
+	}
+	if err := expect("the number of sums", len(sums.GetSums()) == 1, len(sums.GetSums()), 1); err != nil {
+		return err
+	}
+	sum := sums.GetSums()[0]
+	return errors.Join(
+		expect("the withdrawal", forced.GetTransaction().GetForced(), "not forced", "forced"),
+		expectAmount("its balance", forced.GetTransaction().GetEntries()[0].GetBalanceAfter(), "-15.00"),
+		expect("the currency", sum.GetCurrencyCode() == "EUR", sum.GetCurrencyCode(), "EUR"),
+		expect("the number of accounts", sum.GetAccountCount() == pools, sum.GetAccountCount(), pools),
+		expectAmount("the sum", sum.GetBalance(), "-10.00"))
 }
 
 func (s *story) expectAvailable(ctx context.Context, want string) error {

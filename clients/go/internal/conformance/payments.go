@@ -21,7 +21,7 @@ const (
 	entriesTotal = payments + postings - 1
 )
 
-// payments is step 7. The watch that it starts goes on until step 9.
+// payments is step 8. The watches that it starts go on until step 10.
 func (s *story) payments(ctx, whole context.Context) error {
 	for _, account := range []string{"wallet", "till"} {
 		if err := s.open(ctx, account); err != nil {
@@ -33,6 +33,7 @@ func (s *story) payments(ctx, whole context.Context) error {
 	}
 
 	go func() { s.watched <- s.watch(whole) }()
+	go func() { s.sawEvents <- s.watchEvents(whole) }()
 
 	type result struct {
 		id  string
@@ -98,7 +99,7 @@ func (s *story) pay(ctx context.Context, number int) (string, error) {
 	return response.GetTransaction().GetRequestId(), err
 }
 
-// stream is step 8.
+// stream is step 9.
 func (s *story) stream(ctx context.Context) error {
 	ofA, err := passbook.New([]string{s.a.address})
 	if err != nil {
@@ -173,16 +174,63 @@ func (s *story) watch(ctx context.Context) error {
 	return errors.New("the watch has ended")
 }
 
-func (s *story) watchIsComplete(ctx context.Context) error {
-	select {
-	case err := <-s.watched:
-		return err
-	case <-ctx.Done():
-		return errors.New("the watch has not seen all entries")
+// watchEvents reads the transactions of `till` until the last one of the story, and then again from the middle on.
+func (s *story) watchEvents(ctx context.Context) error {
+	sequence, middle, middleToken := int64(0), int64(0), ""
+	request := &passbookv1.WatchEventsRequest{
+		AccountIdPrefixes: []string{"till"},
+		Kinds:             []passbookv1.EventKind{passbookv1.EventKind_EVENT_KIND_TRANSACTION},
+		Start:             &passbookv1.WatchEventsRequest_FromBeginning{},
 	}
+	for range 2 {
+		for message, err := range s.both.Events(ctx, request) {
+			if err != nil {
+				return err
+			}
+			for _, event := range message.GetEvents() {
+				sequence++
+				if err := expectTill(event, sequence); err != nil {
+					return err
+				}
+			}
+			if middle == 0 && sequence >= payments/2 {
+				middle, middleToken = sequence, message.GetToken()
+			}
+			if sequence == entriesTotal {
+				break
+			}
+		}
+		sequence = middle
+		request.Start = &passbookv1.WatchEventsRequest_AfterToken{AfterToken: middleToken}
+	}
+	return nil
 }
 
-// end is step 10: nothing is lost, and nothing is doubled.
+// expectTill checks the entry of `till` in an event.
+func expectTill(event *passbookv1.Event, want int64) error {
+	for _, entry := range event.GetTransaction().GetEntries() {
+		if entry.GetAccountId() == "till" {
+			return expect("the sequence of an event", entry.GetSequence() == want, entry.GetSequence(), want)
+		}
+	}
+	return fmt.Errorf("the event %v has no entry of till", event)
+}
+
+func (s *story) watchesAreComplete(ctx context.Context) error {
+	for _, watched := range []chan error{s.watched, s.sawEvents} {
+		select {
+		case err := <-watched:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return errors.New("a watch has not seen everything")
+		}
+	}
+	return nil
+}
+
+// end is step 11: nothing is lost, and nothing is doubled.
 func (s *story) end(ctx context.Context) error {
 	entries, err := s.countEntries(ctx)
 	if err != nil {

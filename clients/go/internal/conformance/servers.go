@@ -23,7 +23,7 @@ func startServer() (*server, error) {
 }
 
 func (s *server) start() error {
-	s.process = exec.Command(os.Getenv("PASSBOOK_BIN"), "serve", "--listen", s.address)
+	s.process = exec.Command(os.Getenv("PASSBOOK_TEST_BIN"), "serve", "--listen", s.address)
 	s.process.Stderr = os.Stderr
 	output, err := s.process.StdoutPipe()
 	if err != nil {

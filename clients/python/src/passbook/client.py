@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from passbook import streams
@@ -12,13 +13,16 @@ from passbook.model import (
     Account,
     AccountChange,
     Balance,
+    BalanceSum,
     CaptureResult,
     Condition,
     Entry,
+    Events,
     Hold,
     HoldResult,
     Leg,
     Money,
+    NewAccount,
     Posting,
     RequestOutcome,
     Transaction,
@@ -31,7 +35,7 @@ from passbook.model import (
     optional_timestamp,
 )
 from passbook.v1 import account_service_pb2 as service
-from passbook.v1 import history_pb2, holds_pb2, lifecycle_pb2
+from passbook.v1 import events_pb2, history_pb2, holds_pb2, lifecycle_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -104,6 +108,19 @@ class Client:
         response = self._calls.change("CreateAccount", request, timeout)
         return Account.of(response.account)
 
+    def batch_create_accounts(
+        self, accounts: Iterable[NewAccount], *, timeout: float | None = None
+    ) -> list[Account | PassbookError]:
+        """Open up to 1,000 accounts in one call. Each stands alone; results are in their order.
+
+        An opening without a result yet, which was shed or whose deadline passed, is repeated alone.
+        """
+        requests = [account.to_message() for account in accounts]
+        request = service.BatchCreateAccountsRequest(requests=requests)
+        response = self._calls.change("BatchCreateAccounts", request, timeout)
+        pairs = zip(requests, response.results, strict=True)
+        return [streams.account_of(self._calls, request, result) for request, result in pairs]
+
     def get_account(self, account_id: str, *, timeout: float | None = None) -> Account:
         """Return an account as it is now."""
         request = service.GetAccountRequest(account_id=account_id)
@@ -133,6 +150,25 @@ class Client:
         )
         for page in self._calls.pages("ListAccounts", request, timeout):
             yield from map(Account.of, page.accounts)
+
+    def sum_balances(
+        self,
+        *,
+        account_id_prefix: str = "",
+        currency_code: str = "",
+        state: Literal["open", "frozen", "closed"] | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> list[BalanceSum]:
+        """Sum the accounts that match all filters, by currency, from one snapshot."""
+        request = service.SumBalancesRequest(
+            account_id_prefix=account_id_prefix,
+            currency_code=currency_code,
+            state=optional_name("ACCOUNT_STATE_", state),
+            labels=labels,
+        )
+        response = self._calls.read("SumBalances", request, timeout)
+        return [BalanceSum.of(message) for message in response.sums]
 
     def update_account(
         self,
@@ -248,9 +284,13 @@ class Client:
         labels: Mapping[str, str] | None = None,
         condition: Condition | None = None,
         validate_only: bool = False,
+        force: bool = False,
         timeout: float | None = None,
     ) -> TransactionResult:
-        """Take money out of an account."""
+        """Take money out of an account.
+
+        With `force`, the money is taken although funds lack or the account is frozen.
+        """
         request = service.WithdrawRequest(
             request_id=request_id or new_id(),
             account_id=account_id,
@@ -259,6 +299,7 @@ class Client:
             labels=labels,
             condition=optional_condition(condition),
             validate_only=validate_only,
+            force=force,
         )
         response = self._calls.change("Withdraw", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -274,9 +315,10 @@ class Client:
         labels: Mapping[str, str] | None = None,
         condition: Condition | None = None,
         validate_only: bool = False,
+        force: bool = False,
         timeout: float | None = None,
     ) -> TransactionResult:
-        """Move money between two accounts. The condition is that of the source."""
+        """Move money between two accounts. The condition and `force` are those of the source."""
         request = service.TransferRequest(
             request_id=request_id or new_id(),
             source_account_id=source_account_id,
@@ -286,6 +328,7 @@ class Client:
             labels=labels,
             condition=optional_condition(condition),
             validate_only=validate_only,
+            force=force,
         )
         response = self._calls.change("Transfer", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -298,6 +341,7 @@ class Client:
         description: str = "",
         labels: Mapping[str, str] | None = None,
         validate_only: bool = False,
+        force: bool = False,
         timeout: float | None = None,
     ) -> TransactionResult:
         """Post up to 100 legs on any accounts: all are applied or none is."""
@@ -307,6 +351,7 @@ class Client:
             description=description,
             labels=labels,
             validate_only=validate_only,
+            force=force,
         )
         response = self._calls.change("PostTransaction", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -338,18 +383,22 @@ class Client:
     def reverse_transaction(
         self,
         transaction_id: str,
+        amount: Money | None = None,
         *,
         request_id: str | None = None,
         description: str = "",
         labels: Mapping[str, str] | None = None,
+        force: bool = False,
         timeout: float | None = None,
     ) -> TransactionResult:
-        """Post the opposite of a transaction, which is possible once."""
+        """Post the opposite of a transaction: of a part, or of all that is not reversed yet."""
         request = history_pb2.ReverseTransactionRequest(
             request_id=request_id or new_id(),
             transaction_id=transaction_id,
+            amount=optional_money(amount),
             description=description,
             labels=labels,
+            force=force,
         )
         response = self._calls.change("ReverseTransaction", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -381,18 +430,53 @@ class Client:
         response = self._calls.change("PlaceHold", request, timeout)
         return HoldResult(Hold.of(response.hold), response.replayed)
 
+    def update_hold(
+        self,
+        hold_id: str,
+        amount: Money | None = None,
+        *,
+        expire_time: datetime | None = None,
+        never_expires: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> HoldResult:
+        """Change the amount or the expire time of a hold. What is not given stays as it is."""
+        if never_expires and expire_time is not None:
+            raise ValueError("a hold with an expire time expires")
+        changed = {
+            "amount": amount is not None,
+            "expire_time": never_expires or expire_time is not None,
+        }
+        request = holds_pb2.UpdateHoldRequest(
+            request_id=request_id or new_id(),
+            hold_id=hold_id,
+            update_mask=FieldMask(
+                paths=[name for name, is_changed in changed.items() if is_changed]
+            ),
+            amount=optional_money(amount),
+            expire_time=optional_timestamp(expire_time),
+        )
+        response = self._calls.change("UpdateHold", request, timeout)
+        return HoldResult(Hold.of(response.hold), response.replayed)
+
     def capture_hold(
         self,
         hold_id: str,
         amount: Money | None = None,
         *,
         destination_account_id: str = "",
+        keep_open: bool = False,
+        allow_excess: bool = False,
         request_id: str | None = None,
         description: str = "",
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> CaptureResult:
-        """Take the money of a hold, all or part of it, and release the rest."""
+        """Take the money of a hold, all or part of it, and release the rest.
+
+        With `keep_open`, the rest stays held for later captures. With `allow_excess`, the amount
+        may exceed the hold, as far as the account has the excess available.
+        """
         request = holds_pb2.CaptureHoldRequest(
             request_id=request_id or new_id(),
             hold_id=hold_id,
@@ -400,6 +484,8 @@ class Client:
             destination_account_id=destination_account_id,
             description=description,
             labels=labels,
+            keep_open=keep_open,
+            allow_excess=allow_excess,
         )
         response = self._calls.change("CaptureHold", request, timeout)
         return CaptureResult(
@@ -512,6 +598,41 @@ class Client:
         errors, and the last error if no server answers for 60 seconds.
         """
         return streams.watch_entries(self._calls, account_id, after_sequence)
+
+    def watch_events(
+        self,
+        *,
+        from_beginning: bool = False,
+        from_now: bool = False,
+        after_token: str | None = None,
+        account_id_prefixes: Iterable[str] = (),
+        kinds: Iterable[str] = (),
+        currency_code: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Generator[Events]:
+        """Yield everything that happens and matches all filters, with the token behind it.
+
+        Name one start. Each event comes once, and those of an account come in order. `Events`
+        without an event are a heartbeat. Store the token together with what the events cause, and
+        start again after that token: then each event counts once, whatever breaks. A watch from now
+        begins with its first heartbeat or event at the latest.
+
+        A watch that breaks continues by itself after the last token. It has no end of its own: stop
+        reading, and close the iterator. It raises final errors, and the last error if no server
+        answers for 60 seconds.
+        """
+        if [from_beginning, from_now, after_token is not None].count(True) != 1:
+            raise ValueError("give one of from_beginning, from_now and after_token")
+        request = events_pb2.WatchEventsRequest(
+            account_id_prefixes=account_id_prefixes,
+            kinds=[f"EVENT_KIND_{kind.upper()}" for kind in kinds],
+            currency_code=currency_code,
+            labels=labels,
+            from_beginning=Empty() if from_beginning else None,
+            from_now=Empty() if from_now else None,
+            after_token=after_token,
+        )
+        return streams.watch_events(self._calls, request)
 
     # Requests
 

@@ -117,6 +117,11 @@ class PassbookError(Exception):
             or (self.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not self.reason)
         )
 
+    @property
+    def is_without_result(self) -> bool:
+        """Whether a request of a batch or a stream that ends with this error is repeated alone."""
+        return "outcome" in self.metadata and self.reason not in _FINAL_REASONS
+
     def outcome_of_call(self, *, in_doubt: bool) -> Outcome | None:
         """The outcome of a change whose last attempt ended with this error.
 

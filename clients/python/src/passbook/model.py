@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from passbook.errors import PassbookError
 from passbook.v1 import account_service_pb2 as service
-from passbook.v1 import history_pb2, holds_pb2, lifecycle_pb2, resources_pb2
+from passbook.v1 import events_pb2, history_pb2, holds_pb2, lifecycle_pb2, resources_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +132,7 @@ class Posting:
     description: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     validate_only: bool = False
+    force: bool = False
 
     def to_message(self) -> service.PostTransactionRequest:
         """The posting in the contract's form."""
@@ -141,6 +142,28 @@ class Posting:
             description=self.description,
             labels=self.labels,
             validate_only=self.validate_only,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """An account to open."""
+
+    currency_code: str
+    account_id: str = field(default_factory=new_id)
+    overdraft_limit: Money | None = None
+    unlimited_overdraft: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def to_message(self) -> service.CreateAccountRequest:
+        """The request that opens the account."""
+        return service.CreateAccountRequest(
+            account_id=self.account_id,
+            currency_code=self.currency_code,
+            overdraft_limit=optional_money(self.overdraft_limit),
+            unlimited_overdraft=self.unlimited_overdraft,
+            labels=self.labels,
         )
 
 
@@ -277,11 +300,16 @@ class Transaction:
     """None in a dry run."""
     reverses_transaction_id: str
     reversed_by_transaction_id: str
+    """Of the latest reversal of all or a part of this transaction."""
+    reversed_amount: Money | None
+    """The sum of the reversals, if only a part was reversed."""
     created_by: str
+    forced: bool
 
     @classmethod
     def of(cls, message: resources_pb2.Transaction) -> Transaction:
         """The transaction of a message."""
+        has_reversed = message.HasField("reversed_amount")
         return cls(
             transaction_id=message.transaction_id,
             request_id=message.request_id,
@@ -292,7 +320,9 @@ class Transaction:
             create_time=_time(message.create_time) if message.HasField("create_time") else None,
             reverses_transaction_id=message.reverses_transaction_id,
             reversed_by_transaction_id=message.reversed_by_transaction_id,
+            reversed_amount=Money.of(message.reversed_amount) if has_reversed else None,
             created_by=message.created_by,
+            forced=message.forced,
         )
 
 
@@ -308,7 +338,7 @@ class Hold:
     expire_time: datetime | None
     captured_amount: Money | None
     transaction_id: str
-    """Of the capture."""
+    """Of the latest capture."""
     description: str
     labels: Labels
     create_time: datetime
@@ -340,6 +370,53 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the ledger, with what it concerns as that was right after it."""
+
+    kind: str
+    """Such as `transaction`, `hold_placed` or `account_opened`: the enum `EventKind`."""
+    transaction: Transaction | None
+    hold: Hold | None
+    account: Account | None
+    account_change: AccountChange | None
+
+    @classmethod
+    def of(cls, message: events_pb2.Event) -> Event:
+        """The event of a message."""
+        has = message.HasField
+        return cls(
+            kind=_name(events_pb2.EventKind.Name(message.kind), "EVENT_KIND_"),
+            transaction=Transaction.of(message.transaction) if has("transaction") else None,
+            hold=Hold.of(message.hold) if has("hold") else None,
+            account=Account.of(message.account) if has("account") else None,
+            account_change=(
+                AccountChange.of(message.account_change) if has("account_change") else None
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The next events of a watch. Without an event: a heartbeat."""
+
+    events: tuple[Event, ...]
+    token: str
+    """The position behind these events: start again after it."""
+    delayed_since: datetime | None
+    """Since when the watch waits for a server that hangs in a database transaction."""
+
+    @classmethod
+    def of(cls, message: events_pb2.WatchEventsResponse) -> Events:
+        """The events of a message."""
+        is_delayed = message.HasField("delayed_since")
+        return cls(
+            events=tuple(Event.of(event) for event in message.events),
+            token=message.token,
+            delayed_since=_time(message.delayed_since) if is_delayed else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TransactionResult:
     """The result of a request that was applied."""
 
@@ -350,7 +427,7 @@ class TransactionResult:
 
 @dataclass(frozen=True, slots=True)
 class HoldResult:
-    """The result of placing or releasing a hold."""
+    """The result of placing, updating or releasing a hold."""
 
     hold: Hold
     replayed: bool
@@ -372,6 +449,28 @@ class Balance:
     balance: Money
     sequence: int
     """The sequence of the latest entry in the balance."""
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceSum:
+    """The sum of all accounts of one currency that match."""
+
+    currency_code: str
+    account_count: int
+    balance: Money
+    held: Money
+    available: Money
+
+    @classmethod
+    def of(cls, message: service.BalanceSum) -> BalanceSum:
+        """The sum of a message."""
+        return cls(
+            currency_code=message.currency_code,
+            account_count=message.account_count,
+            balance=Money.of(message.balance),
+            held=Money.of(message.held),
+            available=Money.of(message.available),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ FIELDS = {
     "PostTransaction": "post_transaction",
     "ReverseTransaction": "reverse_transaction",
     "PlaceHold": "place_hold",
+    "UpdateHold": "update_hold",
     "CaptureHold": "capture_hold",
     "ReleaseHold": "release_hold",
 }

@@ -1,18 +1,19 @@
-"""Streams that survive their connections: postings, and the entries of an account."""
+"""Streams that survive their connections: postings, entries of an account, and events."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from passbook.calls import Calls, Reconnects
 from passbook.errors import PassbookError
-from passbook.model import Entry, Posting, Transaction, TransactionResult
+from passbook.model import Account, Entry, Events, Posting, Transaction, TransactionResult
 from passbook.v1 import account_service_pb2 as service
-from passbook.v1 import history_pb2
+from passbook.v1 import events_pb2, history_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -30,10 +31,25 @@ def result_of(
     if result.HasField("transaction"):
         return TransactionResult(Transaction.of(result.transaction), result.replayed)
     error = PassbookError.of_status(result.error)
-    if "outcome" in error.metadata and error.reason != "REQUEST_TOO_LARGE":
+    if error.is_without_result:
         return post_alone(calls, request)
     error.request_id = request.request_id
     return error
+
+
+def account_of(
+    calls: Calls, request: service.CreateAccountRequest, result: service.CreateAccountResult
+) -> Account | PassbookError:
+    """The result of one opening of a batch. One without a result is repeated alone."""
+    if result.HasField("account"):
+        return Account.of(result.account)
+    error = PassbookError.of_status(result.error)
+    if not error.is_without_result:
+        return error
+    try:
+        return Account.of(calls.change("CreateAccount", request).account)
+    except PassbookError as raised:
+        return raised
 
 
 def post_alone(
@@ -165,19 +181,31 @@ def stream_transactions(
 
 def watch_entries(calls: Calls, account_id: str, after_sequence: int) -> Generator[Entry]:
     """See `Client.watch_entries`."""
+    request = history_pb2.WatchEntriesRequest(account_id=account_id, after_sequence=after_sequence)
+    with closing(_messages(calls, "WatchEntries", request)) as messages:
+        for message in messages:
+            for entry in message.entries:
+                request.after_sequence = entry.sequence
+                yield Entry.of(entry)
+
+
+def watch_events(calls: Calls, request: events_pb2.WatchEventsRequest) -> Generator[Events]:
+    """See `Client.watch_events`."""
+    with closing(_messages(calls, "WatchEvents", request)) as messages:
+        for message in messages:
+            request.after_token = message.token
+            yield Events.of(message)
+
+
+def _messages(calls: Calls, method: str, request: Any) -> Generator[Any]:  # noqa: ANN401
+    """The messages of a watch. Each new stream has the request as it is then."""
     reconnects = Reconnects()
     while True:
         server = calls.servers.select()
-        request = history_pb2.WatchEntriesRequest(
-            account_id=account_id, after_sequence=after_sequence
-        )
-        messages = server.stub.WatchEntries(request, metadata=calls.credentials())
+        messages = getattr(server.stub, method)(request, metadata=calls.credentials())
         try:
             _await_answer(messages, reconnects)
-            for message in messages:
-                for entry in message.entries:
-                    after_sequence = entry.sequence
-                    yield Entry.of(entry)
+            yield from messages
         except grpc.RpcError as raised:
             error = PassbookError.of_call(raised)
         else:

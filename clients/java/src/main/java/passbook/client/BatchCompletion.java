@@ -1,17 +1,23 @@
 package passbook.client;
 
 import com.google.protobuf.Message;
+import com.google.rpc.Status;
 import io.grpc.CallOptions;
 import io.grpc.Deadline;
 import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
-import java.util.Arrays;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import passbook.v1.AccountServiceGrpc;
+import passbook.v1.BatchCreateAccountsRequest;
+import passbook.v1.BatchCreateAccountsResponse;
 import passbook.v1.BatchPostTransactionsRequest;
 import passbook.v1.BatchPostTransactionsResponse;
-import passbook.v1.PostTransactionRequest;
+import passbook.v1.CreateAccountResponse;
+import passbook.v1.CreateAccountResult;
 import passbook.v1.PostTransactionResponse;
 import passbook.v1.PostTransactionResult;
 
@@ -29,30 +35,80 @@ final class BatchCompletion {
     this.deadline = deadline;
   }
 
-  void complete(
-      BatchPostTransactionsRequest batch,
-      BatchPostTransactionsResponse response,
-      Consumer<Message> whenDone) {
-    PostTransactionResult[] results =
-        response.getResultsList().toArray(new PostTransactionResult[0]);
+  /** Hands out the response with all results. The response to any other request is complete. */
+  void complete(Message request, Message response, Consumer<Message> whenDone) {
+    if (request instanceof BatchPostTransactionsRequest batch) {
+      var results = ((BatchPostTransactionsResponse) response).getResultsList();
+      completeAll(
+          AccountServiceGrpc.getPostTransactionMethod(),
+          batch.getRequestsList(),
+          results,
+          result -> result.hasError() ? result.getError() : null,
+          BatchCompletion::posted,
+          error -> PostTransactionResult.newBuilder().setError(error).build(),
+          complete ->
+              whenDone.accept(
+                  BatchPostTransactionsResponse.newBuilder().addAllResults(complete).build()));
+    } else if (request instanceof BatchCreateAccountsRequest batch) {
+      var results = ((BatchCreateAccountsResponse) response).getResultsList();
+      completeAll(
+          AccountServiceGrpc.getCreateAccountMethod(),
+          batch.getRequestsList(),
+          results,
+          result -> result.hasError() ? result.getError() : null,
+          BatchCompletion::opened,
+          error -> CreateAccountResult.newBuilder().setError(error).build(),
+          complete ->
+              whenDone.accept(
+                  BatchCreateAccountsResponse.newBuilder().addAllResults(complete).build()));
+    } else {
+      whenDone.accept(response);
+    }
+  }
+
+  private static PostTransactionResult posted(Message response) {
+    var posted = (PostTransactionResponse) response;
+    return PostTransactionResult.newBuilder()
+        .setTransaction(posted.getTransaction())
+        .setReplayed(posted.getReplayed())
+        .build();
+  }
+
+  private static CreateAccountResult opened(Message response) {
+    var opened = (CreateAccountResponse) response;
+    return CreateAccountResult.newBuilder().setAccount(opened.getAccount()).build();
+  }
+
+  private <R> void completeAll(
+      MethodDescriptor<?, ?> method,
+      List<? extends Message> requests,
+      List<R> results,
+      Function<R, Status> errorOf,
+      Function<Message, R> ofResponse,
+      Function<Status, R> ofError,
+      Consumer<List<R>> whenDone) {
+    List<R> complete = new ArrayList<>(results);
     // One more than the requests under way, so that none of them is the last before all have begun.
     AtomicInteger left = new AtomicInteger(1);
     Runnable oneDone =
         () -> {
           if (left.decrementAndGet() == 0) {
-            whenDone.accept(
-                response.toBuilder().clearResults().addAllResults(Arrays.asList(results)).build());
+            whenDone.accept(complete);
           }
         };
-    for (int i = 0; i < results.length; i++) {
-      if (results[i].hasError()) {
+    for (int i = 0; i < results.size(); i++) {
+      Status first = errorOf.apply(results.get(i));
+      if (first != null) {
         int index = i;
         left.incrementAndGet();
         repeat(
-            batch.getRequests(i),
-            results[i],
-            result -> {
-              results[index] = result;
+            method,
+            requests.get(i),
+            first,
+            (response, error) -> {
+              complete.set(
+                  index,
+                  error == null ? ofResponse.apply(response) : ofError.apply(error.status()));
               oneDone.run();
             });
       }
@@ -62,10 +118,10 @@ final class BatchCompletion {
 
   @SuppressWarnings("unchecked")
   private void repeat(
-      PostTransactionRequest request,
-      PostTransactionResult first,
-      Consumer<PostTransactionResult> whenDone) {
-    MethodDescriptor<?, ?> method = AccountServiceGrpc.getPostTransactionMethod();
+      MethodDescriptor<?, ?> method,
+      Message request,
+      Status first,
+      RepeatedRequest.Callback whenDone) {
     RepeatedRequest repeated =
         new RepeatedRequest(
             calls,
@@ -74,16 +130,7 @@ final class BatchCompletion {
             headers,
             request,
             deadline,
-            (response, error) -> {
-              PostTransactionResult.Builder result = PostTransactionResult.newBuilder();
-              if (error != null) {
-                result.setError(error.status());
-              } else {
-                var posted = (PostTransactionResponse) response;
-                result.setTransaction(posted.getTransaction()).setReplayed(posted.getReplayed());
-              }
-              whenDone.accept(result.build());
-            });
-    repeated.startAfter(PassbookException.of(first.getError(), request.getRequestId()));
+            whenDone);
+    repeated.startAfter(PassbookException.of(first, Requests.requestId(request)));
   }
 }

@@ -29,6 +29,7 @@ import passbook.v1.AccountServiceGrpc.AccountServiceBlockingStub;
 import passbook.v1.AccountServiceGrpc.AccountServiceFutureStub;
 import passbook.v1.AccountServiceGrpc.AccountServiceStub;
 import passbook.v1.PostTransactionRequest;
+import passbook.v1.WatchEventsRequest;
 
 /**
  * Calls the servers of one ledger. Safe for use by many threads: make one client for the whole
@@ -107,6 +108,11 @@ public final class PassbookClient implements AutoCloseable {
   /** Watches the entries of an account after a sequence. Zero: from the first entry. */
   public EntryWatch watch(String accountId, long afterSequence) {
     return new EntryWatch(calls, accountId, afterSequence);
+  }
+
+  /** Watches everything that happens, from the start that the request names. */
+  public EventWatch watchEvents(WatchEventsRequest request) {
+    return new EventWatch(calls, request);
   }
 
   /**

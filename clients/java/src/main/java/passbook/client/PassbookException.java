@@ -77,8 +77,8 @@ public final class PassbookException extends RuntimeException {
   }
 
   /**
-   * The error in a result of BatchPostTransactions, or in a response of GetRequestOutcome and
-   * FenceRequest.
+   * The error in a result of BatchPostTransactions or BatchCreateAccounts, or in a response of
+   * GetRequestOutcome and FenceRequest.
    */
   public static PassbookException of(com.google.rpc.Status error, String requestId) {
     PassbookException exception = new PassbookException(error, requestId, null);

@@ -13,8 +13,6 @@ import io.grpc.protobuf.StatusProto;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
-import passbook.v1.BatchPostTransactionsRequest;
-import passbook.v1.BatchPostTransactionsResponse;
 
 /** A unary call as gRPC's stubs see it: a {@link RepeatedRequest} behind it does the work. */
 final class RepeatedCall extends ClientCall<Message, Message> {
@@ -101,12 +99,9 @@ final class RepeatedCall extends ClientCall<Message, Message> {
     if (error != null) {
       StatusRuntimeException thrown = StatusProto.toStatusRuntimeException(error.status());
       close(thrown.getStatus().withCause(error), thrown.getTrailers());
-    } else if (request instanceof BatchPostTransactionsRequest batch) {
-      var results = (BatchPostTransactionsResponse) response;
-      new BatchCompletion(calls, options, headers, deadline)
-          .complete(batch, results, this::succeed);
     } else {
-      succeed(response);
+      new BatchCompletion(calls, options, headers, deadline)
+          .complete(request, response, this::succeed);
     }
   }
 

@@ -4,6 +4,7 @@ import com.google.protobuf.Descriptors.FieldDescriptor;
 import com.google.protobuf.Message;
 import io.grpc.MethodDescriptor;
 import java.util.UUID;
+import passbook.v1.BatchCreateAccountsRequest;
 import passbook.v1.BatchPostTransactionsRequest;
 import passbook.v1.CaptureHoldRequest;
 import passbook.v1.CaptureHoldResponse;
@@ -22,12 +23,15 @@ import passbook.v1.StreamedRequest;
 import passbook.v1.StreamedResult;
 import passbook.v1.TransferRequest;
 import passbook.v1.TransferResponse;
+import passbook.v1.UpdateHoldRequest;
+import passbook.v1.UpdateHoldResponse;
 import passbook.v1.WithdrawRequest;
 import passbook.v1.WithdrawResponse;
 
 /** What the client has to know about each method of the contract. */
 final class Requests {
   private static final String REQUEST_ID = "request_id";
+  private static final String ACCOUNT_ID = "account_id";
 
   /** When a request may be repeated. */
   enum Kind {
@@ -46,7 +50,8 @@ final class Requests {
 
   static Kind kindOf(MethodDescriptor<?, ?> method) {
     return switch (String.valueOf(method.getBareMethodName())) {
-      case "CreateAccount", "BatchPostTransactions", "FenceRequest" -> Kind.IDEMPOTENT;
+      case "CreateAccount", "BatchCreateAccounts", "BatchPostTransactions", "FenceRequest" ->
+          Kind.IDEMPOTENT;
       case "UpdateAccount", "FreezeAccount", "UnfreezeAccount", "CloseAccount" -> Kind.ATTRIBUTES;
       default -> isStreamed(method) ? Kind.IDEMPOTENT : Kind.READ;
     };
@@ -56,7 +61,7 @@ final class Requests {
   static boolean isStreamed(MethodDescriptor<?, ?> method) {
     return switch (String.valueOf(method.getBareMethodName())) {
       case "Deposit", "Withdraw", "Transfer", "PostTransaction", "ReverseTransaction" -> true;
-      case "PlaceHold", "CaptureHold", "ReleaseHold" -> true;
+      case "PlaceHold", "UpdateHold", "CaptureHold", "ReleaseHold" -> true;
       default -> false;
     };
   }
@@ -75,6 +80,8 @@ final class Requests {
       return element.setReverseTransaction(reversal);
     } else if (request instanceof PlaceHoldRequest hold) {
       return element.setPlaceHold(hold);
+    } else if (request instanceof UpdateHoldRequest update) {
+      return element.setUpdateHold(update);
     } else if (request instanceof CaptureHoldRequest capture) {
       return element.setCaptureHold(capture);
     } else if (request instanceof ReleaseHoldRequest release) {
@@ -107,6 +114,8 @@ final class Requests {
               .build();
       case "PlaceHold" ->
           PlaceHoldResponse.newBuilder().setHold(hold).setReplayed(isReplayed).build();
+      case "UpdateHold" ->
+          UpdateHoldResponse.newBuilder().setHold(hold).setReplayed(isReplayed).build();
       case "CaptureHold" ->
           CaptureHoldResponse.newBuilder()
               .setTransaction(transaction)
@@ -124,7 +133,14 @@ final class Requests {
   /** The request with the ids that it lacks. */
   static Message withIds(MethodDescriptor<?, ?> method, Message request) {
     if (request instanceof CreateAccountRequest) {
-      return withId(request, "account_id");
+      return withId(request, ACCOUNT_ID);
+    }
+    if (request instanceof BatchCreateAccountsRequest batch) {
+      var complete = BatchCreateAccountsRequest.newBuilder();
+      for (CreateAccountRequest element : batch.getRequestsList()) {
+        complete.addRequests((CreateAccountRequest) withId(element, ACCOUNT_ID));
+      }
+      return complete.build();
     }
     if (request instanceof BatchPostTransactionsRequest batch) {
       var complete = BatchPostTransactionsRequest.newBuilder();

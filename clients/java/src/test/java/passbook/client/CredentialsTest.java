@@ -24,7 +24,7 @@ import passbook.v1.DepositRequest;
 
 /** Tokens, TLS and mutual TLS with a real server. */
 @Timeout(30)
-@EnabledIfEnvironmentVariable(named = "PASSBOOK_BIN", matches = ".+")
+@EnabledIfEnvironmentVariable(named = "PASSBOOK_TEST_BIN", matches = ".+")
 @EnabledIfEnvironmentVariable(named = "PASSBOOK_TEST_SECRETS", matches = ".+")
 class CredentialsTest {
   private static final Path SECRETS =
@@ -38,7 +38,7 @@ class CredentialsTest {
     String settings = SECRETS.resolve("passbook.toml").toString();
     server =
         new ProcessBuilder(
-                System.getenv("PASSBOOK_BIN"), "serve", "--ephemeral", "--config", settings)
+                System.getenv("PASSBOOK_TEST_BIN"), "serve", "--ephemeral", "--config", settings)
             .redirectError(ProcessBuilder.Redirect.INHERIT)
             .start();
     address = addressIn(server.inputReader().readLine());

@@ -1,5 +1,6 @@
 package passbook.conformance;
 
+import com.google.protobuf.Empty;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import java.io.IOException;
@@ -20,19 +21,25 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import passbook.client.Amounts;
 import passbook.client.EntryWatch;
+import passbook.client.EventWatch;
 import passbook.client.Outcome;
 import passbook.client.PassbookClient;
 import passbook.client.PassbookException;
 import passbook.client.Posted;
 import passbook.client.Postings;
 import passbook.v1.Account;
+import passbook.v1.BatchCreateAccountsRequest;
 import passbook.v1.CaptureHoldRequest;
 import passbook.v1.CreateAccountRequest;
 import passbook.v1.DepositRequest;
 import passbook.v1.DepositResponse;
+import passbook.v1.Entry;
 import passbook.v1.ErrorReason;
+import passbook.v1.Event;
+import passbook.v1.EventKind;
 import passbook.v1.FenceRequestRequest;
 import passbook.v1.GetAccountRequest;
 import passbook.v1.GetRequestOutcomeRequest;
@@ -45,15 +52,20 @@ import passbook.v1.PlaceHoldRequest;
 import passbook.v1.PostTransactionRequest;
 import passbook.v1.ReleaseHoldRequest;
 import passbook.v1.RequestOutcome;
+import passbook.v1.ReverseTransactionRequest;
+import passbook.v1.SumBalancesRequest;
 import passbook.v1.Transaction;
 import passbook.v1.TransferRequest;
+import passbook.v1.UpdateHoldRequest;
 import passbook.v1.VerifyAccountRequest;
+import passbook.v1.WatchEventsRequest;
+import passbook.v1.WatchEventsResponse;
 import passbook.v1.WithdrawRequest;
 
 /**
  * Plays the story of clients/CONFORMANCE.md once, against servers that it starts.
  *
- * <p>Environment: PASSBOOK_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
+ * <p>Environment: PASSBOOK_TEST_BIN, the absolute path of the program, and PASSBOOK_DATABASE_URL.
  */
 public final class Conformance {
   private static final int STEP_SECONDS_MAX = 60;
@@ -69,7 +81,8 @@ public final class Conformance {
   // The request ids of all payments to `till`, from their results.
   private final Set<String> paid = ConcurrentHashMap.newKeySet();
   private final CompletableFuture<Void> watched = new CompletableFuture<>();
-  // The balance of `joint` after step 6.
+  private final CompletableFuture<Void> sawEvents = new CompletableFuture<>();
+  // The balance of `joint` after step 7.
   private String joint;
 
   private Conformance(
@@ -106,11 +119,12 @@ public final class Conformance {
     step("3. a rejection", this::rejection);
     step("4. a replay", this::replay);
     step("5. a hold", this::hold);
-    step("6. a deadline", this::deadline);
-    step("7. a thousand payments", this::payments);
-    step("8. a stream", this::stream);
-    step("9. the watch", watched::get);
-    step("10. the end", this::end);
+    step("6. many accounts", this::manyAccounts);
+    step("7. a deadline", this::deadline);
+    step("8. a thousand payments", this::payments);
+    step("9. a stream", this::stream);
+    step("10. the watches", CompletableFuture.allOf(watched, sawEvents)::get);
+    step("11. the end", this::end);
   }
 
   private void step(String name, Step step) throws Exception {
@@ -159,6 +173,10 @@ public final class Conformance {
 
   private static Money usd(String amount) {
     return Amounts.money(new BigDecimal(amount), "USD");
+  }
+
+  private static Money eur(String amount) {
+    return Amounts.money(new BigDecimal(amount), "EUR");
   }
 
   private void open(String account) {
@@ -266,15 +284,17 @@ public final class Conformance {
             PlaceHoldRequest.newBuilder()
                 .setHoldId("trip")
                 .setAccountId("joint")
-                .setAmount(usd("200.00"))
+                .setAmount(usd("100.00"))
                 .build());
+    both.blocking()
+        .updateHold(
+            UpdateHoldRequest.newBuilder().setHoldId("trip").setAmount(usd("200.00")).build());
     expectAmount("available", account("joint").getAvailable(), "825.00");
-    var capture =
-        CaptureHoldRequest.newBuilder()
-            .setHoldId("trip")
-            .setAmount(usd("150.00"))
-            .setDestinationAccountId("shop");
-    var captured = both.blocking().captureHold(capture.build()).getHold();
+    var part = captureTrip("100.00").setKeepOpen(true);
+    var open = both.blocking().captureHold(part.build()).getHold();
+    expect("the hold before", open.getState(), HoldState.HOLD_STATE_OPEN);
+    expectAmount("available", account("joint").getAvailable(), "825.00");
+    var captured = both.blocking().captureHold(captureTrip("50.00").build()).getHold();
     expect("the hold", captured.getState(), HoldState.HOLD_STATE_CAPTURED);
     expectAmount("the captured amount", captured.getCapturedAmount(), "150.00");
     ReleaseHoldRequest release = ReleaseHoldRequest.newBuilder().setHoldId("trip").build();
@@ -285,6 +305,58 @@ public final class Conformance {
     expectBalance("joint", "875.00");
     expectAmount("available", account("joint").getAvailable(), "875.00");
     expectBalance("shop", "150.00");
+  }
+
+  private static CaptureHoldRequest.Builder captureTrip(String amount) {
+    return CaptureHoldRequest.newBuilder()
+        .setHoldId("trip")
+        .setAmount(usd(amount))
+        .setDestinationAccountId("shop");
+  }
+
+  private void manyAccounts() {
+    List<String> accounts =
+        Stream.concat(IntStream.rangeClosed(1, 100).mapToObj(i -> "pool-" + i), Stream.of("joint"))
+            .toList();
+    var batch = BatchCreateAccountsRequest.newBuilder();
+    for (String account : accounts) {
+      batch.addRequests(
+          CreateAccountRequest.newBuilder().setAccountId(account).setCurrencyCode("EUR"));
+    }
+    var results = both.blocking().batchCreateAccounts(batch.build()).getResultsList();
+    for (int i = 0; i < 100; i++) {
+      expect("the account", results.get(i).getAccount().getAccountId(), accounts.get(i));
+    }
+    PassbookException exists = PassbookException.of(results.get(100).getError(), "");
+    expect("the error", exists.reason(), ErrorReason.ERROR_REASON_ACCOUNT_EXISTS);
+    both.blocking()
+        .deposit(
+            DepositRequest.newBuilder().setAccountId("pool-1").setAmount(eur("10.00")).build());
+    Transaction forced =
+        both.blocking()
+            .withdraw(
+                WithdrawRequest.newBuilder()
+                    .setAccountId("pool-1")
+                    .setAmount(eur("25.00"))
+                    .setForce(true)
+                    .build())
+            .getTransaction();
+    expect("forced", forced.getForced(), true);
+    expectAmount("its balance", forced.getEntries(0).getBalanceAfter(), "-15.00");
+    both.blocking()
+        .reverseTransaction(
+            ReverseTransactionRequest.newBuilder()
+                .setTransactionId(forced.getTransactionId())
+                .setAmount(eur("5.00"))
+                .build());
+    var sums =
+        both.blocking()
+            .sumBalances(SumBalancesRequest.newBuilder().setAccountIdPrefix("pool-").build())
+            .getSumsList();
+    expect("the number of sums", sums.size(), 1);
+    expect("the currency", sums.get(0).getCurrencyCode(), "EUR");
+    expect("the number of accounts", sums.get(0).getAccountCount(), 100L);
+    expectAmount("the sum", sums.get(0).getBalance(), "-10.00");
   }
 
   private void deadline() throws IOException {
@@ -324,6 +396,7 @@ public final class Conformance {
     pay("wallet", "10000.00", "");
     open("till");
     threads.execute(this::watchTill);
+    threads.execute(this::watchEvents);
     ExecutorService callers = Executors.newFixedThreadPool(CALLERS);
     try {
       CompletionService<String> results = new ExecutorCompletionService<>(callers);
@@ -378,6 +451,49 @@ public final class Conformance {
     } catch (RuntimeException e) {
       watched.completeExceptionally(e);
     }
+  }
+
+  /** Reads the transactions of `till` until the last one, and then again from the middle on. */
+  private void watchEvents() {
+    try {
+      var request =
+          WatchEventsRequest.newBuilder()
+              .addAccountIdPrefixes("till")
+              .addKinds(EventKind.EVENT_KIND_TRANSACTION)
+              .setFromBeginning(Empty.getDefaultInstance());
+      long sequence = 0;
+      long middle = 0;
+      try (EventWatch watch = both.watchEvents(request.build())) {
+        while (sequence < ENTRIES) {
+          WatchEventsResponse message = watch.next();
+          sequence = expectTill(message, sequence);
+          if (middle == 0 && sequence >= PAYMENTS / 2) {
+            middle = sequence;
+            request.setAfterToken(message.getToken());
+          }
+        }
+      }
+      try (EventWatch watch = both.watchEvents(request.build())) {
+        while (middle < ENTRIES) {
+          middle = expectTill(watch.next(), middle);
+        }
+      }
+      sawEvents.complete(null);
+    } catch (RuntimeException e) {
+      sawEvents.completeExceptionally(e);
+    }
+  }
+
+  /** Checks the entries of `till` after this sequence, and returns the sequence of the last one. */
+  private static long expectTill(WatchEventsResponse message, long sequence) {
+    for (Event event : message.getEventsList()) {
+      sequence++;
+      var entries = event.getTransaction().getEntriesList().stream();
+      var sequences =
+          entries.filter(it -> it.getAccountId().equals("till")).map(Entry::getSequence);
+      expect("the sequences of an event", sequences.toList(), List.of(sequence));
+    }
+    return sequence;
   }
 
   private void stream() throws IOException {

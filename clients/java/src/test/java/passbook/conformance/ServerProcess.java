@@ -45,7 +45,7 @@ final class ServerProcess implements AutoCloseable {
 
   private void start() throws IOException {
     process =
-        new ProcessBuilder(System.getenv("PASSBOOK_BIN"), "serve", "--listen", address)
+        new ProcessBuilder(System.getenv("PASSBOOK_TEST_BIN"), "serve", "--listen", address)
             .redirectError(ProcessBuilder.Redirect.INHERIT)
             .start();
     // Stays open, since the server writes to it later, too.

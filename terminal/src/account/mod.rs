@@ -1,15 +1,15 @@
 //! `passbook account`: opens, reads and changes accounts.
 
-use clap::{
-    Args, Subcommand,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+mod list;
+mod open;
+
+use clap::{Args, Subcommand};
 use passbook_command::{
     CliError,
     proto::{
-        Account, AccountState, BatchGetAccountsRequest, CloseAccountRequest, CreateAccountRequest,
-        FreezeAccountRequest, GetAccountRequest, GetBalanceRequest, ListAccountChangesRequest,
-        ListAccountsRequest, UnfreezeAccountRequest, UpdateAccountRequest, VerifyAccountRequest,
+        Account, BatchGetAccountsRequest, CloseAccountRequest, FreezeAccountRequest,
+        GetAccountRequest, GetBalanceRequest, ListAccountChangesRequest, UnfreezeAccountRequest,
+        UpdateAccountRequest, VerifyAccountRequest,
     },
     table::Fields,
 };
@@ -17,20 +17,26 @@ use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     OnServer,
-    arguments::{ExpectedVersion, Labels, money, new_id, parse_label, parse_past},
+    account::{
+        list::{List, Sum},
+        open::Open,
+    },
+    arguments::{ExpectedVersion, money, parse_label, parse_past},
     output::{ListArguments, Page, Rows, print_pages},
     server::{CallKind, Server},
-    view::{account_fields, enum_name, value_and_currency},
+    view::{account_text, enum_name, value_and_currency},
 };
 
 #[derive(Subcommand)]
 pub enum AccountCommand {
-    /// Open an account with a balance of zero.
+    /// Open accounts with a balance of zero.
     Open(OnServer<Open>),
     /// Print one account, or several as of one moment.
     Get(OnServer<Get>),
     /// Print all accounts that match the filters, in byte order of their ids.
     List(OnServer<List>),
+    /// Print the sums of the accounts that match the filters, by currency, as of one moment.
+    Sum(OnServer<Sum>),
     /// Change the labels and the overdraft of an account.
     Update(OnServer<Update>),
     /// Freeze an account: money comes in, but none goes out.
@@ -53,6 +59,7 @@ impl AccountCommand {
             Self::Open(command) => command.run(Open::run).await,
             Self::Get(command) => command.run(Get::run).await,
             Self::List(command) => command.run(List::run).await,
+            Self::Sum(command) => command.run(Sum::run).await,
             Self::Update(command) => command.run(Update::run).await,
             Self::Freeze(command) => command.run(StateChange::freeze).await,
             Self::Unfreeze(command) => command.run(StateChange::unfreeze).await,
@@ -66,50 +73,7 @@ impl AccountCommand {
 
 fn print(server: &Server, account: Option<Account>) -> Result<(), CliError> {
     let account = account.unwrap_or_default();
-    server.format().print(&account, || account_fields(&account).text())
-}
-
-#[derive(Args)]
-pub struct Open {
-    /// The id of the account: 1-64 characters of [A-Za-z0-9._:-]. Default: a new UUID, which is
-    /// printed to standard error before the account is opened.
-    account_id: Option<String>,
-
-    /// The currency of the account, such as USD. Never changes.
-    #[arg(long, value_name = "CURRENCY")]
-    currency: String,
-
-    /// How far below zero the balance may go. Default: zero.
-    #[arg(long, value_name = "AMOUNT", conflicts_with = "unlimited_overdraft")]
-    overdraft_limit: Option<String>,
-
-    /// Let the balance go below zero without a limit.
-    #[arg(long)]
-    unlimited_overdraft: bool,
-
-    #[command(flatten)]
-    labels: Labels,
-}
-
-impl Open {
-    pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        // A repeat without an id would open a second account.
-        let account_id = self.account_id.unwrap_or_else(|| {
-            let account_id = new_id();
-            server.format().announce("account_id", "accountId", &account_id);
-            account_id
-        });
-        let request = CreateAccountRequest {
-            account_id,
-            overdraft_limit: self.overdraft_limit.map(|limit| money(&limit, &self.currency)),
-            currency_code: self.currency,
-            unlimited_overdraft: self.unlimited_overdraft,
-            labels: self.labels.map(),
-        };
-        let send = async |request| server.accounts().create_account(request).await;
-        let response = server.call(CallKind::Opening, request, send).await?;
-        print(server, response.account)
-    }
+    server.format().print(&account, || account_text(&account))
 }
 
 #[derive(Args)]
@@ -131,48 +95,6 @@ impl Get {
         let send = async |request| server.accounts().batch_get_accounts(request).await;
         let response = server.call(CallKind::Read, request, send).await?;
         Rows::all(server.format()).print(&response.accounts)
-    }
-}
-
-#[derive(Args)]
-pub struct List {
-    /// Only accounts in this currency.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "CURRENCY")]
-    currency: String,
-
-    /// Only accounts in this state.
-    #[arg(long, value_name = "STATE", value_parser = state_parser())]
-    state: Option<AccountState>,
-
-    #[command(flatten)]
-    labels: Labels,
-
-    #[command(flatten)]
-    list: ListArguments,
-}
-
-fn state_parser() -> impl TypedValueParser<Value = AccountState> {
-    PossibleValuesParser::new(["open", "frozen", "closed"]).map(|name| {
-        let name = format!("ACCOUNT_STATE_{}", name.to_uppercase());
-        AccountState::from_str_name(&name).unwrap_or_default()
-    })
-}
-
-impl List {
-    pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let filter = ListAccountsRequest {
-            currency_code: self.currency,
-            state: self.state.unwrap_or_default().into(),
-            labels: self.labels.map(),
-            ..Default::default()
-        };
-        print_pages(&self.list, server.format(), async |Page { page_size, page_token }| {
-            let request = ListAccountsRequest { page_size, page_token, ..filter.clone() };
-            let send = async |request| server.accounts().list_accounts(request).await;
-            let page = server.call(CallKind::Read, request, send).await?;
-            Ok((page.accounts, page.next_page_token))
-        })
-        .await
     }
 }
 
