@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
 //! and [`hold`], [`command`] (the changes), [`unit_of_work`] (applies commands to locked
-//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not), [`query`]
+//! accounts), [`transaction`] (what it leaves behind), [`effective_time`] (when that
+//! counts), [`rejection`] (why not), [`query`]
 //! (what lists select), [`balance_sum`] (what they add up to), [`authorization`] (rights of
 //! callers), [`verification`] (checks of what is stored).
 //!
@@ -35,6 +36,7 @@ pub mod account;
 pub mod authorization;
 pub mod balance_sum;
 pub mod command;
+pub mod effective_time;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod hold;

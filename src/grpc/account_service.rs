@@ -14,11 +14,12 @@ use crate::{
     grpc::{
         context::context,
         create_accounts::Opening,
-        decode::{self, Decoder, TransactionList},
+        decode::{self, Decoder},
         encode::{self, response_size},
         error::StatusBuilder,
         metrics::{self, RequestMode},
         middleware::{authentication, deadline::Deadline},
+        statements,
         stream_transactions::StreamContext,
         watch_entries,
     },
@@ -287,57 +288,24 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ListTransactionsRequest>,
     ) -> Reply<proto::ListTransactionsResponse> {
         let (context, list) = self.decode(request, decode::transaction_list)?;
-        let (transactions, next_page_token) = match list {
-            TransactionList::All(filter, page) => {
-                let (before, limit) = (page.cursor, page.limit);
-                let found = self.ledger.list_transactions(&context, &filter, before, limit).await?;
-                page.encode_until(
-                    found.rows,
-                    found.next,
-                    |last| last.transaction_id.unwrap_or_default(),
-                    |it| encode::transaction(&it),
-                )
-                .await
-            }
-            TransactionList::OfAccount(account_id, filter, page) => {
-                let (before, limit) = (page.cursor, page.limit);
-                let found = self
-                    .ledger
-                    .list_transactions_of_account(&context, &account_id, &filter, before, limit)
-                    .await?;
-                page.encode_until(
-                    found.rows,
-                    found.next,
-                    |last| last.last_sequence_of(&account_id),
-                    |it| encode::transaction(&it),
-                )
-                .await
-            }
-        };
-        Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
+        let list = statements::transactions(&self.ledger, &context, list).await?;
+        Ok(Response::new(list))
     }
 
     async fn list_entries(
         &self,
         request: Request<proto::ListEntriesRequest>,
     ) -> Reply<proto::ListEntriesResponse> {
-        let (context, (account_id, range, page)) = self.decode(request, decode::entry_list)?;
-        let limit = page.limit + 1;
-        let entries = self.ledger.list_entries(&context, &account_id, &range, limit).await?;
-        let (entries, next_page_token) =
-            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it)).await;
-        Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
+        let (context, list) = self.decode(request, decode::entry_list)?;
+        Ok(Response::new(statements::entries(&self.ledger, &context, list).await?))
     }
 
     async fn get_balance(
         &self,
         request: Request<proto::GetBalanceRequest>,
     ) -> Reply<proto::GetBalanceResponse> {
-        let (context, (account_id, time_us)) = self.decode(request, decode::balance)?;
-        let (account, balance, sequence) =
-            self.ledger.balance_at(&context, &account_id, time_us).await?;
-        let balance = Some(encode::money(&account.currency, balance));
-        Ok(Response::new(proto::GetBalanceResponse { balance, sequence }))
+        let (context, query) = self.decode(request, decode::balance)?;
+        Ok(Response::new(statements::balance(&self.ledger, &context, query).await?))
     }
 
     async fn place_hold(

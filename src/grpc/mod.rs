@@ -2,7 +2,7 @@
 //!
 //! * `account_service`, `admin_service`: all RPCs. Those with streams are in `stream_transactions`
 //!   (together with the batch of postings) and `watch_entries`, those that open accounts in
-//!   `create_accounts`.
+//!   `create_accounts`, lists of entries and transactions, and balances, in `statements`.
 //! * `context`: who calls, and until when.
 //! * `decode`, `encode`, `page`: messages from and into domain types.
 //! * `error`: errors into statuses. `metrics`: counts of outcomes.
@@ -10,8 +10,8 @@
 //!
 //! Messages and `Status` never leave this folder. No rule of money enters it: a malformed value is
 //! rejected by the domain type into which it is decoded, everything else by the domain or the ledger.
-//! Imports run one way: services -> account_service -> stream_transactions, create_accounts ->
-//! decode -> page -> encode -> error.
+//! Imports run one way: services -> account_service -> stream_transactions, create_accounts,
+//! statements -> decode -> page -> encode -> error.
 
 mod account_service;
 mod admin_service;
@@ -24,6 +24,7 @@ mod metrics;
 mod middleware;
 mod page;
 pub mod services;
+mod statements;
 mod stream_transactions;
 mod watch_entries;
 

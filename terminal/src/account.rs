@@ -17,7 +17,7 @@ use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     OnServer,
-    arguments::{ExpectedVersion, Labels, money, new_id, parse_label, parse_past},
+    arguments::{Basis, ExpectedVersion, Labels, money, new_id, parse_label, parse_past},
     output::{ListArguments, Page, Rows, print_pages},
     server::{CallKind, Server},
     view::{account_fields, enum_name, value_and_currency},
@@ -306,11 +306,18 @@ pub struct Balance {
     /// now.
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     at: Option<Timestamp>,
+
+    #[command(flatten)]
+    basis: Basis,
 }
 
 impl Balance {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request = GetBalanceRequest { account_id: self.account_id, at_time: self.at };
+        let request = GetBalanceRequest {
+            account_id: self.account_id,
+            at_time: self.at,
+            time_basis: self.basis.time_basis().into(),
+        };
         let send = async |request| server.accounts().get_balance(request).await;
         let response = server.call(CallKind::Read, request, send).await?;
         server.format().print(&response, || {

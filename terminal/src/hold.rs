@@ -16,7 +16,9 @@ use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     OnServer,
-    arguments::{Amount, ChangeArguments, OptionalAmount, RequestId, money, parse_time},
+    arguments::{
+        Amount, ChangeArguments, EffectiveTime, OptionalAmount, RequestId, money, parse_time,
+    },
     output::{ListArguments, Page, print_pages},
     posting,
     server::{CallKind, Server},
@@ -168,6 +170,9 @@ pub struct Capture {
     allow_excess: bool,
 
     #[command(flatten)]
+    effective: EffectiveTime,
+
+    #[command(flatten)]
     change: ChangeArguments,
 }
 
@@ -183,6 +188,7 @@ impl Capture {
             labels: self.change.labels.map(),
             keep_open: self.keep_open,
             allow_excess: self.allow_excess,
+            effective_time: self.effective.time,
         };
         let send = async |request| server.accounts().capture_hold(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;

@@ -55,6 +55,7 @@ impl OneAccount {
             labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
+            effective_time: self.posting.effective.time,
         };
         let send = async |request| server.accounts().deposit(request).await;
         let response = server.call(CallKind::Change(&request_id), request, send).await?;
@@ -84,6 +85,7 @@ impl Withdraw {
             labels: of.posting.change.labels.map(),
             condition: of.condition.condition(&of.amount),
             validate_only: of.posting.validate_only,
+            effective_time: of.posting.effective.time,
             force,
         };
         let send = async |request| server.accounts().withdraw(request).await;
@@ -125,6 +127,7 @@ impl Transfer {
             labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
+            effective_time: self.posting.effective.time,
             force: self.force.force,
         };
         let send = async |request| server.accounts().transfer(request).await;
@@ -161,6 +164,7 @@ impl Post {
             description: self.posting.change.description,
             labels: self.posting.change.labels.map(),
             validate_only: self.posting.validate_only,
+            effective_time: self.posting.effective.time,
             force: self.force.force,
         };
         let send = async |request| server.accounts().post_transaction(request).await;

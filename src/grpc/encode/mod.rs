@@ -15,5 +15,5 @@ pub use accounts::{account, account_change, account_state, balance_sum, created_
 pub use holds::{hold, hold_state};
 pub use requests::{fenced, outcome, posting_result, streamed_result};
 pub use transactions::{entry, transaction, transaction_kind, watched_entry};
-pub use values::money;
+pub use values::{money, sum};
 pub use verification::verified_account;

@@ -48,7 +48,8 @@ fn without_result(error: &Error) -> audit::Outcome {
         | Error::Overloaded(_)
         | Error::WatcherTooSlow { .. }
         | Error::SequenceNotReached { .. }
-        | Error::TooManyAccounts { .. } => ("internal", Some(Outcome::Unknown)),
+        | Error::TooManyAccounts { .. }
+        | Error::TooManyEntries { .. } => ("internal", Some(Outcome::Unknown)),
     };
     match outcome {
         Some(Outcome::Unknown) => audit::Outcome::Unknown(reason),

@@ -195,9 +195,10 @@ async fn call_a_reading_method(
         }
         "ListTransactions" => client.list_transactions(transactions_of(id)).await.map(drop),
         "ListEntries" => client.list_entries(entries_of(id)).await.map(drop),
-        "GetBalance" => {
-            client.get_balance(GetBalanceRequest { account_id, at_time: None }).await.map(drop)
-        }
+        "GetBalance" => client
+            .get_balance(GetBalanceRequest { account_id, at_time: None, ..Default::default() })
+            .await
+            .map(drop),
         "WatchEntries" => client.watch_entries(watch(id, 0)).await.map(drop),
         "GetRequestOutcome" => {
             let request = GetRequestOutcomeRequest { request_id: new_request_id() };
