@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 8] = [
     "passbook/v1/admin_service.proto",
     "passbook/v1/account_service.proto",
     "passbook/v1/resources.proto",
@@ -13,6 +13,7 @@ const PROTOS: [&str; 7] = [
     "passbook/v1/lifecycle.proto",
     "passbook/v1/history.proto",
     "passbook/v1/errors.proto",
+    "passbook/v1/events.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -13,6 +13,7 @@ type Results =
     Pin<Box<dyn Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send>>;
 
 type Watched = Pin<Box<dyn Stream<Item = Result<proto::WatchEntriesResponse, Status>> + Send>>;
+type WatchedEvents = Pin<Box<dyn Stream<Item = Result<proto::WatchEventsResponse, Status>> + Send>>;
 
 fn left_out<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("not part of the comparison"))
@@ -244,6 +245,15 @@ impl AccountService for Plain {
         &self,
         _: Request<proto::WatchEntriesRequest>,
     ) -> Result<Response<Self::WatchEntriesStream>, Status> {
+        left_out()
+    }
+
+    type WatchEventsStream = WatchedEvents;
+
+    async fn watch_events(
+        &self,
+        _: Request<proto::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
         left_out()
     }
 

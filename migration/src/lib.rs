@@ -19,6 +19,7 @@ mod m20261125_000003_who_asked;
 mod m20261126_000004_scales_are_kept;
 mod m20261126_000005_account_keys;
 mod m20261126_000006_force_and_parts;
+pub mod m20261126_000007_commits;
 mod m20261126_000008_living_holds;
 mod m20261127_000009_effective_times;
 
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000004_scales_are_kept::MIGRATION),
             Box::new(m20261126_000005_account_keys::MIGRATION),
             Box::new(m20261126_000006_force_and_parts::MIGRATION),
+            Box::new(m20261126_000007_commits::MIGRATION),
             Box::new(m20261126_000008_living_holds::MIGRATION),
             Box::new(m20261127_000009_effective_times::MIGRATION),
         ]
@@ -59,9 +61,11 @@ struct Migration {
 }
 
 /// The same statements for each database.
-struct Sql {
-    postgres: &'static str,
-    sqlite: &'static str,
+pub struct Sql {
+    /// For PostgreSQL.
+    pub postgres: &'static str,
+    /// For SQLite.
+    pub sqlite: &'static str,
 }
 
 impl MigrationName for Migration {

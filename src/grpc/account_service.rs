@@ -22,6 +22,8 @@ use crate::{
         statements,
         stream_transactions::StreamContext,
         watch_entries,
+        watch_events::EventStream,
+        watching::WatchCall,
     },
     ledger::{CallContext, Ledger},
     proto::{self, account_service_server::AccountService},
@@ -374,13 +376,26 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::WatchEntriesRequest>,
     ) -> Reply<Self::WatchEntriesStream> {
-        let deadline = Deadline::of(request.extensions());
-        let authorization = authentication::authorization(request.extensions())?;
+        let call = WatchCall::of(request.extensions(), &self.stopping)?;
         let (context, (account_id, after_sequence)) = self.decode(request, decode::watch)?;
-        let watcher = self.ledger.watch(&context, &account_id, after_sequence).await?;
-        let denied = watch_entries::denied(authorization, account_id);
-        let entries = watch_entries::serve(watcher, self.stopping.clone(), deadline, denied);
+        let (watcher, share) = self.ledger.watch(&context, &account_id, after_sequence).await?;
+        let forward = |messages| watch_entries::forward(watcher, messages);
+        let entries = call.serve(share, move |grant| grant.check_read(&account_id), forward);
         Ok(Response::new(Box::pin(entries)))
+    }
+
+    type WatchEventsStream = ResponseStream<proto::WatchEventsResponse>;
+
+    async fn watch_events(
+        &self,
+        request: Request<proto::WatchEventsRequest>,
+    ) -> Reply<Self::WatchEventsStream> {
+        let call = WatchCall::of(request.extensions(), &self.stopping)?;
+        let (context, (filter, start)) = self.decode(request, decode::watched_events)?;
+        let (watcher, share) = self.ledger.watch_events(&context, start).await?;
+        let stream = EventStream { watcher, filter, authorization: call.authorization.clone() };
+        let events = call.serve(share, |_| Ok(()), |messages| stream.forward(messages));
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn get_request_outcome(

@@ -1,8 +1,9 @@
 //! The wire: decodes requests into domain types, calls the ledger, and encodes results and errors.
 //!
 //! * `account_service`, `admin_service`: all RPCs. Those with streams are in `stream_transactions`
-//!   (together with the batch of postings) and `watch_entries`, those that open accounts in
-//!   `create_accounts`, lists of entries and transactions, and balances, in `statements`.
+//!   (together with the batch of postings), `watch_entries` and `watch_events` (`watching` and
+//!   `messages` are for both), those that open accounts in `create_accounts`, ListEntries,
+//!   ListTransactions and GetBalance in `statements`.
 //! * `context`: who calls, and until when.
 //! * `decode`, `encode`, `page`: messages from and into domain types.
 //! * `error`: errors into statuses. `metrics`: counts of outcomes.
@@ -20,6 +21,7 @@ mod create_accounts;
 mod decode;
 mod encode;
 mod error;
+mod messages;
 mod metrics;
 mod middleware;
 mod page;
@@ -27,6 +29,8 @@ pub mod services;
 mod statements;
 mod stream_transactions;
 mod watch_entries;
+mod watch_events;
+mod watching;
 
 pub use middleware::{
     StackConfig, deadline::DeadlinePolicy, limits::SizeLimits, request_body::STREAM_WINDOW, stack,

@@ -53,6 +53,8 @@ pub enum Error {
         /// The sequence of the account's last entry.
         sequence: i64,
     },
+    /// A watch was to resume after an event that the ledger does not have.
+    EventTokenUnknown,
     /// A sum would examine more accounts than this.
     TooManyAccounts {
         /// The most that a sum may examine.
@@ -103,6 +105,7 @@ impl Error {
             | Self::Overloaded(_)
             | Self::WatcherTooSlow { .. }
             | Self::SequenceNotReached { .. }
+            | Self::EventTokenUnknown
             | Self::TooManyAccounts { .. }
             | Self::TooManyEntries { .. }
             | Self::AuditUnavailable

@@ -48,7 +48,7 @@ pub use crate::ledger::{
         contention::ContendedAccount,
         write_path::{LoadSnapshot, Summary, WritePathStats},
     },
-    watch::{Page, Watcher},
+    watch::{EventStart, EventWatcher, FeedState, Page, Watcher},
 };
 use crate::{
     budget::{Budgets, Gate},
@@ -68,6 +68,7 @@ pub struct Ledger {
     queue: Arc<CommandQueue>,
     stats: Arc<WritePathMetrics>,
     feed: Arc<watch::EntryFeed>,
+    event_feed: Arc<watch::EventFeed>,
     /// What commands, reads and watchers take shares of.
     budgets: Arc<Budgets>,
     /// See [`identity_reads_max`].
@@ -100,7 +101,7 @@ fn identity_reads_max(store: &Store) -> usize {
 }
 
 impl Ledger {
-    /// Starts the workers and the entry feed. A database transaction gets at most `batch_size_max`
+    /// Starts the workers and the feeds. A database transaction gets at most `batch_size_max`
     /// changes of accounts (legs).
     ///
     /// # Errors
@@ -116,6 +117,7 @@ impl Ledger {
         let stats = Arc::new(WritePathMetrics::default());
         WritePath::start(store.clone(), queue.clone(), stats.clone(), batch_size_max);
         let feed = watch::EntryFeed::start(own_reads.clone(), &budgets);
+        let event_feed = watch::EventFeed::start(own_reads.clone(), &budgets);
         tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
         let queue_capacity = budgets.queue.capacity();
         Ok(Self {
@@ -129,6 +131,7 @@ impl Ledger {
             queue,
             stats,
             feed,
+            event_feed,
             budgets,
             closed: AtomicBool::new(false),
         })

@@ -19,6 +19,7 @@ use std::{
 use tokio::time::timeout_at;
 
 use crate::{
+    budget::Share,
     domain::{
         account::{Account, AccountChange, NewAccount},
         balance_sum::BalanceSum,
@@ -35,9 +36,13 @@ use crate::{
         unit_of_work::RequestRecord,
         verification::VerifiedAccount,
     },
-    ledger::{CallContext, Error, Ledger, Watcher},
+    ledger::{CallContext, Error, EventStart, EventWatcher, Ledger, Watcher},
     storage::{EXAMINED_FOR_BALANCE_MAX, Examined, Store},
 };
+
+/// How many watchers of one account a watcher of all events counts for: it keeps a page of events of all
+/// accounts, of up to a megabyte.
+const EVENT_WATCHER_SHARE: usize = 20;
 
 /// # Errors
 /// Every query fails if the caller lacks the right, if what it names does not exist, or if the database
@@ -347,7 +352,8 @@ impl Ledger {
         self.read(context, false, page).await
     }
 
-    /// Watches the entries of an account after `after_sequence`, existing and new ones.
+    /// Watches the entries of an account after `after_sequence`, existing and new ones. The share must
+    /// be kept as long as the stream.
     ///
     /// # Errors
     /// Also: the account has fewer entries, or there are too many watchers.
@@ -356,14 +362,33 @@ impl Ledger {
         context: &CallContext,
         account_id: &AccountId,
         after_sequence: i64,
-    ) -> Result<Watcher, Error> {
+    ) -> Result<(Watcher, Share), Error> {
         context.caller.grant.check_read(account_id)?;
         let share = self.budgets.watchers.take_one(&context.caller.identity)?;
         let account = self.known(context, account_id).await?;
         if after_sequence > account.sequence {
             return Err(Error::SequenceNotReached { sequence: account.sequence });
         }
-        Ok(Watcher::new(self.feed.clone(), account, after_sequence, share))
+        let identity = context.caller.identity.clone();
+        Ok((Watcher::new(self.feed.clone(), account, after_sequence, identity), share))
+    }
+
+    /// Watches all events of the ledger. It yields also those that the caller may not read.
+    /// The share must be kept as long as the stream.
+    ///
+    /// # Errors
+    /// Also: the ledger does not have the position, or there are too many watchers.
+    pub async fn watch_events(
+        &self,
+        context: &CallContext,
+        start: EventStart,
+    ) -> Result<(EventWatcher, Share), Error> {
+        let identity = &context.caller.identity;
+        let mut share = self.budgets.watchers.share(identity.clone(), None);
+        share.resize(EVENT_WATCHER_SHARE)?;
+        let watcher = EventWatcher::new(self.event_feed.clone(), start, identity.clone());
+        let watcher = timeout_at(context.deadline, watcher).await;
+        Ok((watcher.map_err(|_| Error::DeadlineExceeded(None))??, share))
     }
 
     /// Recomputes an account from its entries and holds.

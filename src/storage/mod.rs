@@ -39,6 +39,7 @@ pub use queries::{
     accounts::{LockMode, LockedAccounts},
     currencies::CurrencyConflict,
     effective_times::EXAMINED_FOR_BALANCE_MAX,
+    events::{EventPage, NewCommits},
     holds::EXPIRED_PER_TRANSACTION_MAX,
     new_entries::WatchedAccount,
     page::{EXAMINED_MAX, Examined, Expiring},

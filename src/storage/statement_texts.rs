@@ -6,7 +6,8 @@ use std::{fs, path::Path};
 use crate::storage::{
     dialect::{DatabaseKind, Sql},
     queries::{
-        effective_times, entries, holds, new_entries, opening_attributes, requests, transactions,
+        effective_times, entries, events, holds, new_entries, opening_attributes, requests,
+        transactions,
     },
     write::{
         postgres,
@@ -25,16 +26,22 @@ fn statement_texts_are_as_written_down() {
         of_sqlite("NEW_ACCOUNTS", &rows::NEW_ACCOUNTS),
         of_sqlite("NEW_REQUESTS", &rows::NEW_REQUESTS),
         of_sqlite("NEW_ENTRIES", &rows::NEW_ENTRIES),
+        of_sqlite("NEW_COMMITS", &rows::NEW_COMMITS),
         of_sqlite("BALANCE_UPDATES", &rows::BALANCE_UPDATES),
         of_sqlite("ACCOUNT_UPDATES", &rows::ACCOUNT_UPDATES),
         of_sqlite("NEW_ACCOUNT_CHANGES", &rows::NEW_ACCOUNT_CHANGES),
         of_sqlite("NEW_HOLDS", &rows::NEW_HOLDS),
         of_sqlite("CHANGED_HOLDS", &rows::CHANGED_HOLDS),
     ];
-    let queries: [(&str, &Sql); 12] = [
+    let queries: [(&str, &Sql); 17] = [
         ("requests::RECORDS", &requests::RECORDS),
         ("requests::REVERSALS", &requests::REVERSALS),
         ("entries::BY_KEY", &entries::BY_KEY),
+        ("events::NEW_COMMITS", &events::NEW_COMMITS),
+        ("events::LAST_COMMIT", &events::LAST_COMMIT),
+        ("events::COMMITS_OF_PAGE", &events::COMMITS_OF_PAGE),
+        ("events::REQUESTS_BY_ID", &events::REQUESTS_BY_ID),
+        ("events::CHANGES_BY_KEY", &events::CHANGES_BY_KEY),
         ("holds::BY_KEY", &holds::BY_KEY),
         ("new_entries::NEW_ENTRIES", &new_entries::NEW_ENTRIES),
         ("opening_attributes::OPENINGS", &opening_attributes::OPENINGS),

@@ -28,12 +28,15 @@ create_time_us, hash, effective_time_us) SELECT account_key, sequence, transacti
 balance_after, create_time_us, hash, NULLIF(effective_time_us, 0) FROM (SELECT UNNEST($14::bigint[])
 AS account_key, UNNEST($15::bigint[]) AS sequence, UNNEST($16::uuid[]) AS transaction_id,
 UNNEST($17::numeric[]) AS amount, UNNEST($18::numeric[]) AS balance_after, UNNEST($19::bigint[]) AS
-create_time_us, UNNEST($20::bytea[]) AS hash, UNNEST($21::bigint[]) AS effective_time_us) AS new)
-UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version =
+create_time_us, UNNEST($20::bytea[]) AS hash, UNNEST($21::bigint[]) AS effective_time_us) AS new),
+new_commits AS (INSERT INTO commits (create_time_us, transaction_ids, other_events) SELECT
+create_time_us, transaction_ids, NULLIF(other_events, '') FROM (SELECT UNNEST($22::bigint[]) AS
+create_time_us, UNNEST($23::bytea[]) AS transaction_ids, UNNEST($24::text[]) AS other_events) AS
+new) UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version =
 new.version, last_hash = new.last_hash, update_time_us = new.update_time_us FROM (SELECT
-UNNEST($22::text[]) AS account_id, UNNEST($23::numeric[]) AS balance, UNNEST($24::numeric[]) AS
-held, UNNEST($25::bigint[]) AS sequence, UNNEST($26::bigint[]) AS version, UNNEST($27::bytea[]) AS
-last_hash, UNNEST($28::bigint[]) AS update_time_us) AS new WHERE accounts.account_id = ANY
+UNNEST($25::text[]) AS account_id, UNNEST($26::numeric[]) AS balance, UNNEST($27::numeric[]) AS
+held, UNNEST($28::bigint[]) AS sequence, UNNEST($29::bigint[]) AS version, UNNEST($30::bytea[]) AS
+last_hash, UNNEST($31::bigint[]) AS update_time_us) AS new WHERE accounts.account_id = ANY
 (ARRAY[new.account_id COLLATE "C"])
 
 -- UPDATE_ACCOUNTS, postgres
@@ -90,6 +93,9 @@ labels, entry_keys, create_time_us, hold_id, reverses_transaction_id, details) V
 -- NEW_ENTRIES, sqlite
 INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, create_time_us,
 hash, effective_time_us) VALUES (...)
+
+-- NEW_COMMITS, sqlite
+INSERT INTO commits (create_time_us, transaction_ids, other_events) VALUES (...)
 
 -- BALANCE_UPDATES, sqlite
 UPDATE accounts SET balance = new.column2, held = new.column3, sequence = new.column4, version =
@@ -158,6 +164,64 @@ SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e
 e.hash, e.effective_time_us, a.account_id, a.currency_code, a.currency_scale FROM json_each(?) name
 JOIN entries e ON e.account_key = name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON
 a.account_key = e.account_key
+
+-- events::NEW_COMMITS, postgres
+SELECT $1 = 0 OR EXISTS (SELECT 1 FROM commits WHERE number = $1) AS has_first, coalesce(max(number)
+FILTER (WHERE number = $1 + position), $1) AS consecutive, coalesce(max(number), $1) AS last FROM
+(SELECT number, row_number() OVER (ORDER BY number) AS position FROM commits WHERE number > $1 ORDER
+BY number LIMIT 10000) new
+
+-- events::NEW_COMMITS, sqlite
+SELECT $1 = 0 OR EXISTS (SELECT 1 FROM commits WHERE number = $1) AS has_first, coalesce(max(number)
+FILTER (WHERE number = $1 + position), $1) AS consecutive, coalesce(max(number), $1) AS last FROM
+(SELECT number, row_number() OVER (ORDER BY number) AS position FROM commits WHERE number > $1 ORDER
+BY number LIMIT 10000) new
+
+-- events::LAST_COMMIT, postgres
+SELECT number, create_time_us, transaction_ids, other_events FROM commits ORDER BY number DESC LIMIT
+1
+
+-- events::LAST_COMMIT, sqlite
+SELECT number, create_time_us, transaction_ids, other_events FROM commits ORDER BY number DESC LIMIT
+1
+
+-- events::COMMITS_OF_PAGE, postgres
+SELECT number, create_time_us, transaction_ids, other_events FROM (SELECT c.*, sum(c.size) OVER
+(ORDER BY c.number) - c.size AS size_before FROM (SELECT number, create_time_us, transaction_ids,
+other_events, CASE number WHEN $1 THEN 0 ELSE length(transaction_ids) +
+coalesce(length(other_events), 0) END AS size FROM commits WHERE number >= $1 AND number <= $2 ORDER
+BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16 ORDER BY number
+
+-- events::COMMITS_OF_PAGE, sqlite
+SELECT number, create_time_us, transaction_ids, other_events FROM (SELECT c.*, sum(c.size) OVER
+(ORDER BY c.number) - c.size AS size_before FROM (SELECT number, create_time_us, transaction_ids,
+other_events, CASE number WHEN $1 THEN 0 ELSE length(transaction_ids) +
+coalesce(length(other_events), 0) END AS size FROM commits WHERE number >= $1 AND number <= $2 ORDER
+BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16 ORDER BY number
+
+-- events::REQUESTS_BY_ID, postgres
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+UNNEST($1::uuid[]) AS name(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
+r.transaction_id = name.transaction_id LIMIT 1) r
+
+-- events::REQUESTS_BY_ID, sqlite
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+json_each(?) name JOIN requests r ON r.transaction_id = unhex(name.value)
+
+-- events::CHANGES_BY_KEY, postgres
+SELECT c.account_id, c.version, c.kind, c.reason, c.caller, c.attributes_before, c.attributes_after,
+c.create_time_us, a.currency_code, a.currency_scale FROM UNNEST($1::text[], $2::bigint[]) AS
+name(account_id, version) CROSS JOIN LATERAL (SELECT * FROM account_changes c WHERE c.account_id =
+name.account_id COLLATE "C" AND c.version = name.version LIMIT 1) c CROSS JOIN LATERAL (SELECT
+a.currency_code, a.currency_scale FROM accounts a WHERE a.account_id = c.account_id LIMIT 1) a
+
+-- events::CHANGES_BY_KEY, sqlite
+SELECT c.account_id, c.version, c.kind, c.reason, c.caller, c.attributes_before, c.attributes_after,
+c.create_time_us, a.currency_code, a.currency_scale FROM json_each(?) name JOIN account_changes c ON
+c.account_id = name.value->>0 AND c.version = name.value->>1 JOIN accounts a ON a.account_id =
+c.account_id
 
 -- holds::BY_KEY, postgres
 SELECT clock.now_us, h.* FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS

@@ -11,7 +11,9 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::entity::{account_changes, accounts, currencies, entries, holds, requests};
+use crate::storage::entity::{
+    account_changes, accounts, commits, currencies, entries, holds, requests,
+};
 
 /// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +84,10 @@ impl Table {
     }
 
     /// The end of an INSERT that returns what the database makes, with the key of each row. Empty if
-    /// it makes nothing.
+    /// it makes nothing but keys.
     pub fn returning(&self) -> String {
-        let generated = self.columns.iter().filter(|column| column.is_generated);
+        let others = &self.columns[self.key_length..];
+        let generated = others.iter().filter(|column| column.is_generated);
         let generated: String = generated.map(|column| format!(", {}", column.name)).collect();
         let key: Vec<_> = self.key().iter().map(|column| column.name).collect();
         match generated.is_empty() {
@@ -188,8 +191,11 @@ pub static HOLDS: LazyLock<Table> = LazyLock::new(|| Table::of::<holds::Entity>(
 pub static ACCOUNT_CHANGES: LazyLock<Table> =
     LazyLock::new(|| Table::of::<account_changes::Entity>("account_change"));
 
+pub static COMMITS: LazyLock<Table> =
+    LazyLock::new(|| Table::of::<commits::Entity>("commit").generating("number"));
+
 /// All tables, in the order of an export.
 pub static TABLES: [&LazyLock<Table>; TABLE_COUNT] =
-    [&CURRENCIES, &ACCOUNTS, &REQUESTS, &ENTRIES, &HOLDS, &ACCOUNT_CHANGES];
+    [&CURRENCIES, &ACCOUNTS, &REQUESTS, &ENTRIES, &HOLDS, &ACCOUNT_CHANGES, &COMMITS];
 /// The number of tables.
-pub const TABLE_COUNT: usize = 6;
+pub const TABLE_COUNT: usize = 7;

@@ -155,7 +155,14 @@ fn describe() {
         "passbook_audit_write_failures_total",
         "Attempts to write the audit log that failed."
     );
-    describe_gauge!("passbook_watchers", "Open WatchEntries streams.");
+    describe_gauge!(
+        "passbook_watchers",
+        "Open WatchEntries streams, and 20 for each open WatchEvents stream."
+    );
+    describe_gauge!(
+        "passbook_event_feed_delay_seconds",
+        "How long events have waited for a database transaction of a server."
+    );
 }
 
 /// Publishes counters with 0. A counter that appears with its first value has no increase on which
@@ -164,6 +171,7 @@ fn begin_at_zero() {
     gauge!("passbook_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     // The value until the first query of the database.
     gauge!("passbook_database_oldest_snapshot_seconds").set(0.0);
+    gauge!("passbook_event_feed_delay_seconds").set(0.0);
     counter!("passbook_requests_total", "outcome" => "applied", "reason" => "").absolute(0);
     for reason in ["deadline_exceeded", "database_unavailable", "internal"] {
         counter!("passbook_requests_total", "outcome" => "unknown", "reason" => reason).absolute(0);

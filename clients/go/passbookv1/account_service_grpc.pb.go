@@ -61,6 +61,7 @@ const (
 	AccountService_ListEntries_FullMethodName           = "/passbook.v1.AccountService/ListEntries"
 	AccountService_GetBalance_FullMethodName            = "/passbook.v1.AccountService/GetBalance"
 	AccountService_WatchEntries_FullMethodName          = "/passbook.v1.AccountService/WatchEntries"
+	AccountService_WatchEvents_FullMethodName           = "/passbook.v1.AccountService/WatchEvents"
 	AccountService_GetRequestOutcome_FullMethodName     = "/passbook.v1.AccountService/GetRequestOutcome"
 	AccountService_FenceRequest_FullMethodName          = "/passbook.v1.AccountService/FenceRequest"
 	AccountService_VerifyAccount_FullMethodName         = "/passbook.v1.AccountService/VerifyAccount"
@@ -144,14 +145,14 @@ type AccountServiceClient interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `CONDITION_FAILED`,
-	// `BALANCE_OUT_OF_RANGE`. A frozen account takes deposits.
+	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A frozen account takes deposits.
 	Deposit(ctx context.Context, in *DepositRequest, opts ...grpc.CallOption) (*DepositResponse, error)
 	// Takes money out of an account. The other side is outside the ledger.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`. With `force`, neither
-	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
+	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With
+	// `force`, neither `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawResponse, error)
 	// Moves money between two accounts of one currency: both change or neither does.
 	//
@@ -229,7 +230,8 @@ type AccountServiceClient interface {
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
 	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
-	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`.
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
+	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(ctx context.Context, in *CaptureHoldRequest, opts ...grpc.CallOption) (*CaptureHoldResponse, error)
 	// Gives up a hold: what was not captured of it is available again.
 	//
@@ -248,8 +250,8 @@ type AccountServiceClient interface {
 	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
 	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
 	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
-	// overdraw the account), `BALANCE_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
-	// `INSUFFICIENT_FUNDS`.
+	// overdraw the account), `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither
+	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(ctx context.Context, in *ReverseTransactionRequest, opts ...grpc.CallOption) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -259,6 +261,10 @@ type AccountServiceClient interface {
 	// Lists the entries of one account, which are its statement, one page per call.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
 	// Returns the balance of an account at a given time.
+	//
+	// With `TIME_BASIS_EFFECTIVE_TIME` it examines the entries with an `effective_time` of their own that
+	// were written after `at_time` or take effect after it: up to 250,000. If there are more:
+	// FAILED_PRECONDITION, `TOO_MANY_ENTRIES`.
 	GetBalance(ctx context.Context, in *GetBalanceRequest, opts ...grpc.CallOption) (*GetBalanceResponse, error)
 	// Streams the entries of an account: first the existing ones, then each new one, whichever server
 	// wrote it. Entries come in order, without a gap, usually within a quarter of a second. The
@@ -270,6 +276,16 @@ type AccountServiceClient interface {
 	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`) or the
 	// database is unavailable for 10 seconds (`DATABASE_UNAVAILABLE`).
 	WatchEntries(ctx context.Context, in *WatchEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEntriesResponse], error)
+	// Streams everything that happens in the ledger: transactions with their entries, holds, and
+	// changes of accounts, of all accounts that the caller may read, whichever server made them. Each
+	// event comes once, usually within a quarter of a second after its commit. The events of one
+	// account come in the order in which they changed it. The stream has no end of its own. To resume
+	// a broken stream, watch again with the last `token` that you have, on any server.
+	//
+	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
+	// to the next message. The stream ends as WatchEntries does, and counts as 20 of the 10,000
+	// watchers.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
 	GetRequestOutcome(ctx context.Context, in *GetRequestOutcomeRequest, opts ...grpc.CallOption) (*GetRequestOutcomeResponse, error)
@@ -594,6 +610,25 @@ func (c *accountServiceClient) WatchEntries(ctx context.Context, in *WatchEntrie
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AccountService_WatchEntriesClient = grpc.ServerStreamingClient[WatchEntriesResponse]
 
+func (c *accountServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AccountService_ServiceDesc.Streams[2], AccountService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AccountService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
 func (c *accountServiceClient) GetRequestOutcome(ctx context.Context, in *GetRequestOutcomeRequest, opts ...grpc.CallOption) (*GetRequestOutcomeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetRequestOutcomeResponse)
@@ -702,14 +737,14 @@ type AccountServiceServer interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `CONDITION_FAILED`,
-	// `BALANCE_OUT_OF_RANGE`. A frozen account takes deposits.
+	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A frozen account takes deposits.
 	Deposit(context.Context, *DepositRequest) (*DepositResponse, error)
 	// Takes money out of an account. The other side is outside the ledger.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`. With `force`, neither
-	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
+	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With
+	// `force`, neither `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error)
 	// Moves money between two accounts of one currency: both change or neither does.
 	//
@@ -787,7 +822,8 @@ type AccountServiceServer interface {
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
 	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
-	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`.
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
+	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(context.Context, *CaptureHoldRequest) (*CaptureHoldResponse, error)
 	// Gives up a hold: what was not captured of it is available again.
 	//
@@ -806,8 +842,8 @@ type AccountServiceServer interface {
 	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
 	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
 	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
-	// overdraw the account), `BALANCE_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
-	// `INSUFFICIENT_FUNDS`.
+	// overdraw the account), `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither
+	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(context.Context, *ReverseTransactionRequest) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -817,6 +853,10 @@ type AccountServiceServer interface {
 	// Lists the entries of one account, which are its statement, one page per call.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
 	// Returns the balance of an account at a given time.
+	//
+	// With `TIME_BASIS_EFFECTIVE_TIME` it examines the entries with an `effective_time` of their own that
+	// were written after `at_time` or take effect after it: up to 250,000. If there are more:
+	// FAILED_PRECONDITION, `TOO_MANY_ENTRIES`.
 	GetBalance(context.Context, *GetBalanceRequest) (*GetBalanceResponse, error)
 	// Streams the entries of an account: first the existing ones, then each new one, whichever server
 	// wrote it. Entries come in order, without a gap, usually within a quarter of a second. The
@@ -828,6 +868,16 @@ type AccountServiceServer interface {
 	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`) or the
 	// database is unavailable for 10 seconds (`DATABASE_UNAVAILABLE`).
 	WatchEntries(*WatchEntriesRequest, grpc.ServerStreamingServer[WatchEntriesResponse]) error
+	// Streams everything that happens in the ledger: transactions with their entries, holds, and
+	// changes of accounts, of all accounts that the caller may read, whichever server made them. Each
+	// event comes once, usually within a quarter of a second after its commit. The events of one
+	// account come in the order in which they changed it. The stream has no end of its own. To resume
+	// a broken stream, watch again with the last `token` that you have, on any server.
+	//
+	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
+	// to the next message. The stream ends as WatchEntries does, and counts as 20 of the 10,000
+	// watchers.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
 	GetRequestOutcome(context.Context, *GetRequestOutcomeRequest) (*GetRequestOutcomeResponse, error)
@@ -936,6 +986,9 @@ func (UnimplementedAccountServiceServer) GetBalance(context.Context, *GetBalance
 }
 func (UnimplementedAccountServiceServer) WatchEntries(*WatchEntriesRequest, grpc.ServerStreamingServer[WatchEntriesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEntries not implemented")
+}
+func (UnimplementedAccountServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
 }
 func (UnimplementedAccountServiceServer) GetRequestOutcome(context.Context, *GetRequestOutcomeRequest) (*GetRequestOutcomeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetRequestOutcome not implemented")
@@ -1471,6 +1524,17 @@ func _AccountService_WatchEntries_Handler(srv interface{}, stream grpc.ServerStr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AccountService_WatchEntriesServer = grpc.ServerStreamingServer[WatchEntriesResponse]
 
+func _AccountService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AccountServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AccountService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
 func _AccountService_GetRequestOutcome_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetRequestOutcomeRequest)
 	if err := dec(in); err != nil {
@@ -1663,6 +1727,11 @@ var AccountService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchEntries",
 			Handler:       _AccountService_WatchEntries_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _AccountService_WatchEvents_Handler,
 			ServerStreams: true,
 		},
 	},

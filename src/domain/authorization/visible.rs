@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     authorization::{Grant, rule::Right},
+    event::Event,
     hold::Hold,
     rejection::Rejection,
     transaction::Transaction,
@@ -29,6 +30,31 @@ impl Grant {
         Effects {
             transaction: effects.transaction.map(|it| self.visible_transaction(it)),
             hold: effects.hold.filter(is_visible),
+        }
+    }
+
+    /// The event with what the caller may read of it; None if that is nothing.
+    pub fn visible_event(&self, event: Event) -> Option<Event> {
+        match event {
+            Event::Request(Effects { transaction, hold }) => {
+                let transaction = transaction.map(|it| self.visible_transaction(it));
+                let transaction = transaction.filter(|it| !it.entries.is_empty());
+                let hold = hold.filter(|it| self.may_read(&it.account_id));
+                let is_hidden = transaction.is_none() && hold.is_none();
+                (!is_hidden).then_some(Event::Request(Effects { transaction, hold }))
+            }
+            Event::HoldUpdated(hold) => {
+                self.may_read(&hold.account_id).then_some(Event::HoldUpdated(hold))
+            }
+            Event::HoldExpired(hold) => {
+                self.may_read(&hold.account_id).then_some(Event::HoldExpired(hold))
+            }
+            Event::AccountOpened(account) => {
+                self.may_read(&account.account_id).then_some(Event::AccountOpened(account))
+            }
+            Event::AccountChanged(change) => {
+                self.may_read(&change.account_id).then_some(Event::AccountChanged(change))
+            }
         }
     }
 

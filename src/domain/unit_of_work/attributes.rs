@@ -6,7 +6,7 @@ use crate::domain::{
         NewLimit,
     },
     rejection::Rejection,
-    unit_of_work::UnitOfWork,
+    unit_of_work::{EventKey, UnitOfWork},
 };
 
 impl UnitOfWork {
@@ -36,6 +36,7 @@ impl UnitOfWork {
                 after,
                 create_time_us: account.update_time_us,
             };
+            self.events.push(EventKey::AccountChanged(change.account_id.clone(), change.version));
             self.account_changes.push(change);
         }
         self.account(&update.account_id).cloned()

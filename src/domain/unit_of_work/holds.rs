@@ -10,7 +10,7 @@ use crate::domain::{
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
-    unit_of_work::{Effects, UnitOfWork, posting::Funds},
+    unit_of_work::{Effects, EventKey, UnitOfWork, posting::Funds},
 };
 
 impl UnitOfWork {
@@ -22,6 +22,7 @@ impl UnitOfWork {
             {
                 hold.end(HoldState::Expired, expire_time_us);
                 account.expire_hold(hold.held(), expire_time_us);
+                self.events.push(EventKey::HoldExpired(hold.hold_id.clone()));
                 self.changed_holds.insert(hold.hold_id.clone());
                 self.changed.insert(hold.account_id.clone());
                 if account.mark_limit(false) {

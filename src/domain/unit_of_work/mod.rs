@@ -28,6 +28,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{
     account::{Account, AccountChange, Attributes, NewAccount},
     command::{Command, Request},
@@ -72,6 +74,7 @@ pub struct UnitOfWork {
     changed_holds: BTreeSet<HoldId>,
     account_changes: Vec<AccountChange>,
     new_records: Vec<NewRequestRecord>,
+    events: Vec<EventKey>,
 }
 
 /// The permanent record of a request: repeats are answered with it.
@@ -92,6 +95,20 @@ pub struct Effects {
     pub transaction: Option<Arc<Transaction>>,
     /// The hold that was placed, changed or ended, as it was right after.
     pub hold: Option<Arc<Hold>>,
+}
+
+/// The name of an event: the key of the row that has its content.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKey {
+    /// A request was applied; the id that it was given on arrival.
+    Request(TransactionId),
+    /// This hold expired.
+    HoldExpired(HoldId),
+    /// This account was opened.
+    AccountOpened(AccountId),
+    /// The attributes of this account changed; its version after the change.
+    AccountChanged(AccountId, i64),
 }
 
 /// A record that this batch adds.
@@ -197,6 +214,16 @@ impl UnitOfWork {
         &self.new_records
     }
 
+    /// What happened in this batch, in order.
+    pub fn events(&self) -> &[EventKey] {
+        &self.events
+    }
+
+    /// The time of this batch, in microseconds since the Unix epoch.
+    pub fn now_us(&self) -> i64 {
+        self.now_us
+    }
+
     fn create_account(&mut self, new: &NewAccount) -> Result<Account, Rejection> {
         if let Some(account) = self.accounts.get(&new.account_id) {
             return if account.was_opened_by(&self.opening(account), new) {
@@ -207,6 +234,7 @@ impl UnitOfWork {
         }
         let account = Account::open(new, self.now_us);
         self.created.insert(account.account_id.clone());
+        self.events.push(EventKey::AccountOpened(account.account_id.clone()));
         self.accounts.insert(account.account_id.clone(), account.clone());
         Ok(account)
     }

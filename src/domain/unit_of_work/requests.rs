@@ -7,8 +7,8 @@ use crate::domain::{
     ids::is_same_attempt,
     rejection::Rejection,
     unit_of_work::{
-        CommandResult, Effects, NewRequestRecord, RequestRecord, RequestResult, UnitOfWork,
-        posting::Funds,
+        CommandResult, Effects, EventKey, NewRequestRecord, RequestRecord, RequestResult,
+        UnitOfWork, posting::Funds,
     },
 };
 
@@ -31,6 +31,9 @@ impl UnitOfWork {
         let transaction_id = transaction.and_then(|transaction| transaction.transaction_id);
         let transaction_id = transaction_id.unwrap_or(request.transaction_id);
         let create_time_us = transaction.map_or(self.now_us, |it| it.create_time_us);
+        if result.is_ok() {
+            self.events.push(EventKey::Request(transaction_id));
+        }
         let record = RequestRecord { fingerprint, transaction_id, result };
         self.records.insert(request.key.clone(), record.clone());
         self.new_records.push(NewRequestRecord {

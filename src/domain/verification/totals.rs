@@ -48,6 +48,13 @@ pub enum LedgerFault {
         /// The stored value and the expected one.
         description: String,
     },
+    /// An event is not in one commit.
+    Event {
+        /// Its name.
+        name: String,
+        /// The stored value and the expected one.
+        description: String,
+    },
     /// The balances of a currency are not the sum of its entries.
     Currency {
         /// Its name.
@@ -76,6 +83,7 @@ impl fmt::Display for LedgerFault {
             Self::Attributes { account_id, version, description } => {
                 write!(formatter, "account {account_id}, change {version}: {description}")
             }
+            Self::Event { name, description } => write!(formatter, "event {name}: {description}"),
             Self::Currency { currency_code, description } => {
                 write!(formatter, "currency {currency_code}: {description}")
             }

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod decoder;
+mod events;
 mod holds;
 mod postings;
 mod queries;
@@ -16,6 +17,7 @@ pub use accounts::{
     account_batch, account_update, close, currency_of_new_account, freeze, new_account, unfreeze,
 };
 pub use decoder::Decoder;
+pub use events::watched_events;
 pub use holds::{capture, hold_update, new_hold, release};
 pub use postings::{batch, deposit, reversal, transaction, transfer, withdraw};
 pub use queries::{
@@ -41,3 +43,5 @@ const BATCH_MAX: usize = 1000;
 const BATCH_LEGS_MAX: usize = 5000;
 /// The most accounts in one BatchGetAccounts.
 const BATCH_GET_MAX: usize = 1000;
+/// The most prefixes of accounts in one WatchEvents.
+const PREFIXES_MAX: usize = 100;

@@ -56,13 +56,19 @@ impl From<Error> for StatusBuilder {
             Error::WatcherTooSlow { limit } => {
                 let limit = humantime::format_duration(limit);
                 let message = format!(
-                    "a message was not read for {limit}; watch again from the last sequence that you have"
+                    "a message was not read for {limit}; watch again from the last sequence or token that \
+                     you have"
                 );
                 Self::new(Code::ResourceExhausted, E::WatcherTooSlow, message)
             }
             Error::SequenceNotReached { sequence } => {
                 let description = format!("is above the account's sequence, which is {sequence}");
                 Self::from(Invalid::new(E::InvalidFilter, "after_sequence", description))
+            }
+            Error::EventTokenUnknown => {
+                let message = "this ledger does not have the event of the token: it is of another ledger, \
+                               or was lost when an older state was restored";
+                Self::new(Code::FailedPrecondition, E::EventTokenUnknown, message)
             }
             Error::TooManyAccounts { max } => {
                 let message = format!(

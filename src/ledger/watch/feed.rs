@@ -20,7 +20,7 @@ use crate::{
     },
     ledger::{
         Error,
-        watch::{catch_up::CatchUp, page::Page, read::read},
+        watch::{catch_up::CatchUp, outage::Outage, page::Page, read::read},
     },
     lock::lock,
     restart::spawn_restarting,
@@ -44,8 +44,6 @@ const FEED_PAGE_SIZE_MAX: usize = 1000;
 const PAGES_KEPT_MAX: usize = 16;
 /// The pause after a failed read.
 pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);
-/// How long the database may be unreachable before watchers get an error.
-pub const OUTAGE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// New entries, or the error that ends the watch.
 pub type Update = Result<Page, Error>;
@@ -103,7 +101,7 @@ impl EntryFeed {
     }
 
     async fn run(&self) {
-        let mut failing_since: Option<Instant> = None;
+        let mut outage = Outage::default();
         loop {
             let started_at = Instant::now();
             let accounts = self.watched_accounts();
@@ -111,28 +109,19 @@ impl EntryFeed {
                 self.subscribed.notified().await;
                 continue;
             }
-            let polled = self.poll(accounts, started_at).await;
-            let pause = match polled {
-                Ok(()) => (started_at.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX),
-                // A failed poll may have taken long enough.
-                Err(_) => RETRY_INTERVAL,
+            let pause = match self.poll(accounts, started_at).await {
+                Ok(()) => {
+                    outage.end();
+                    (started_at.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX)
+                }
+                Err(error) => {
+                    if let Some(error) = outage.note(error, started_at) {
+                        self.fail_all(&error);
+                    }
+                    // A failed poll may have taken long enough.
+                    RETRY_INTERVAL
+                }
             };
-            match (polled, failing_since) {
-                (Ok(()), None) => {}
-                (Ok(()), Some(_)) => {
-                    tracing::info!("watchers get new entries again");
-                    failing_since = None;
-                }
-                (Err(error), None) => {
-                    tracing::warn!(error = error.summary(), "cannot read new entries for watchers");
-                    failing_since = Some(started_at);
-                }
-                (Err(error), Some(since)) if since.elapsed() > OUTAGE_TIME_MAX => {
-                    self.fail_all(&Error::from_read(error));
-                    failing_since = None;
-                }
-                (Err(_), Some(_)) => {}
-            }
             sleep_until((started_at + POLL_INTERVAL).max(Instant::now() + pause)).await;
         }
     }

@@ -13,6 +13,8 @@
 //! feed only saves reads: a watcher yields entry n + 1 after entry n and nothing else, from
 //! whichever source.
 //!
+//! [`events`] does the same for all events of the ledger.
+//!
 //! Each entry is read and encoded once, however many watch: a page that begins in the middle of
 //! another shares its bytes.
 //!
@@ -22,13 +24,16 @@
 mod catch_up;
 #[cfg(test)]
 mod catch_up_tests;
+mod events;
 mod feed;
+mod outage;
 mod page;
 mod read;
 #[cfg(test)]
 mod tests;
 mod watcher;
 
+pub use events::{EventFeed, EventStart, EventWatcher, FeedState};
 pub use feed::EntryFeed;
 pub use page::Page;
 pub use watcher::Watcher;

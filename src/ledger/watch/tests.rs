@@ -77,7 +77,7 @@ async fn each_entry_is_read_and_encoded_once_for_all_watchers() {
         // Full pages and a part of one.
         deposit(&ledger, 1..=320).await;
         let watchers =
-            (0..count).map(async |_| ledger.watch(&context(), &id("a"), 0).await.unwrap());
+            (0..count).map(async |_| ledger.watch(&context(), &id("a"), 0).await.unwrap().0);
         let mut watchers = join_all(watchers).await;
         join_all(watchers.iter_mut().map(|it| follow(it, 320, &encoded))).await;
         assert_eq!(encoded.load(Relaxed), 320, "existing entries, {count} watchers");

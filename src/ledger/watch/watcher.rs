@@ -8,13 +8,13 @@ use tokio::{
 };
 
 use crate::{
-    budget::Share,
-    domain::account::Account,
+    domain::{account::Account, ids::Identity},
     ledger::{
         Error,
         watch::{
             catch_up::WATCHER_PAGE_SIZE,
-            feed::{EntryFeed, OUTAGE_TIME_MAX, RETRY_INTERVAL, Update},
+            feed::{EntryFeed, RETRY_INTERVAL, Update},
+            outage::OUTAGE_TIME_MAX,
             page::Page,
         },
     },
@@ -30,17 +30,22 @@ pub struct Watcher {
     /// Entries may exist that the feed published before, or will not publish.
     is_behind: bool,
     failing_since: Option<Instant>,
-    share: Share,
+    identity: Identity,
 }
 
 impl Watcher {
     /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`.
-    pub fn new(feed: Arc<EntryFeed>, account: Account, after_sequence: i64, share: Share) -> Self {
+    pub fn new(
+        feed: Arc<EntryFeed>,
+        account: Account,
+        after_sequence: i64,
+        identity: Identity,
+    ) -> Self {
         let (updates, published) = feed.subscribe(&account);
         let is_behind = after_sequence < published;
         let Account { account_id, account_key, currency, .. } = account;
         let account = WatchedAccount { account_id, account_key, currency, after_sequence };
-        Self { feed, account, updates, is_behind, failing_since: None, share }
+        Self { feed, account, updates, is_behind, failing_since: None, identity }
     }
 
     /// The sequence of the last entry that was yielded.
@@ -77,15 +82,9 @@ impl Watcher {
         }
     }
 
-    /// Ends the watch and returns its share.
-    #[must_use]
-    pub fn end(self) -> Share {
-        self.share
-    }
-
     /// Reads the next page from the database; None: try again.
     async fn read(&mut self) -> Result<Option<Page>, Error> {
-        match self.feed.page_after(&self.account, self.share.identity()).await {
+        match self.feed.page_after(&self.account, &self.identity).await {
             Ok(page) => {
                 self.failing_since = None;
                 // The feed publishes all later entries: the subscription is older than this read.
@@ -105,7 +104,7 @@ impl Watcher {
 }
 
 /// Whether the same read may succeed a little later.
-fn is_transient(error: &StorageError) -> bool {
+pub fn is_transient(error: &StorageError) -> bool {
     match error {
         StorageError::LockTimeout(_)
         | StorageError::Aborted(_)

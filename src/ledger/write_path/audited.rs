@@ -48,6 +48,7 @@ fn without_result(error: &Error) -> audit::Outcome {
         | Error::Overloaded(_)
         | Error::WatcherTooSlow { .. }
         | Error::SequenceNotReached { .. }
+        | Error::EventTokenUnknown
         | Error::TooManyAccounts { .. }
         | Error::TooManyEntries { .. } => ("internal", Some(Outcome::Unknown)),
     };

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use migration::m20261126_000007_commits::HISTORY;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
@@ -22,7 +23,7 @@ use crate::{
         connect::session::Role,
         dialect::DatabaseKind,
         snapshot::look_up_by_index,
-        tables::{TABLE_COUNT, TABLES, Table},
+        tables::{COMMITS, TABLE_COUNT, TABLES, Table},
         verify::verify,
         write::transaction,
     },
@@ -101,6 +102,10 @@ impl Store {
         }
         require_empty(&transaction).await?;
         fill(&transaction, input, progress).await?;
+        if !has_rows(&transaction, &COMMITS).await? {
+            // An export of the schema before.
+            transaction.execute_unprepared(commits_of_history(kind)).await?;
+        }
         if kind == DatabaseKind::Postgres {
             // Without statistics the planner takes the tables for empty.
             transaction.execute_unprepared(&format!("ANALYZE {names}")).await?;
@@ -119,14 +124,25 @@ impl Store {
 
 /// Only currencies may be there: a server records the configured ones at its start.
 async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportError> {
-    let kind = DatabaseKind::of(transaction);
     for table in TABLES.iter().filter(|table| table.row_name != "currency") {
-        let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
-        if transaction.query_one_raw(kind.statement(sql, [])).await?.is_some() {
+        if has_rows(transaction, table).await? {
             return Err(ImportError::NotEmpty(table.name.to_owned()));
         }
     }
     Ok(())
+}
+
+fn commits_of_history(kind: DatabaseKind) -> &'static str {
+    match kind {
+        DatabaseKind::Sqlite => HISTORY.sqlite,
+        DatabaseKind::Postgres => HISTORY.postgres,
+    }
+}
+
+async fn has_rows(transaction: &DatabaseTransaction, table: &Table) -> Result<bool, DbErr> {
+    let sql = format!("SELECT 1 FROM {} LIMIT 1", table.name);
+    let statement = DatabaseKind::of(transaction).statement(sql, []);
+    Ok(transaction.query_one_raw(statement).await?.is_some())
 }
 
 /// Rows of one table to be inserted.

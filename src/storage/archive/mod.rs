@@ -5,6 +5,7 @@
 //! {"type":"currency","currency_code":"ETH","currency_scale":18}
 //! {"type":"account","account_id":"alice",...}
 //! {"type":"request",...}  {"type":"entry",...}  {"type":"hold",...}  {"type":"account_change",...}
+//! {"type":"commit",...}
 //! {"type":"trailer","lines":{"currency":1,"account":2,...}}
 //! ```
 //!

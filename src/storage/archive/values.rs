@@ -12,10 +12,15 @@ use crate::{
     },
     storage::{
         archive::fields::EntryName,
-        entity::{account_changes::StoredAttributes, details::StoredDetails, holds::StoredTerms},
+        entity::{
+            account_changes::StoredAttributes, commits::OtherEvents, details::StoredDetails,
+            holds::StoredTerms,
+        },
     },
 };
 
+/// The hexadecimal digits of a UUID.
+const UUID_DIGITS: usize = 32;
 /// The bytes of a SHA-256, as hexadecimal digits.
 const SHA_256_DIGITS: usize = 64;
 /// Those of a fingerprint, which are the first half of a SHA-256.
@@ -41,6 +46,12 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         }
         "fingerprint" if ![FINGERPRINT_DIGITS, SHA_256_DIGITS].contains(&text.len()) => {
             Err(format!("must be {FINGERPRINT_DIGITS} or {SHA_256_DIGITS} hexadecimal digits"))
+        }
+        "transaction_ids" if !text.len().is_multiple_of(UUID_DIGITS) => {
+            must_be("ids of 32 hexadecimal digits each")
+        }
+        "other_events" if serde_json::from_str::<OtherEvents>(text).is_err() => {
+            must_be("events, as JSON in a string")
         }
         "hash" | "last_hash" if text.len() != SHA_256_DIGITS => {
             Err(format!("must be {SHA_256_DIGITS} hexadecimal digits"))

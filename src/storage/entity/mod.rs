@@ -3,6 +3,7 @@
 
 pub mod account_changes;
 pub mod accounts;
+pub mod commits;
 pub mod currencies;
 pub mod details;
 pub mod entries;

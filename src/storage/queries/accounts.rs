@@ -229,6 +229,15 @@ pub async fn keys(
     Ok(keys.into_iter().map(|(id, key)| (AccountId::from_stored(&id), key)).collect())
 }
 
+/// Those of these accounts that exist, as their rows are.
+pub async fn by_id(
+    connection: &impl ConnectionTrait,
+    account_ids: &BTreeSet<AccountId>,
+) -> Result<Vec<Account>, StorageError> {
+    let rows = select(DatabaseKind::of(connection), account_ids).all(connection).await?;
+    rows.into_iter().map(Account::try_from).collect()
+}
+
 /// What a transaction does about a row that another transaction has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockMode {

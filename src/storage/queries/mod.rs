@@ -9,6 +9,7 @@ pub mod callers;
 pub mod currencies;
 pub mod effective_times;
 pub mod entries;
+pub mod events;
 pub mod holds;
 pub mod new_entries;
 pub mod opening_attributes;

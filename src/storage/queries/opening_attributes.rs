@@ -38,28 +38,36 @@ pub static OPENINGS: Sql = Sql::new(|kind| {
 });
 
 impl WriteTransaction {
-    /// The accounts among these, which must be locked, whose attributes have changed, with their
-    /// attributes before the first change.
+    /// The same for accounts that are locked.
     pub async fn opening_attributes(
         &self,
         accounts: impl Iterator<Item = &Account>,
     ) -> Result<HashMap<AccountId, Attributes>, StorageError> {
-        let accounts: BTreeMap<&str, &Account> =
-            accounts.map(|account| (account.account_id.as_str(), account)).collect();
-        if accounts.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let kind = DatabaseKind::of(&self.transaction);
-        let ids = kind.texts(accounts.keys().map(|id| (*id).to_owned()));
-        let statement = OPENINGS.statement(kind, [ids]);
-        let mut openings = HashMap::new();
-        for row in self.transaction.query_all_raw(statement).await? {
-            let row = Model::from_query_result(&row, "")?;
-            // The statement selects no others.
-            let Some(account) = accounts.get(row.account_id.as_str()) else { continue };
-            let change = row.into_change(&account.currency)?;
-            openings.insert(change.account_id, change.before);
-        }
-        Ok(openings)
+        opening_attributes(&self.transaction, accounts).await
     }
+}
+
+/// The accounts among these whose attributes have changed, with their attributes before the first
+/// change.
+pub async fn opening_attributes(
+    connection: &impl ConnectionTrait,
+    accounts: impl Iterator<Item = &Account>,
+) -> Result<HashMap<AccountId, Attributes>, StorageError> {
+    let accounts: BTreeMap<&str, &Account> =
+        accounts.map(|account| (account.account_id.as_str(), account)).collect();
+    if accounts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let kind = DatabaseKind::of(connection);
+    let ids = kind.texts(accounts.keys().map(|id| (*id).to_owned()));
+    let statement = OPENINGS.statement(kind, [ids]);
+    let mut openings = HashMap::new();
+    for row in connection.query_all_raw(statement).await? {
+        let row = Model::from_query_result(&row, "")?;
+        // The statement selects no others.
+        let Some(account) = accounts.get(row.account_id.as_str()) else { continue };
+        let change = row.into_change(&account.currency)?;
+        openings.insert(change.account_id, change.before);
+    }
+    Ok(openings)
 }

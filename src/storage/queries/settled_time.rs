@@ -47,6 +47,17 @@ impl Store {
         }
     }
 
+    /// The ids of the transactions of Passbook servers that have written or locked something, and have
+    /// not ended. Once an id is gone, the next statement sees what the transaction committed. None on
+    /// SQLite, which has one transaction at a time.
+    pub async fn open_transactions(&self) -> Result<HashSet<String>, StorageError> {
+        let Backend::Postgres { active_transactions, .. } = &*self.backend else {
+            return Ok(HashSet::new());
+        };
+        let list = active_transactions.list(&self.readers).await?;
+        Ok(list.transactions.into_iter().map(|(id, _)| id).collect())
+    }
+
     /// On PostgreSQL: waits until the clock is past this time and the transactions that began
     /// before have ended.
     async fn wait_for_transactions(

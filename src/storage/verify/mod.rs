@@ -1,5 +1,5 @@
 //! Verification of the ledger: every account against its entries and holds, every entry against its
-//! request, and the money of each currency against its sources.
+//! request, every event against its commit, and the money of each currency against its sources.
 //!
 //! Reads one snapshot, in bounded pages and bounded memory. Independent partitions of `accounts`
 //! and `requests` are spread over the connections of the snapshot. Nothing is written here, and the
@@ -12,6 +12,7 @@
 mod account;
 mod accounts;
 mod attributes;
+mod commits;
 mod error;
 mod holds;
 mod limits;
@@ -86,5 +87,6 @@ async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyErr
     records::verify_holds(connection).await?;
     limits::verify(connection).await?;
     reversals::verify(connection).await?;
-    attributes::verify(connection).await
+    attributes::verify(connection).await?;
+    commits::verify(connection).await
 }

@@ -16,8 +16,8 @@ use crate::{
     storage::{
         StorageError,
         entity::{
-            account_changes::StoredAttributes, details::StoredDetails, holds::StoredTerms,
-            requests::entry_keys_text,
+            account_changes::StoredAttributes, commits::columns_of, details::StoredDetails,
+            holds::StoredTerms, requests::entry_keys_text,
         },
     },
 };
@@ -43,6 +43,13 @@ pub struct HoldOfAccount {
     pub hold: Hold,
 }
 
+/// What a unit of work has done, in order.
+pub struct NewCommit {
+    pub create_time_us: i64,
+    pub transaction_ids: Vec<u8>,
+    pub other_events: Option<String>,
+}
+
 /// The changes of a unit of work, without its new accounts.
 pub struct Changes<'a> {
     /// Accounts of which only the columns of a balance have changed, in order of their ids.
@@ -50,6 +57,8 @@ pub struct Changes<'a> {
     /// Accounts of which any column may have changed, in order of their ids.
     pub account_updates: Vec<&'a Account>,
     pub account_changes: Vec<&'a AccountChange>,
+    /// At most one.
+    pub new_commits: Vec<NewCommit>,
     /// In order of their keys.
     pub new_requests: Vec<NewRequest>,
     pub new_entries: Vec<NewEntry>,
@@ -89,6 +98,9 @@ impl<'a> Changes<'a> {
             |it: &&Account| account_changes.iter().any(|change| change.account_id == it.account_id);
         let (account_updates, balance_updates) =
             work.changed().partition(|it| has_change(it) || work.is_marked(&it.account_id));
+        let (transaction_ids, other_events) = columns_of(work.events());
+        let create_time_us = work.now_us();
+        let new_commit = NewCommit { create_time_us, transaction_ids, other_events };
         Ok(Self {
             balance_updates,
             account_updates,
@@ -100,6 +112,7 @@ impl<'a> Changes<'a> {
                 .map(of_account)
                 .collect::<Result<_, StorageError>>()?,
             account_changes,
+            new_commits: (!work.events().is_empty()).then_some(new_commit).into_iter().collect(),
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::{
             changes::{AccountKeys, Changes, account_keys, expect_all},
             rows::{
                 ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
-                NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
+                NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
             },
             statements::Parameters,
         },
@@ -27,15 +27,17 @@ pub static INSERT_ACCOUNTS: LazyLock<String> = LazyLock::new(|| {
 });
 
 // One statement, one round trip. Its parts run in no particular order, which does not matter:
-// the rows of accounts are locked already, and nobody else can insert an entry for them. A
-// request id that has a record already aborts the statement; ON CONFLICT would cost every
-// other row a second search of the index and a second record in the log.
+// the rows of accounts are locked already, and nobody else can insert an entry for them, or draw
+// the number of a commit that changes them. A request id that has a record already aborts the
+// statement; ON CONFLICT would cost every other row a second search of the index and a second
+// record in the log.
 pub static INSERT_POSTINGS: LazyLock<String> = LazyLock::new(|| {
     let mut parameters = Parameters::default();
     format!(
-        "WITH new_requests AS ({}), new_entries AS ({}) {}",
+        "WITH new_requests AS ({}), new_entries AS ({}), new_commits AS ({}) {}",
         NEW_REQUESTS.postgres(&mut parameters),
         NEW_ENTRIES.postgres(&mut parameters),
+        NEW_COMMITS.postgres(&mut parameters),
         BALANCE_UPDATES.postgres(&mut parameters)
     )
 });
@@ -76,6 +78,7 @@ pub async fn write(
     let postings = [
         part(&NEW_REQUESTS, &changes.new_requests),
         part(&NEW_ENTRIES, &changes.new_entries),
+        part(&NEW_COMMITS, &changes.new_commits),
         part(&BALANCE_UPDATES, &changes.balance_updates),
     ];
     execute(transaction, &INSERT_POSTINGS, postings).await?;

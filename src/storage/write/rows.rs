@@ -7,11 +7,13 @@ use sea_orm::Value;
 use crate::{
     domain::account::{Account, AccountChange, Labels},
     storage::{
-        tables::{ACCOUNT_CHANGES, ACCOUNTS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table},
+        tables::{
+            ACCOUNT_CHANGES, ACCOUNTS, COMMITS, Column, ENTRIES, HOLDS, NULL, REQUESTS, Table,
+        },
         write::{
             changes::{
-                HoldOfAccount, NewEntry, NewRequest, attributes_json, details_json, hold_id,
-                labels_json, placed_json, rejection_json, reverses,
+                HoldOfAccount, NewCommit, NewEntry, NewRequest, attributes_json, details_json,
+                hold_id, labels_json, placed_json, rejection_json, reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -171,6 +173,15 @@ const ACCOUNT_CHANGE: &[NamedValue<AccountChange>] = &[
 
 pub static NEW_ACCOUNT_CHANGES: LazyLock<Rows<AccountChange>> =
     LazyLock::new(|| Rows::insert(&ACCOUNT_CHANGES, "change", &[ACCOUNT_CHANGE]));
+
+const COMMIT: &[NamedValue<NewCommit>] = &[
+    ("create_time_us", |it| it.create_time_us.into()),
+    ("transaction_ids", |it| it.transaction_ids.clone().into()),
+    ("other_events", |it| nullable(it.other_events.clone())),
+];
+
+pub static NEW_COMMITS: LazyLock<Rows<NewCommit>> =
+    LazyLock::new(|| Rows::insert(&COMMITS, "commit", &[COMMIT]));
 
 /// What changes of a hold. The account is a part of the key, so that it does not matter
 /// which index PostgreSQL searches: while the table has one row or none, `holds_of_account` costs

@@ -14,7 +14,7 @@ use crate::{
             changes::{AccountKeys, Changes, account_keys, expect_all},
             rows::{
                 ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
-                NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
+                NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
             },
             statements::sqlite_rows,
         },
@@ -45,6 +45,7 @@ pub async fn write(
 ) -> Result<(), StorageError> {
     execute(transaction, &NEW_REQUESTS, &changes.new_requests).await?;
     execute(transaction, &NEW_ENTRIES, &changes.new_entries).await?;
+    execute(transaction, &NEW_COMMITS, &changes.new_commits).await?;
     execute(transaction, &BALANCE_UPDATES, &changes.balance_updates).await?;
     execute(transaction, &ACCOUNT_UPDATES, &changes.account_updates).await?;
     execute(transaction, &NEW_ACCOUNT_CHANGES, &changes.account_changes).await?;

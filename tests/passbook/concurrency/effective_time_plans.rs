@@ -1,15 +1,16 @@
-//! What goes by effective time finds its rows by indexes, on an account with many entries.
+//! What goes by effective time, on accounts with many entries: it finds its rows by indexes, and a page
+//! ends after so many examined entries.
 
 use crate::harness::*;
 
 on_both_databases! {
-    statements_by_effective_time_are_searched_by_indexes,
+    statements_by_effective_time_are_searched_by_indexes_and_complete,
 }
 
 /// The statements as the server sends them.
 const STATEMENTS: &str = include_str!("../../../src/storage/statement_texts.sql");
-/// Entries of the account. Each tenth has an effective time.
-const ENTRIES: usize = 20_000;
+/// Entries of each account: more than twice what a page examines.
+const ENTRIES: usize = 21_000;
 
 /// The plan of a statement with these values, on the database's own statistics.
 async fn plan(database: &TestDatabase, name: &str, values: &[&str]) -> String {
@@ -31,16 +32,20 @@ async fn plan(database: &TestDatabase, name: &str, values: &[&str]) -> String {
     lines.collect::<Vec<String>>().join("\n")
 }
 
-async fn statements_by_effective_time_are_searched_by_indexes(kind: Kind) {
+async fn statements_by_effective_time_are_searched_by_indexes_and_complete(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "1").await;
     open_funded(&client, "b", "1").await;
-    // Both accounts, so that neither is all of the table.
+    // Of the first account each tenth entry takes effect before, of the other one the first 15,000 take
+    // effect behind all, in the reverse order: the pages for the first ten thousand are empty.
     let fill = format!(
         "INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
              create_time_us, hash, effective_time_us)
          SELECT e.account_key, n + 1, e.transaction_id, e.amount, e.balance_after,
-             e.create_time_us + n, e.hash, CASE WHEN n % 10 = 0 THEN e.create_time_us - n END
+             e.create_time_us + n, e.hash, CASE
+                 WHEN e.account_key = (SELECT min(account_key) FROM accounts)
+                 THEN CASE WHEN n % 10 = 0 THEN e.create_time_us - n END
+                 WHEN n <= 15000 THEN e.create_time_us + 1000000 - n END
          FROM {} CROSS JOIN entries e WHERE e.sequence = 1",
         database.numbers(ENTRIES)
     );
@@ -58,11 +63,11 @@ async fn statements_by_effective_time_are_searched_by_indexes(kind: Kind) {
     );
     database.execute(&fill).await;
     database.execute("ANALYZE").await;
-    let account_key = database.text("SELECT CAST(max(account_key) AS text) FROM entries").await;
+    let account_key = database.text("SELECT CAST(min(account_key) AS text) FROM accounts").await;
     let time = database.text("SELECT CAST(min(create_time_us) AS text) FROM entries").await;
     let (first, last) = (i64::MIN + 1, i64::MAX.to_string());
     let first = format!("({first})");
-    let range = [&account_key, "19000", "20001", &first, "0", &last, "0", "20001", "101"];
+    let range = [&account_key, "20000", "21001", &first, "0", &last, "0", "21001", "101"];
     for name in ["effective_times::ASCENDING", "effective_times::DESCENDING"] {
         assert_found(&plan(&database, name, &range).await, &["entries_by_effective_time"]);
     }
@@ -73,9 +78,44 @@ async fn statements_by_effective_time_are_searched_by_indexes(kind: Kind) {
     let filter = ["''", &first, &last, "'{}'", ids];
     let found = plan(&database, "effective_times::MATCHING", &filter).await;
     assert_found(&found, &["requests_transaction_id"]);
-    let balance = [&account_key, &time, "19000", "20001", "250001"].map(|it| it as &str);
+    let balance = [&account_key, &time, "20000", "21001", "250001"].map(|it| it as &str);
     let found = plan(&database, "effective_times::BALANCE", &balance).await;
     assert_found(&found, &["entries_by_effective_time", "entries_with_effective_time"]);
+
+    database.execute(&format!("UPDATE accounts SET sequence = {}", ENTRIES + 1)).await;
+    for account_id in ["a", "b"] {
+        let order = "COALESCE(effective_time_us, create_time_us), sequence";
+        let account = of_account(account_id);
+        let in_order =
+            format!("SELECT CAST(sequence AS text) FROM entries WHERE {account} ORDER BY {order}");
+        let mut expected = database.texts(&in_order).await;
+        for order in [EntryOrder::Ascending, EntryOrder::Descending] {
+            let (listed, empty) = all_pages(&client, account_id, order).await;
+            assert!(listed == expected, "{account_id} {order:?}: {} entries", listed.len());
+            assert_eq!(empty > 0, account_id == "b", "{account_id} {order:?}: empty pages");
+            expected.reverse();
+        }
+    }
+}
+
+/// The sequences of all entries by effective time, and the number of empty pages.
+async fn all_pages(client: &Client, account_id: &str, order: EntryOrder) -> (Vec<String>, usize) {
+    let mut request = ListEntriesRequest {
+        order: order.into(),
+        page_size: 1000,
+        time_basis: TimeBasis::EffectiveTime.into(),
+        ..entries_of(account_id)
+    };
+    let (mut sequences, mut empty) = (Vec::new(), 0);
+    loop {
+        let page = client.list_entries(request.clone()).await.expect("a page");
+        empty += usize::from(page.entries.is_empty());
+        sequences.extend(page.entries.iter().map(|entry| entry.sequence.to_string()));
+        if page.next_page_token.is_empty() {
+            return (sequences, empty);
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 /// Fails unless a plan uses these indexes and reads no table as a whole.

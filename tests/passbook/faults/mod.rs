@@ -16,3 +16,4 @@ mod shutdown;
 mod sqlite_file;
 mod two_primaries;
 mod watch_entries_faults;
+mod watch_events_faults;

@@ -88,6 +88,8 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind)
         watching.next().await.expect("the first entries");
         slow.push(watching);
     }
+    let mut slow_events = EventWatching::begin(&narrow_client(&server), all_events()).await;
+    slow_events.next().await.expect("the first events");
     let mut others = join_all((0..20).map(|_| Watching::begin(&client, "hot", 4000))).await;
     let began = Instant::now();
     tokio::time::sleep(seconds(2)).await;
@@ -107,6 +109,8 @@ async fn a_watcher_that_does_not_read_is_cut_off_and_costs_no_memory(kind: Kind)
     for end in timeout(PATIENCE, ends).await.expect("they were cut off before") {
         assert_reason(&end, Reason::WatcherTooSlow);
     }
+    let end = timeout(PATIENCE, slow_events.end()).await.expect("it was cut off before");
+    assert_reason(&end, Reason::WatcherTooSlow);
     let slow = slow.remove(0);
     assert!(slow.sequence >= 250 && slow.sequence < 4000, "cut at {}", slow.sequence);
     Watching::begin(&client, "hot", slow.sequence).await.until(last).await;

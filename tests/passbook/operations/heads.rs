@@ -176,6 +176,7 @@ async fn a_ledger_that_was_rewritten_is_found(kind: Kind) {
         if let Some(account_id) = rehashed {
             rehash(&database, account_id).await;
         }
+        tampering.make_commits().await;
         database.passbook(&["verify"]).await.must_succeed();
 
         let outcome = witness.verify(&database).await;
@@ -281,16 +282,18 @@ async fn many_heads_are_signed_and_checked_by_pages(kind: Kind) {
          FROM accounts, {numbers} WHERE account_id = 'empty'"
     );
     database.execute(&copy).await;
+    let tampering = Tampering::begin(&database).await;
+    tampering.make_commits().await;
     let witness = Witness::create().await;
     witness.sign(&database).await;
     assert_eq!(witness.heads().lines().count(), 2505);
     let said = witness.verify(&database).await.must_succeed().stdout;
     assert!(said.contains("from the 2503 heads of"), "{said}");
-    Tampering::begin(&database).await;
 
     for account_id in ["z-998", "z-1", "alice"] {
         let removed = format!("DELETE FROM accounts WHERE account_id = '{account_id}'");
         database.execute(&removed).await;
+        tampering.make_commits().await;
 
         let outcome = witness.verify(&database).await;
 

@@ -23,7 +23,7 @@ on_both_databases! {
 }
 
 /// All metrics of `docs/operations.md`, except the certificate's, which needs TLS.
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "grpc_server_started_total",
     "grpc_server_handled_total",
     "grpc_server_handling_seconds",
@@ -40,6 +40,7 @@ const NAMES: [&str; 23] = [
     "passbook_queue_capacity",
     "passbook_database_connections",
     "passbook_database_oldest_snapshot_seconds",
+    "passbook_event_feed_delay_seconds",
     "passbook_ready",
     "passbook_build_info",
     "passbook_watchers",

@@ -14,6 +14,7 @@ on_both_databases! {
     transactions_that_contradict_their_kind_are_found,
     transfers_that_share_an_id_are_found,
     inconsistent_holds_are_found,
+    events_that_are_not_in_one_commit_are_found,
     what_was_forced_or_reversed_in_parts_is_checked,
     verify_runs_beside_servers_under_load,
     a_schema_that_is_not_this_program_s_is_an_error,
@@ -216,6 +217,29 @@ async fn transactions_that_contradict_their_kind_are_found(kind: Kind) {
                 "UPDATE requests SET rejection = NULL WHERE rejection IS NOT NULL",
                 ": it is a withdrawal with the entries none; it should have one below zero",
             ),
+        ],
+    )
+    .await;
+}
+
+async fn events_that_are_not_in_one_commit_are_found(kind: Kind) {
+    let database = ledger(kind).await;
+    let opening = "other_events LIKE '%alice%'";
+    let again = "INSERT INTO commits (create_time_us, transaction_ids, other_events) \
+        SELECT create_time_us, transaction_ids, other_events FROM commits WHERE";
+    assert_found(
+        &database,
+        &[
+            (
+                &format!("DELETE FROM commits WHERE {opening}"),
+                "event {\"account_opened\":\"alice\"}: it is in no commit",
+            ),
+            ("DELETE FROM commits WHERE other_events IS NULL", "\"}: it is in no commit"),
+            (
+                &format!("{again} {opening}"),
+                "event {\"account_opened\":\"alice\"}: it is in a commit more often than it has",
+            ),
+            (&format!("{again} other_events IS NULL"), "\"}: it is in a commit more often than it"),
         ],
     )
     .await;

@@ -114,7 +114,7 @@ async fn reflection_of_both_versions_knows_the_services_and_the_types_of_error_d
     // Every RPC of the contract is found.
     let file = FileDescriptorProto::decode(&v1.1[0][0][..]).expect("a file descriptor");
     let rpcs = file.service.first().map_or(0, |service| service.method.len());
-    assert_eq!(rpcs, 32);
+    assert_eq!(rpcs, 33);
 }
 
 fn defines(file: &[u8], package: &str, name: &str) -> bool {

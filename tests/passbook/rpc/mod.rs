@@ -35,5 +35,6 @@ mod update_account;
 mod update_hold;
 mod verify_account;
 mod watch_entries;
+mod watch_events;
 mod withdraw;
 mod write_path_stats;

@@ -4,7 +4,7 @@ use crate::harness::{checker, *};
 
 on_both_databases! {
     entries_cannot_be_changed_or_deleted_by_anyone,
-    requests_and_accounts_cannot_be_deleted_by_anyone,
+    requests_accounts_and_commits_cannot_be_deleted_by_anyone,
 }
 
 async fn with_an_entry(kind: Kind) -> (TestDatabase, Server) {
@@ -31,15 +31,18 @@ async fn entries_cannot_be_changed_or_deleted_by_anyone(kind: Kind) {
     assert_eq!(database.count("entries").await, 1);
 }
 
-async fn requests_and_accounts_cannot_be_deleted_by_anyone(kind: Kind) {
+async fn requests_accounts_and_commits_cannot_be_deleted_by_anyone(kind: Kind) {
     let (database, _server) = with_an_entry(kind).await;
     let mut statements = vec![
         "DELETE FROM requests",
         "DELETE FROM accounts",
         "UPDATE requests SET rejection = NULL",
+        "DELETE FROM commits",
+        "UPDATE commits SET create_time_us = 1",
     ];
     if kind == Kind::Postgres {
         statements.extend(["TRUNCATE requests", "TRUNCATE accounts", "TRUNCATE accounts CASCADE"]);
+        statements.push("TRUNCATE commits");
     }
 
     database.must_refuse(&statements, "append-only").await;

@@ -109,6 +109,7 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::ConditionFailed
         | Reason::InsufficientFunds
         | Reason::AccountNotEmpty
+        | Reason::EventTokenUnknown
         | Reason::TooManyAccounts
         | Reason::TooManyEntries => Code::FailedPrecondition,
         Reason::BalanceOutOfRange | Reason::EffectiveTimeOutOfRange => Code::OutOfRange,

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod certificates;
 pub mod credentials;
 mod errors;
+mod events;
 mod fixtures;
 pub mod http2;
 pub mod jwt;
@@ -16,6 +17,7 @@ pub mod trace_collector;
 mod watch;
 
 pub use errors::*;
+pub use events::*;
 pub use fixtures::*;
 pub use outcomes::*;
 pub use queries::*;

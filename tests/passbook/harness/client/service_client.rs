@@ -98,4 +98,11 @@ where
     ) -> Result<Streaming<WatchEntriesResponse>, Status> {
         self.raw.clone().watch_entries(request).await.map(tonic::Response::into_inner)
     }
+
+    pub async fn watch_events(
+        &self,
+        request: impl IntoRequest<WatchEventsRequest>,
+    ) -> Result<Streaming<WatchEventsResponse>, Status> {
+        self.raw.clone().watch_events(request).await.map(tonic::Response::into_inner)
+    }
 }

@@ -2,7 +2,8 @@
 
 use crate::harness::{Kind, TestDatabase};
 
-const TABLES: [&str; 5] = ["accounts", "entries", "requests", "holds", "account_changes"];
+const TABLES: [&str; 6] =
+    ["accounts", "entries", "requests", "holds", "account_changes", "commits"];
 
 /// A database without its triggers, and a copy of its correct rows.
 pub struct Tampering<'a>(&'a TestDatabase);
@@ -28,6 +29,23 @@ impl<'a> Tampering<'a> {
             database.execute(&format!("CREATE TABLE right_{table} AS SELECT * FROM {table}")).await;
         }
         Self(database)
+    }
+
+    /// Replaces all commits by those of the rows as they are.
+    pub async fn make_commits(&self) {
+        let history = match self.0.kind {
+            Kind::Postgres => {
+                include_str!(
+                    "../../../../migration/src/m20261126_000007_commits/postgres_history.sql"
+                )
+            }
+            Kind::Sqlite => {
+                include_str!(
+                    "../../../../migration/src/m20261126_000007_commits/sqlite_history.sql"
+                )
+            }
+        };
+        self.0.execute(&format!("DELETE FROM commits; {history}")).await;
     }
 
     /// Restores the rows.

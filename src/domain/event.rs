@@ -1,0 +1,174 @@
+//! Events: what happened in the ledger, in the order in which it was committed.
+
+use std::sync::Arc;
+
+use crate::domain::{
+    account::{Account, AccountChange, AccountChangeKind, Labels},
+    hold::{Hold, HoldState},
+    ids::AccountId,
+    money::Currency,
+    unit_of_work::Effects,
+};
+
+/// The kind of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Balances changed.
+    Transaction,
+    /// A hold was placed.
+    HoldPlaced,
+    /// A hold was captured, all or a part of it, and balances changed.
+    HoldCaptured,
+    /// A hold was released.
+    HoldReleased,
+    /// A hold has expired.
+    HoldExpired,
+    /// An account was opened.
+    AccountOpened,
+    /// The labels or the overdraft of an account changed.
+    AccountUpdated,
+    /// An account was frozen.
+    AccountFrozen,
+    /// An account was unfrozen.
+    AccountUnfrozen,
+    /// An account was closed.
+    AccountClosed,
+    /// An open hold was updated.
+    HoldUpdated,
+}
+
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [Self; 11] = [
+        Self::Transaction,
+        Self::HoldPlaced,
+        Self::HoldCaptured,
+        Self::HoldReleased,
+        Self::HoldExpired,
+        Self::AccountOpened,
+        Self::AccountUpdated,
+        Self::AccountFrozen,
+        Self::AccountUnfrozen,
+        Self::AccountClosed,
+        Self::HoldUpdated,
+    ];
+}
+
+/// Something that happened, with what it left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A request was applied, but for one that updated a hold.
+    Request(Effects),
+    /// An open hold was updated.
+    HoldUpdated(Arc<Hold>),
+    /// A hold expired.
+    HoldExpired(Arc<Hold>),
+    /// An account was opened.
+    AccountOpened(Arc<Account>),
+    /// The attributes of an account changed.
+    AccountChanged(Arc<AccountChange>),
+}
+
+impl Event {
+    /// What happened.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::Request(Effects { transaction, hold }) => match (transaction, hold) {
+                (_, None) => EventKind::Transaction,
+                (Some(_), Some(_)) => EventKind::HoldCaptured,
+                (None, Some(hold)) if hold.state == HoldState::Open => EventKind::HoldPlaced,
+                (None, Some(_)) => EventKind::HoldReleased,
+            },
+            Self::HoldUpdated(_) => EventKind::HoldUpdated,
+            Self::HoldExpired(_) => EventKind::HoldExpired,
+            Self::AccountOpened(_) => EventKind::AccountOpened,
+            Self::AccountChanged(change) => match change.kind {
+                AccountChangeKind::Updated => EventKind::AccountUpdated,
+                AccountChangeKind::Frozen => EventKind::AccountFrozen,
+                AccountChangeKind::Unfrozen => EventKind::AccountUnfrozen,
+                AccountChangeKind::Closed => EventKind::AccountClosed,
+            },
+        }
+    }
+
+    fn is_of(&self, kind: EventKind) -> bool {
+        let own = self.kind();
+        own == kind || (own, kind) == (EventKind::HoldCaptured, EventKind::Transaction)
+    }
+
+    /// The accounts of the event with their currencies. One can come twice.
+    fn accounts(&self) -> Vec<(&AccountId, &Currency)> {
+        match self {
+            Self::Request(Effects { transaction, hold }) => {
+                let entries = transaction.iter().flat_map(|it| &it.entries);
+                let of_entries = entries.map(|it| (&it.account_id, &it.currency));
+                of_entries.chain(hold.iter().map(|it| (&it.account_id, &it.currency))).collect()
+            }
+            Self::HoldUpdated(hold) | Self::HoldExpired(hold) => {
+                vec![(&hold.account_id, &hold.currency)]
+            }
+            Self::AccountOpened(account) => vec![(&account.account_id, &account.currency)],
+            Self::AccountChanged(change) => vec![(&change.account_id, &change.currency)],
+        }
+    }
+
+    /// The labels: of the transaction, or of the hold without one, or of the account afterwards.
+    fn labels(&self) -> Option<&Labels> {
+        match self {
+            Self::Request(Effects { transaction: Some(transaction), .. }) => {
+                Some(&transaction.labels)
+            }
+            Self::Request(Effects { hold, .. }) => hold.as_ref().map(|hold| &hold.labels),
+            Self::HoldUpdated(hold) | Self::HoldExpired(hold) => Some(&hold.labels),
+            Self::AccountOpened(account) => Some(&account.labels),
+            Self::AccountChanged(change) => Some(&change.after.labels),
+        }
+    }
+}
+
+/// Selects events; all that is given must match.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    /// Beginnings of account ids, one of which has one of these. Empty: all accounts.
+    pub account_id_prefixes: Vec<String>,
+    /// Their kinds. Empty: all.
+    pub kinds: Vec<EventKind>,
+    /// The currency of one of their accounts.
+    pub currency_code: Option<String>,
+    /// Labels that they all have.
+    pub labels: Labels,
+}
+
+impl EventFilter {
+    /// Whether the filter selects this event, of which the caller sees all.
+    pub fn selects(&self, event: &Event) -> bool {
+        let is_empty = self.account_id_prefixes.is_empty() && self.currency_code.is_none();
+        let has_kind = || self.kinds.is_empty() || self.kinds.iter().any(|it| event.is_of(*it));
+        let has_account = || {
+            let accounts = event.accounts();
+            let is_one = |(account_id, _): &(&AccountId, &Currency)| {
+                self.account_id_prefixes.iter().any(|it| account_id.as_str().starts_with(it))
+            };
+            let is_in = |code: &String| accounts.iter().any(|(_, it)| it.code() == code);
+            (self.account_id_prefixes.is_empty() || accounts.iter().any(is_one))
+                && self.currency_code.as_ref().is_none_or(is_in)
+        };
+        let has_labels = || {
+            let labels = event.labels();
+            self.labels.iter().all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
+        };
+        has_kind() && (is_empty || has_account()) && has_labels()
+    }
+}
+
+/// A place between two events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EventPosition {
+    /// The number of a commit; 0 before the first.
+    pub commit: i64,
+    /// The time of that commit, in microseconds since the Unix epoch. A commit of another ledger has
+    /// another time.
+    pub commit_time_us: i64,
+    /// How many events of that commit lie before the position.
+    pub event_count: u32,
+}

@@ -1,0 +1,242 @@
+//! Finds up to which commit the ledger is complete, and reads pages of events; one a process.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{Notify, OnceCell, Semaphore, watch},
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    budget::{Budgets, Gate},
+    domain::{event::EventPosition, ids::Identity},
+    ledger::{
+        Error,
+        watch::{feed::RETRY_INTERVAL, outage::Outage, read::read},
+    },
+    lock::lock,
+    restart::spawn_restarting,
+    storage::{EventPage, StorageError, Store},
+};
+
+/// How often the feed polls. A shorter interval costs more statements, a longer one delays events.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the feed looks whether a database transaction has ended.
+const PENDING_INTERVAL: Duration = Duration::from_millis(20);
+/// How long the feed waits for a missing commit before it says so.
+const DELAY_MIN: Duration = Duration::from_secs(1);
+/// Pages that watchers at the same position share, of up to a megabyte each.
+const SHARED_PAGES_MAX: usize = 16;
+/// Watchers that read the database at the same time: a quarter of the connections that are reserved
+/// for the service. Other watchers wait.
+const READS_SHARE: u32 = 4;
+
+/// How far the ledger is complete.
+#[derive(Clone, Debug, Default)]
+pub struct FeedState {
+    /// All commits up to this one can be seen, and it exists. None: that is not known yet. 0: there is
+    /// no commit.
+    pub complete: Option<i64>,
+    /// Since when the feed has waited for a database transaction of a server, if that is long.
+    pub delayed_since: Option<SystemTime>,
+    /// Why the database cannot be read, if that has lasted for long.
+    error: Option<Error>,
+}
+
+impl FeedState {
+    /// The number up to which commits are complete, if it is known.
+    ///
+    /// # Errors
+    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`).
+    pub fn complete(&self) -> Result<Option<i64>, Error> {
+        self.error.clone().map_or(Ok(self.complete), Err)
+    }
+}
+
+/// See the module.
+pub struct EventFeed {
+    store: Arc<Store>,
+    state: watch::Sender<FeedState>,
+    subscribed: Notify,
+    reads: Semaphore,
+    /// One of them for the watchers of one identity.
+    gate: Gate,
+    shared: Mutex<VecDeque<SharedPage>>,
+}
+
+/// A page, read by the first watcher that needs it. None: the ledger does not have the position.
+type CellOfPage = Arc<OnceCell<Option<Arc<EventPage>>>>;
+
+struct SharedPage {
+    after: EventPosition,
+    until: i64,
+    page: CellOfPage,
+}
+
+impl EventFeed {
+    /// Starts to poll.
+    pub fn start(store: Arc<Store>, budgets: &Budgets) -> Arc<Self> {
+        let reads_max = (store.budget().reserved / READS_SHARE).max(1) as usize;
+        let feed = Arc::new(Self {
+            store,
+            state: watch::Sender::default(),
+            subscribed: Notify::new(),
+            reads: Semaphore::new(reads_max),
+            gate: budgets.gate(1),
+            shared: Mutex::default(),
+        });
+        let running = feed.clone();
+        spawn_restarting("event feed", move || {
+            let feed = running.clone();
+            async move { feed.run().await }
+        });
+        feed
+    }
+
+    /// Subscribes to the state of the feed, which polls while somebody is subscribed.
+    pub fn subscribe(&self) -> watch::Receiver<FeedState> {
+        let state = self.state.subscribe();
+        self.subscribed.notify_one();
+        state
+    }
+
+    /// The position of this moment: behind all commits that were confirmed to somebody.
+    pub async fn now(&self) -> Result<EventPosition, StorageError> {
+        let last = read(self.store.last_position()).await?;
+        self.wait_for_missing().await?;
+        Ok(last)
+    }
+
+    async fn run(&self) {
+        let mut outage = Outage::default();
+        loop {
+            if self.state.receiver_count() == 0 {
+                self.subscribed.notified().await;
+                continue;
+            }
+            let started_at = Instant::now();
+            let pause = match self.poll().await {
+                Ok(()) => {
+                    outage.end();
+                    Duration::ZERO
+                }
+                Err(error) => {
+                    if let Some(error) = outage.note(error, started_at) {
+                        self.state.send_modify(|state| state.error = Some(error));
+                    }
+                    RETRY_INTERVAL
+                }
+            };
+            sleep_until((started_at + POLL_INTERVAL).max(Instant::now() + pause)).await;
+        }
+    }
+
+    /// Looks for new commits until there are none.
+    async fn poll(&self) -> Result<(), StorageError> {
+        loop {
+            let known = self.state.borrow().complete;
+            let Some(known) = known else {
+                let last = read(self.store.last_position()).await?;
+                self.wait_for_missing().await?;
+                self.publish(last.commit);
+                continue;
+            };
+            let new = read(self.store.new_commits(known)).await?;
+            if !new.has_first {
+                // A failover has lost commits.
+                self.state.send_modify(|state| state.complete = None);
+                continue;
+            }
+            self.publish(new.consecutive);
+            if new.consecutive < new.last {
+                self.wait_for_missing().await?;
+                self.publish(new.last);
+            } else if new.last == known {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until no database transaction is open that may have one of the missing numbers.
+    async fn wait_for_missing(&self) -> Result<(), StorageError> {
+        let since = SystemTime::now();
+        let mut pending = read(self.store.open_transactions()).await?;
+        while !pending.is_empty() {
+            sleep(PENDING_INTERVAL).await;
+            let open = read(self.store.open_transactions()).await?;
+            pending.retain(|it| open.contains(it));
+            let delay = since.elapsed().unwrap_or_default();
+            if delay > DELAY_MIN {
+                ::metrics::gauge!("passbook_event_feed_delay_seconds").set(delay.as_secs_f64());
+                self.state.send_if_modified(|state| {
+                    let is_new = state.delayed_since.is_none();
+                    state.delayed_since.get_or_insert(since);
+                    is_new
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, complete: i64) {
+        ::metrics::gauge!("passbook_event_feed_delay_seconds").set(0.0);
+        self.state.send_if_modified(|state| {
+            let is_new = state.complete != Some(complete);
+            *state = FeedState { complete: Some(complete), ..FeedState::default() };
+            is_new
+        });
+    }
+
+    /// Whether the ledger has this position, for a watcher of this identity.
+    pub async fn has(
+        &self,
+        position: EventPosition,
+        identity: &Identity,
+    ) -> Result<bool, StorageError> {
+        let _own = self.gate.enter(identity).await;
+        // The rest of its commit, which is complete.
+        Ok(self.read_page(position, position.commit).await?.is_some())
+    }
+
+    /// Reads the events after a position, for a watcher of this identity. None if the ledger does not
+    /// have the position.
+    pub async fn page(
+        &self,
+        after: EventPosition,
+        until: i64,
+        identity: &Identity,
+    ) -> Result<Option<Arc<EventPage>>, StorageError> {
+        // Taken before the page: others that share the page must not wait for this identity.
+        let _own = self.gate.enter(identity).await;
+        let cell = self.shared_page(after, until);
+        cell.get_or_try_init(|| self.read_page(after, until)).await.cloned()
+    }
+
+    async fn read_page(
+        &self,
+        after: EventPosition,
+        until: i64,
+    ) -> Result<Option<Arc<EventPage>>, StorageError> {
+        // Fails only if the semaphore were closed, which nothing does.
+        let _permit = self.reads.acquire().await;
+        Ok(read(self.store.events(after, until)).await?.map(Arc::new))
+    }
+
+    fn shared_page(&self, after: EventPosition, until: i64) -> CellOfPage {
+        let mut shared = lock(&self.shared);
+        let is_it = |it: &&SharedPage| (it.after, it.until) == (after, until);
+        if let Some(known) = shared.iter().rev().find(is_it) {
+            return known.page.clone();
+        }
+        if shared.len() == SHARED_PAGES_MAX {
+            shared.pop_front();
+        }
+        let page = CellOfPage::default();
+        shared.push_back(SharedPage { after, until, page: page.clone() });
+        page
+    }
+}

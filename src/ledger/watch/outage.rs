@@ -1,0 +1,41 @@
+//! How long reads for watchers have failed.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{ledger::Error, storage::StorageError};
+
+/// How long the database may be unreachable before watchers get an error.
+pub const OUTAGE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The failed reads of a feed since the last one that succeeded.
+#[derive(Default)]
+pub struct Outage {
+    since: Option<Instant>,
+}
+
+impl Outage {
+    /// Notes a read that succeeded.
+    pub fn end(&mut self) {
+        if self.since.take().is_some() {
+            tracing::info!("watchers get new entries again");
+        }
+    }
+
+    /// Notes a read that failed, and returns the error for watchers if reads have failed for too long.
+    pub fn note(&mut self, error: StorageError, started_at: Instant) -> Option<Error> {
+        match self.since {
+            None => {
+                tracing::warn!(error = error.summary(), "cannot read new entries for watchers");
+                self.since = Some(started_at);
+                None
+            }
+            Some(since) if since.elapsed() > OUTAGE_TIME_MAX => {
+                self.since = None;
+                Some(Error::from_read(error))
+            }
+            Some(_) => None,
+        }
+    }
+}
