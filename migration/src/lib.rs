@@ -21,6 +21,7 @@ mod m20261126_000005_account_keys;
 mod m20261126_000006_force_and_parts;
 pub mod m20261126_000007_commits;
 mod m20261126_000008_living_holds;
+mod m20261127_000009_effective_times;
 
 /// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000006_force_and_parts::MIGRATION),
             Box::new(m20261126_000007_commits::MIGRATION),
             Box::new(m20261126_000008_living_holds::MIGRATION),
+            Box::new(m20261127_000009_effective_times::MIGRATION),
         ]
     }
 

@@ -55,6 +55,9 @@ pub struct Request {
     pub validate_only: bool,
     /// Apply the request although funds lack or an account is frozen.
     pub force: bool,
+    /// When the transaction takes effect, in microseconds since the Unix epoch. None: when it is
+    /// applied.
+    pub effective_time_us: Option<i64>,
 }
 
 /// The change that a request describes.
@@ -305,6 +308,9 @@ impl Request {
         }
         if self.force {
             body.field("force", "true");
+        }
+        if let Some(effective_time_us) = self.effective_time_us {
+            body.field("effective_time_us", &effective_time_us.to_string());
         }
         if !self.description.is_empty() {
             body.field("description", &self.description);

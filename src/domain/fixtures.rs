@@ -54,6 +54,7 @@ pub fn request(request_id: &str, action: Action) -> Request {
         labels: Labels::new(),
         validate_only: false,
         force: false,
+        effective_time_us: None,
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
 //! and [`hold`], [`command`] (the changes), [`unit_of_work`] (applies commands to locked
-//! accounts), [`transaction`] (what it leaves behind), [`rejection`] (why not), [`event`] (what
-//! happened), [`query`] (what lists select), [`balance_sum`] (what they add up to),
-//! [`authorization`] (rights of callers), [`verification`] (checks of what is stored).
+//! accounts), [`transaction`] (what it leaves behind), [`effective_time`] (when that counts),
+//! [`rejection`] (why not), [`event`] (what happened), [`query`] (what lists select),
+//! [`balance_sum`] (what they add up to), [`authorization`] (rights of callers),
+//! [`verification`] (checks of what is stored).
 //!
 //! In here: rules as functions of their arguments. Not in here: anything of the wire, the database
 //! or the runtime.
@@ -35,6 +36,7 @@ pub mod account;
 pub mod authorization;
 pub mod balance_sum;
 pub mod command;
+pub mod effective_time;
 pub mod event;
 #[cfg(test)]
 pub(crate) mod fixtures;

@@ -2,6 +2,7 @@
 
 use crate::domain::{
     account::{AccountState, Labels},
+    effective_time::EffectivePosition,
     hold::HoldState,
     ids::{AccountId, HoldId},
     transaction::TransactionKind,
@@ -82,6 +83,17 @@ pub struct EntryRange {
     pub start_time_us: Option<i64>,
     /// Upper bound of the time, exclusive.
     pub end_time_us: Option<i64>,
+    /// The direction.
+    pub order: Order,
+}
+
+/// Selects entries of an account by the times at which they take effect.
+#[derive(Clone, Copy, Debug)]
+pub struct EffectiveRange {
+    /// Lower bound, exclusive.
+    pub after: EffectivePosition,
+    /// Upper bound, exclusive.
+    pub before: EffectivePosition,
     /// The direction.
     pub order: Order,
 }

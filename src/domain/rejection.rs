@@ -145,6 +145,11 @@ pub enum Rejection {
          and {held} are held"
     )]
     AccountNotEmpty { account_id: AccountId, currency_code: String, balance: Amount, held: Amount },
+    #[error(
+        "effective_time is {effective_time_us}; it must be from {earliest_us} to {latest_us} (in \
+         microseconds since the Unix epoch)"
+    )]
+    EffectiveTimeOutOfRange { effective_time_us: i64, earliest_us: i64, latest_us: i64 },
     #[error("account {account_id} has version {version}, not {expected_version}")]
     VersionMismatch { account_id: AccountId, expected_version: i64, version: i64 },
 }

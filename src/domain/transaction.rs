@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     account::Labels,
+    effective_time::EffectivePosition,
     ids::{AccountId, Identity, RequestId, TransactionId},
     money::{Amount, Currency},
 };
@@ -94,6 +95,8 @@ pub struct Entry {
     pub balance_after: Amount,
     /// Microseconds since the Unix epoch; never goes back within an account.
     pub create_time_us: i64,
+    /// When it counts for its account's owner. None: at its `create_time_us`.
+    pub effective_time_us: Option<i64>,
     /// Over this entry and the one before it.
     pub hash: [u8; 32],
 }
@@ -111,6 +114,11 @@ impl Transaction {
         }
     }
 
+    /// When it takes effect, if that is not its `create_time_us`. The same for all of its entries.
+    pub fn effective_time_us(&self) -> Option<i64> {
+        self.entries.first().and_then(|entry| entry.effective_time_us)
+    }
+
     /// The sequence of its last entry on this account; 0 if it has none there.
     pub fn last_sequence_of(&self, account_id: &AccountId) -> i64 {
         let own = self.entries.iter().filter(|entry| entry.account_id == *account_id);
@@ -124,11 +132,21 @@ impl Entry {
         if self.amount.is_negative() { size } else { -size }
     }
 
+    /// Its place in a statement by effective time.
+    pub fn effective_position(&self) -> EffectivePosition {
+        let time_us = self.effective_time_us.unwrap_or(self.create_time_us);
+        EffectivePosition { time_us, sequence: self.sequence }
+    }
+
     /// The hash that belongs to this entry after one with the hash `previous` (zeros before
-    /// the first): SHA-256 over the text written down in `docs/entry-hash.md`.
+    /// the first): SHA-256 over the text written down in `docs/entry-hash.md`. Only an entry with an
+    /// effective time has the text of version 2.
     pub fn chained_hash(&self, previous: &[u8; 32]) -> [u8; 32] {
         let mut text = String::with_capacity(HASHED_TEXT_CAPACITY);
-        text.push_str("passbook.entry.v1\n");
+        text.push_str(match self.effective_time_us {
+            None => "passbook.entry.v1\n",
+            Some(_) => "passbook.entry.v2\n",
+        });
         for byte in previous {
             text.push(HEX_DIGITS[usize::from(byte >> 4)]);
             text.push(HEX_DIGITS[usize::from(byte & 15)]);
@@ -145,6 +163,9 @@ impl Entry {
             self.balance_after.shortest(),
             self.create_time_us,
         );
+        if let Some(effective_time_us) = self.effective_time_us {
+            let _ = writeln!(text, "{effective_time_us}");
+        }
         Sha256::digest(text).into()
     }
 }

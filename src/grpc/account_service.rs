@@ -17,9 +17,9 @@ use crate::{
         decode::{self, Decoder},
         encode::{self, response_size},
         error::StatusBuilder,
-        list_transactions,
         metrics::{self, RequestMode},
         middleware::{authentication, deadline::Deadline},
+        statements,
         stream_transactions::StreamContext,
         watch_entries,
         watch_events::EventStream,
@@ -290,32 +290,24 @@ impl AccountService for AccountServiceImpl {
         request: Request<proto::ListTransactionsRequest>,
     ) -> Reply<proto::ListTransactionsResponse> {
         let (context, list) = self.decode(request, decode::transaction_list)?;
-        let (transactions, next_page_token) =
-            list_transactions::page(&self.ledger, &context, list).await?;
-        Ok(Response::new(proto::ListTransactionsResponse { transactions, next_page_token }))
+        let list = statements::transactions(&self.ledger, &context, list).await?;
+        Ok(Response::new(list))
     }
 
     async fn list_entries(
         &self,
         request: Request<proto::ListEntriesRequest>,
     ) -> Reply<proto::ListEntriesResponse> {
-        let (context, (account_id, range, page)) = self.decode(request, decode::entry_list)?;
-        let limit = page.limit + 1;
-        let entries = self.ledger.list_entries(&context, &account_id, &range, limit).await?;
-        let (entries, next_page_token) =
-            page.encode(entries, None, |last| last.sequence, |it| encode::entry(&it)).await;
-        Ok(Response::new(proto::ListEntriesResponse { entries, next_page_token }))
+        let (context, list) = self.decode(request, decode::entry_list)?;
+        Ok(Response::new(statements::entries(&self.ledger, &context, list).await?))
     }
 
     async fn get_balance(
         &self,
         request: Request<proto::GetBalanceRequest>,
     ) -> Reply<proto::GetBalanceResponse> {
-        let (context, (account_id, time_us)) = self.decode(request, decode::balance)?;
-        let (account, balance, sequence) =
-            self.ledger.balance_at(&context, &account_id, time_us).await?;
-        let balance = Some(encode::money(&account.currency, balance));
-        Ok(Response::new(proto::GetBalanceResponse { balance, sequence }))
+        let (context, query) = self.decode(request, decode::balance)?;
+        Ok(Response::new(statements::balance(&self.ledger, &context, query).await?))
     }
 
     async fn place_hold(

@@ -265,6 +265,7 @@ impl Ledger {
             labels: Labels::new(),
             validate_only: false,
             force: false,
+            effective_time_us: None,
         };
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;

@@ -60,6 +60,11 @@ pub enum Error {
         /// The most that a sum may examine.
         max: u64,
     },
+    /// A balance would examine more entries than this.
+    TooManyEntries {
+        /// The most that a balance may examine.
+        max: u64,
+    },
     /// The database cannot be reached or written. A read has no outcome.
     DatabaseUnavailable(Option<Outcome>),
     /// The schema does not match this program. A read has no outcome.
@@ -102,6 +107,7 @@ impl Error {
             | Self::SequenceNotReached { .. }
             | Self::EventTokenUnknown
             | Self::TooManyAccounts { .. }
+            | Self::TooManyEntries { .. }
             | Self::AuditUnavailable
             | Self::ShuttingDown => self,
         }

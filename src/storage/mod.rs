@@ -38,6 +38,7 @@ pub use heads::HEADS_PAGE;
 pub use queries::{
     accounts::{LockMode, LockedAccounts},
     currencies::CurrencyConflict,
+    effective_times::EXAMINED_FOR_BALANCE_MAX,
     events::{EventPage, NewCommits},
     holds::EXPIRED_PER_TRANSACTION_MAX,
     new_entries::WatchedAccount,

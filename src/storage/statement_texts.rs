@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 
 use crate::storage::{
     dialect::{DatabaseKind, Sql},
-    queries::{entries, events, holds, new_entries, opening_attributes, requests, transactions},
+    queries::{
+        effective_times, entries, events, holds, new_entries, opening_attributes, requests,
+        transactions,
+    },
     write::{
         postgres,
         rows::{self, Rows},
@@ -30,7 +33,7 @@ fn statement_texts_are_as_written_down() {
         of_sqlite("NEW_HOLDS", &rows::NEW_HOLDS),
         of_sqlite("CHANGED_HOLDS", &rows::CHANGED_HOLDS),
     ];
-    let queries: [(&str, &Sql); 13] = [
+    let queries: [(&str, &Sql); 17] = [
         ("requests::RECORDS", &requests::RECORDS),
         ("requests::REVERSALS", &requests::REVERSALS),
         ("entries::BY_KEY", &entries::BY_KEY),
@@ -44,6 +47,10 @@ fn statement_texts_are_as_written_down() {
         ("opening_attributes::OPENINGS", &opening_attributes::OPENINGS),
         ("transactions::LIST", &transactions::LIST),
         ("transactions::LIST_OF_ACCOUNT", &transactions::LIST_OF_ACCOUNT),
+        ("effective_times::ASCENDING", &effective_times::ASCENDING),
+        ("effective_times::DESCENDING", &effective_times::DESCENDING),
+        ("effective_times::MATCHING", &effective_times::MATCHING),
+        ("effective_times::BALANCE", &effective_times::BALANCE),
     ];
     for (name, sql) in queries {
         texts.push(named(name, "postgres", sql.text(DatabaseKind::Postgres)));

@@ -24,19 +24,20 @@ rejection, UNNEST($7::text[]) AS description, UNNEST($8::text[]) AS labels, UNNE
 entry_keys, UNNEST($10::bigint[]) AS create_time_us, UNNEST($11::text[]) AS hold_id,
 UNNEST($12::uuid[]) AS reverses_transaction_id, UNNEST($13::text[]) AS details) AS new), new_entries
 AS (INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
-create_time_us, hash) SELECT account_key, sequence, transaction_id, amount, balance_after,
-create_time_us, hash FROM (SELECT UNNEST($14::bigint[]) AS account_key, UNNEST($15::bigint[]) AS
-sequence, UNNEST($16::uuid[]) AS transaction_id, UNNEST($17::numeric[]) AS amount,
-UNNEST($18::numeric[]) AS balance_after, UNNEST($19::bigint[]) AS create_time_us,
-UNNEST($20::bytea[]) AS hash) AS new), new_commits AS (INSERT INTO commits (create_time_us,
-transaction_ids, other_events) SELECT create_time_us, transaction_ids, NULLIF(other_events, '') FROM
-(SELECT UNNEST($21::bigint[]) AS create_time_us, UNNEST($22::bytea[]) AS transaction_ids,
-UNNEST($23::text[]) AS other_events) AS new) UPDATE accounts SET balance = new.balance, held =
-new.held, sequence = new.sequence, version = new.version, last_hash = new.last_hash, update_time_us
-= new.update_time_us FROM (SELECT UNNEST($24::text[]) AS account_id, UNNEST($25::numeric[]) AS
-balance, UNNEST($26::numeric[]) AS held, UNNEST($27::bigint[]) AS sequence, UNNEST($28::bigint[]) AS
-version, UNNEST($29::bytea[]) AS last_hash, UNNEST($30::bigint[]) AS update_time_us) AS new WHERE
-accounts.account_id = ANY (ARRAY[new.account_id COLLATE "C"])
+create_time_us, hash, effective_time_us) SELECT account_key, sequence, transaction_id, amount,
+balance_after, create_time_us, hash, NULLIF(effective_time_us, 0) FROM (SELECT UNNEST($14::bigint[])
+AS account_key, UNNEST($15::bigint[]) AS sequence, UNNEST($16::uuid[]) AS transaction_id,
+UNNEST($17::numeric[]) AS amount, UNNEST($18::numeric[]) AS balance_after, UNNEST($19::bigint[]) AS
+create_time_us, UNNEST($20::bytea[]) AS hash, UNNEST($21::bigint[]) AS effective_time_us) AS new),
+new_commits AS (INSERT INTO commits (create_time_us, transaction_ids, other_events) SELECT
+create_time_us, transaction_ids, NULLIF(other_events, '') FROM (SELECT UNNEST($22::bigint[]) AS
+create_time_us, UNNEST($23::bytea[]) AS transaction_ids, UNNEST($24::text[]) AS other_events) AS
+new) UPDATE accounts SET balance = new.balance, held = new.held, sequence = new.sequence, version =
+new.version, last_hash = new.last_hash, update_time_us = new.update_time_us FROM (SELECT
+UNNEST($25::text[]) AS account_id, UNNEST($26::numeric[]) AS balance, UNNEST($27::numeric[]) AS
+held, UNNEST($28::bigint[]) AS sequence, UNNEST($29::bigint[]) AS version, UNNEST($30::bytea[]) AS
+last_hash, UNNEST($31::bigint[]) AS update_time_us) AS new WHERE accounts.account_id = ANY
+(ARRAY[new.account_id COLLATE "C"])
 
 -- UPDATE_ACCOUNTS, postgres
 WITH new_changes AS (INSERT INTO account_changes (account_id, version, kind, reason, caller,
@@ -91,7 +92,7 @@ labels, entry_keys, create_time_us, hold_id, reverses_transaction_id, details) V
 
 -- NEW_ENTRIES, sqlite
 INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, create_time_us,
-hash) VALUES (...)
+hash, effective_time_us) VALUES (...)
 
 -- NEW_COMMITS, sqlite
 INSERT INTO commits (create_time_us, transaction_ids, other_events) VALUES (...)
@@ -153,16 +154,16 @@ COALESCE(r.details->'reversed'->>'count', 1) DESC LIMIT 1)
 
 -- entries::BY_KEY, postgres
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
-e.hash, a.account_id, a.currency_code, a.currency_scale FROM UNNEST($1::bigint[], $2::bigint[]) AS
-name(account_key, sequence) CROSS JOIN LATERAL (SELECT * FROM entries e WHERE e.account_key =
-name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS JOIN LATERAL (SELECT * FROM
-accounts a WHERE a.account_key = e.account_key LIMIT 1) a
+e.hash, e.effective_time_us, a.account_id, a.currency_code, a.currency_scale FROM
+UNNEST($1::bigint[], $2::bigint[]) AS name(account_key, sequence) CROSS JOIN LATERAL (SELECT * FROM
+entries e WHERE e.account_key = name.account_key AND e.sequence = name.sequence LIMIT 1) e CROSS
+JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key = e.account_key LIMIT 1) a
 
 -- entries::BY_KEY, sqlite
 SELECT e.account_key, e.sequence, e.transaction_id, e.amount, e.balance_after, e.create_time_us,
-e.hash, a.account_id, a.currency_code, a.currency_scale FROM json_each(?) name JOIN entries e ON
-e.account_key = name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON a.account_key =
-e.account_key
+e.hash, e.effective_time_us, a.account_id, a.currency_code, a.currency_scale FROM json_each(?) name
+JOIN entries e ON e.account_key = name.value->>0 AND e.sequence = name.value->>1 JOIN accounts a ON
+a.account_key = e.account_key
 
 -- events::NEW_COMMITS, postgres
 SELECT $1 = 0 OR EXISTS (SELECT 1 FROM commits WHERE number = $1) AS has_first, coalesce(max(number)
@@ -255,14 +256,15 @@ a.account_key = h.account_key ORDER BY h.expire_time_us LIMIT 5000) expired ) h 
 -- new_entries::NEW_ENTRIES, postgres
 SELECT watched.position - 1 AS position, e.* FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY
 AS watched(account_key, after_sequence, position) CROSS JOIN LATERAL ( SELECT account_key, sequence,
-transaction_id, amount, balance_after, create_time_us, hash FROM entries WHERE account_key =
-watched.account_key AND sequence > watched.after_sequence ORDER BY sequence LIMIT $3) e
+transaction_id, amount, balance_after, create_time_us, hash, effective_time_us FROM entries WHERE
+account_key = watched.account_key AND sequence > watched.after_sequence ORDER BY sequence LIMIT $3)
+e
 
 -- new_entries::NEW_ENTRIES, sqlite
 SELECT watched.key AS position, e.account_key, e.sequence, e.transaction_id, e.amount,
-e.balance_after, e.create_time_us, e.hash FROM json_each(?) watched CROSS JOIN entries e WHERE
-e.account_key = watched.value->>0 AND e.sequence > watched.value->>1 AND e.sequence <=
-(watched.value->>1) + ?
+e.balance_after, e.create_time_us, e.hash, e.effective_time_us FROM json_each(?) watched CROSS JOIN
+entries e WHERE e.account_key = watched.value->>0 AND e.sequence > watched.value->>1 AND e.sequence
+<= (watched.value->>1) + ?
 
 -- opening_attributes::OPENINGS, postgres
 SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller,
@@ -316,3 +318,82 @@ e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal'
 r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted
 WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key
 AND had.value = wanted.value)) ORDER BY e.sequence DESC LIMIT $8
+
+-- effective_times::ASCENDING, postgres
+SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND sequence >= $2 AND
+sequence < $3 AND effective_time_us IS NULL ORDER BY sequence LIMIT $9) undated UNION ALL SELECT
+account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
+NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
+AND sequence <= $8 ORDER BY effective_time_us , sequence LIMIT $9) dated
+
+-- effective_times::ASCENDING, sqlite
+SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND sequence >= $2 AND
+sequence < $3 AND effective_time_us IS NULL ORDER BY sequence LIMIT $9) undated UNION ALL SELECT
+account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
+NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
+AND sequence <= $8 ORDER BY effective_time_us , sequence LIMIT $9) dated
+
+-- effective_times::DESCENDING, postgres
+SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND sequence >= $2 AND
+sequence < $3 AND effective_time_us IS NULL ORDER BY sequence DESC LIMIT $9) undated UNION ALL
+SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
+NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
+AND sequence <= $8 ORDER BY effective_time_us DESC, sequence DESC LIMIT $9) dated
+
+-- effective_times::DESCENDING, sqlite
+SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND sequence >= $2 AND
+sequence < $3 AND effective_time_us IS NULL ORDER BY sequence DESC LIMIT $9) undated UNION ALL
+SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
+effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
+create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
+NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
+AND sequence <= $8 ORDER BY effective_time_us DESC, sequence DESC LIMIT $9) dated
+
+-- effective_times::MATCHING, postgres
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+UNNEST($5::uuid[]) AS listed(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
+r.transaction_id = listed.transaction_id LIMIT 1) r WHERE r.rejection IS NULL AND r.kind IN
+('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = ''
+OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND
+coalesce(r.labels, '{}') @> CAST($4 AS jsonb)
+
+-- effective_times::MATCHING, sqlite
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+json_each($5) listed JOIN requests r ON r.transaction_id = unhex(listed.value) WHERE r.rejection IS
+NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND
+(CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us
+< $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM
+json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value = wanted.value))
+
+-- effective_times::BALANCE, postgres
+SELECT count(*) AS examined, string_agg(amount::text, ' ') FILTER (WHERE effective_time_us <= $2) AS
+added, string_agg(amount::text, ' ') FILTER (WHERE sequence <= $3) AS taken FROM (SELECT * FROM
+(SELECT amount, sequence, effective_time_us FROM entries WHERE account_key = $1 AND
+effective_time_us > $2 AND sequence <= $4 ORDER BY effective_time_us LIMIT $5) late UNION ALL SELECT
+* FROM (SELECT amount, sequence, effective_time_us FROM entries WHERE account_key = $1 AND
+effective_time_us IS NOT NULL AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5)
+written_later) e
+
+-- effective_times::BALANCE, sqlite
+SELECT count(*) AS examined, string_agg(amount, ' ') FILTER (WHERE effective_time_us <= $2) AS
+added, string_agg(amount, ' ') FILTER (WHERE sequence <= $3) AS taken FROM (SELECT * FROM (SELECT
+amount, sequence, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us > $2
+AND sequence <= $4 ORDER BY effective_time_us LIMIT $5) late UNION ALL SELECT * FROM (SELECT amount,
+sequence, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS NOT NULL
+AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5) written_later) e

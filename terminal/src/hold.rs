@@ -15,7 +15,9 @@ use prost_types::{FieldMask, Timestamp};
 
 use crate::{
     OnServer,
-    arguments::{Amount, ChangeArguments, OptionalAmount, RequestId, money, parse_time},
+    arguments::{
+        Amount, ChangeArguments, EffectiveTime, OptionalAmount, RequestId, money, parse_time,
+    },
     change,
     output::{ListArguments, Page, print_pages},
     server::{CallKind, Server},
@@ -150,6 +152,9 @@ pub struct Capture {
     allow_excess: bool,
 
     #[command(flatten)]
+    effective: EffectiveTime,
+
+    #[command(flatten)]
     change: ChangeArguments,
 }
 
@@ -164,6 +169,7 @@ impl Capture {
             labels: self.change.labels.map(),
             keep_open: self.keep_open,
             allow_excess: self.allow_excess,
+            effective_time: self.effective.time,
         };
         let call = async |request| server.accounts().capture_hold(request).await;
         change::send(server, self.change.request_id, request, call).await

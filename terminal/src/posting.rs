@@ -38,6 +38,7 @@ impl OneAccount {
             labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
+            effective_time: self.posting.effective.time,
         };
         let call = async |request| server.accounts().deposit(request).await;
         change::send(server, self.posting.change.request_id, request, call).await
@@ -65,6 +66,7 @@ impl Withdraw {
             labels: of.posting.change.labels.map(),
             condition: of.condition.condition(&of.amount),
             validate_only: of.posting.validate_only,
+            effective_time: of.posting.effective.time,
             force,
         };
         let call = async |request| server.accounts().withdraw(request).await;
@@ -104,6 +106,7 @@ impl Transfer {
             labels: self.posting.change.labels.map(),
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
+            effective_time: self.posting.effective.time,
             force: self.force.force,
         };
         let call = async |request| server.accounts().transfer(request).await;
@@ -138,6 +141,7 @@ impl Post {
             description: self.posting.change.description,
             labels: self.posting.change.labels.map(),
             validate_only: self.posting.validate_only,
+            effective_time: self.posting.effective.time,
             force: self.force.force,
         };
         let call = async |request| server.accounts().post_transaction(request).await;

@@ -8,7 +8,7 @@ use passbook_command::{
 use prost_types::Timestamp;
 
 use crate::{
-    arguments::parse_past,
+    arguments::{Basis, parse_past},
     output::{ListArguments, Page, print_pages},
     server::{CallKind, Server},
 };
@@ -36,6 +36,9 @@ pub struct Statement {
     newest_first: bool,
 
     #[command(flatten)]
+    basis: Basis,
+
+    #[command(flatten)]
     list: ListArguments,
 }
 
@@ -51,6 +54,7 @@ impl Statement {
             start_time: self.since,
             end_time: self.until,
             order: order.into(),
+            time_basis: self.basis.time_basis().into(),
             ..Default::default()
         };
         print_pages(&self.list, server.format(), async |Page { page_size, page_token }| {

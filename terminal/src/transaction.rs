@@ -15,7 +15,7 @@ use prost_types::Timestamp;
 
 use crate::{
     OnServer,
-    arguments::{ChangeArguments, Force, Labels, OptionalAmount, parse_past},
+    arguments::{Basis, ChangeArguments, EffectiveTime, Force, Labels, OptionalAmount, parse_past},
     change,
     output::{ListArguments, Page, print_pages},
     server::{CallKind, Server},
@@ -88,6 +88,9 @@ pub struct List {
     labels: Labels,
 
     #[command(flatten)]
+    basis: Basis,
+
+    #[command(flatten)]
     list: ListArguments,
 }
 
@@ -107,6 +110,7 @@ impl List {
             start_time: self.since,
             end_time: self.until,
             labels: self.labels.map(),
+            time_basis: self.basis.time_basis().into(),
             ..Default::default()
         };
         print_pages(&self.list, server.format(), async |Page { page_size, page_token }| {
@@ -131,6 +135,9 @@ pub struct Reverse {
     force: Force,
 
     #[command(flatten)]
+    effective: EffectiveTime,
+
+    #[command(flatten)]
     change: ChangeArguments,
 }
 
@@ -143,6 +150,7 @@ impl Reverse {
             labels: self.change.labels.map(),
             amount: self.amount.money(),
             force: self.force.force,
+            effective_time: self.effective.time,
         };
         let call = async |request| server.accounts().reverse_transaction(request).await;
         change::send(server, self.change.request_id, request, call).await

@@ -1005,7 +1005,12 @@ type DepositRequest struct {
 	// transaction in the response has no `transaction_id` and no `create_time`, and its entries have
 	// no `hash`. If the `request_id` has a result already, the response is that result. Default:
 	// false.
-	ValidateOnly  bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,7,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// When the transaction counts for the owner of the account (the value date): from 3,660 days
+	// before the time of the transaction to 366 days after it. In whole microseconds; a part of one is
+	// rounded up. Balances, funds and `create_time` are as without it: it is what statements and
+	// GetBalance with `TIME_BASIS_EFFECTIVE_TIME` go by. Default: the time of the transaction.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1089,6 +1094,13 @@ func (x *DepositRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *DepositRequest) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
+}
+
 // The response of Deposit.
 type DepositResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1167,7 +1179,9 @@ type WithdrawRequest struct {
 	// the account. The money may be on hold: holds stay as they are and can be captured. As long as
 	// the account is below its limit (`available` is negative), other withdrawals and new holds lack
 	// funds. Everything else is checked as always: a closed account is never forced. Default: false.
-	Force         bool `protobuf:"varint,8,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,8,opt,name=force,proto3" json:"force,omitempty"`
+	// As in DepositRequest.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1258,6 +1272,13 @@ func (x *WithdrawRequest) GetForce() bool {
 	return false
 }
 
+func (x *WithdrawRequest) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
+}
+
 // The response of Withdraw.
 type WithdrawResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1334,7 +1355,9 @@ type TransferRequest struct {
 	// As in DepositRequest.
 	ValidateOnly bool `protobuf:"varint,8,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// As in WithdrawRequest, for the source account.
-	Force         bool `protobuf:"varint,9,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,9,opt,name=force,proto3" json:"force,omitempty"`
+	// As in DepositRequest.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1430,6 +1453,13 @@ func (x *TransferRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *TransferRequest) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
 }
 
 // The response of Transfer.
@@ -1567,7 +1597,9 @@ type PostTransactionRequest struct {
 	// As in DepositRequest.
 	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// As in WithdrawRequest, for all accounts from which legs take money.
-	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	// As in DepositRequest.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1642,6 +1674,13 @@ func (x *PostTransactionRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *PostTransactionRequest) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
 }
 
 // The response of PostTransaction.
@@ -2463,7 +2502,12 @@ type ListEntriesRequest struct {
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.
-	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The time by which `start_time`, `end_time` and `order` select and sort. By effective time, there is
+	// no `after_sequence`, and the list is never final: a later entry may take effect at an earlier
+	// time. A page may be short or empty without being the last: only an empty `next_page_token` marks
+	// the last page. Default: the create time.
+	TimeBasis     TimeBasis `protobuf:"varint,8,opt,name=time_basis,json=timeBasis,proto3,enum=passbook.v1.TimeBasis" json:"time_basis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2547,10 +2591,17 @@ func (x *ListEntriesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListEntriesRequest) GetTimeBasis() TimeBasis {
+	if x != nil {
+		return x.TimeBasis
+	}
+	return TimeBasis_TIME_BASIS_UNSPECIFIED
+}
+
 // The response of ListEntries: one page.
 type ListEntriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// In the order of the request.
+	// In the order of the request. By effective time: those of one time in the order of `sequence`.
 	Entries []*Entry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// The `page_token` of the next page. Empty: this is the last page.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -2666,7 +2717,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\raccount_count\x18\x02 \x01(\x03R\faccountCount\x12,\n" +
 	"\abalance\x18\x03 \x01(\v2\x12.passbook.v1.MoneyR\abalance\x12&\n" +
 	"\x04held\x18\x04 \x01(\v2\x12.passbook.v1.MoneyR\x04held\x120\n" +
-	"\tavailable\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\tavailable\"\xf3\x02\n" +
+	"\tavailable\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\tavailable\"\xb6\x03\n" +
 	"\x0eDepositRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1d\n" +
@@ -2676,13 +2727,14 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vdescription\x18\x04 \x01(\tR\vdescription\x12?\n" +
 	"\x06labels\x18\x05 \x03(\v2'.passbook.v1.DepositRequest.LabelsEntryR\x06labels\x124\n" +
 	"\tcondition\x18\x06 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\x12#\n" +
-	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x1a9\n" +
+	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x12A\n" +
+	"\x0eeffective_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"i\n" +
 	"\x0fDepositResponse\x12:\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x8b\x03\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xce\x03\n" +
 	"\x0fWithdrawRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x1d\n" +
@@ -2693,13 +2745,14 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x06labels\x18\x05 \x03(\v2(.passbook.v1.WithdrawRequest.LabelsEntryR\x06labels\x124\n" +
 	"\tcondition\x18\x06 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\x12#\n" +
 	"\rvalidate_only\x18\a \x01(\bR\fvalidateOnly\x12\x14\n" +
-	"\x05force\x18\b \x01(\bR\x05force\x1a9\n" +
+	"\x05force\x18\b \x01(\bR\x05force\x12A\n" +
+	"\x0eeffective_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
 	"\x10WithdrawResponse\x12:\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xce\x03\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x91\x04\n" +
 	"\x0fTransferRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12*\n" +
@@ -2710,7 +2763,9 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x06labels\x18\x06 \x03(\v2(.passbook.v1.TransferRequest.LabelsEntryR\x06labels\x124\n" +
 	"\tcondition\x18\a \x01(\v2\x16.passbook.v1.ConditionR\tcondition\x12#\n" +
 	"\rvalidate_only\x18\b \x01(\bR\fvalidateOnly\x12\x14\n" +
-	"\x05force\x18\t \x01(\bR\x05force\x1a9\n" +
+	"\x05force\x18\t \x01(\bR\x05force\x12A\n" +
+	"\x0eeffective_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"j\n" +
@@ -2721,7 +2776,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12*\n" +
 	"\x06amount\x18\x02 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x124\n" +
-	"\tcondition\x18\x03 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\"\xbe\x02\n" +
+	"\tcondition\x18\x03 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\"\x81\x03\n" +
 	"\x16PostTransactionRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12$\n" +
@@ -2729,7 +2784,8 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12G\n" +
 	"\x06labels\x18\x04 \x03(\v2/.passbook.v1.PostTransactionRequest.LabelsEntryR\x06labels\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x14\n" +
-	"\x05force\x18\x06 \x01(\bR\x05force\x1a9\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\x12A\n" +
+	"\x0eeffective_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +
@@ -2779,7 +2835,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tH\x00R\trequestIdB\b\n" +
 	"\x06lookup\"T\n" +
 	"\x16GetTransactionResponse\x12:\n" +
-	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\"\xb7\x02\n" +
+	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\"\xee\x02\n" +
 	"\x12ListEntriesRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12%\n" +
@@ -2790,7 +2846,9 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x05order\x18\x05 \x01(\x0e2\x17.passbook.v1.EntryOrderR\x05order\x12\x1b\n" +
 	"\tpage_size\x18\x06 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\a \x01(\tR\tpageToken\"k\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\x125\n" +
+	"\n" +
+	"time_basis\x18\b \x01(\x0e2\x16.passbook.v1.TimeBasisR\ttimeBasis\"k\n" +
 	"\x13ListEntriesResponse\x12,\n" +
 	"\aentries\x18\x01 \x03(\v2\x12.passbook.v1.EntryR\aentries\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*i\n" +
@@ -2905,184 +2963,190 @@ var file_passbook_v1_account_service_proto_goTypes = []any{
 	(*status.Status)(nil),                 // 45: google.rpc.Status
 	(AccountState)(0),                     // 46: passbook.v1.AccountState
 	(*Condition)(nil),                     // 47: passbook.v1.Condition
-	(*Transaction)(nil),                   // 48: passbook.v1.Transaction
-	(*ReverseTransactionRequest)(nil),     // 49: passbook.v1.ReverseTransactionRequest
-	(*PlaceHoldRequest)(nil),              // 50: passbook.v1.PlaceHoldRequest
-	(*CaptureHoldRequest)(nil),            // 51: passbook.v1.CaptureHoldRequest
-	(*ReleaseHoldRequest)(nil),            // 52: passbook.v1.ReleaseHoldRequest
-	(*UpdateHoldRequest)(nil),             // 53: passbook.v1.UpdateHoldRequest
-	(*durationpb.Duration)(nil),           // 54: google.protobuf.Duration
-	(*Hold)(nil),                          // 55: passbook.v1.Hold
-	(*timestamppb.Timestamp)(nil),         // 56: google.protobuf.Timestamp
-	(*Entry)(nil),                         // 57: passbook.v1.Entry
-	(*UpdateAccountRequest)(nil),          // 58: passbook.v1.UpdateAccountRequest
-	(*FreezeAccountRequest)(nil),          // 59: passbook.v1.FreezeAccountRequest
-	(*UnfreezeAccountRequest)(nil),        // 60: passbook.v1.UnfreezeAccountRequest
-	(*CloseAccountRequest)(nil),           // 61: passbook.v1.CloseAccountRequest
-	(*ListAccountChangesRequest)(nil),     // 62: passbook.v1.ListAccountChangesRequest
-	(*GetHoldRequest)(nil),                // 63: passbook.v1.GetHoldRequest
-	(*ListHoldsRequest)(nil),              // 64: passbook.v1.ListHoldsRequest
-	(*ListTransactionsRequest)(nil),       // 65: passbook.v1.ListTransactionsRequest
-	(*GetBalanceRequest)(nil),             // 66: passbook.v1.GetBalanceRequest
-	(*WatchEntriesRequest)(nil),           // 67: passbook.v1.WatchEntriesRequest
-	(*WatchEventsRequest)(nil),            // 68: passbook.v1.WatchEventsRequest
-	(*GetRequestOutcomeRequest)(nil),      // 69: passbook.v1.GetRequestOutcomeRequest
-	(*FenceRequestRequest)(nil),           // 70: passbook.v1.FenceRequestRequest
-	(*VerifyAccountRequest)(nil),          // 71: passbook.v1.VerifyAccountRequest
-	(*UpdateAccountResponse)(nil),         // 72: passbook.v1.UpdateAccountResponse
-	(*FreezeAccountResponse)(nil),         // 73: passbook.v1.FreezeAccountResponse
-	(*UnfreezeAccountResponse)(nil),       // 74: passbook.v1.UnfreezeAccountResponse
-	(*CloseAccountResponse)(nil),          // 75: passbook.v1.CloseAccountResponse
-	(*ListAccountChangesResponse)(nil),    // 76: passbook.v1.ListAccountChangesResponse
-	(*PlaceHoldResponse)(nil),             // 77: passbook.v1.PlaceHoldResponse
-	(*UpdateHoldResponse)(nil),            // 78: passbook.v1.UpdateHoldResponse
-	(*CaptureHoldResponse)(nil),           // 79: passbook.v1.CaptureHoldResponse
-	(*ReleaseHoldResponse)(nil),           // 80: passbook.v1.ReleaseHoldResponse
-	(*GetHoldResponse)(nil),               // 81: passbook.v1.GetHoldResponse
-	(*ListHoldsResponse)(nil),             // 82: passbook.v1.ListHoldsResponse
-	(*ReverseTransactionResponse)(nil),    // 83: passbook.v1.ReverseTransactionResponse
-	(*ListTransactionsResponse)(nil),      // 84: passbook.v1.ListTransactionsResponse
-	(*GetBalanceResponse)(nil),            // 85: passbook.v1.GetBalanceResponse
-	(*WatchEntriesResponse)(nil),          // 86: passbook.v1.WatchEntriesResponse
-	(*WatchEventsResponse)(nil),           // 87: passbook.v1.WatchEventsResponse
-	(*GetRequestOutcomeResponse)(nil),     // 88: passbook.v1.GetRequestOutcomeResponse
-	(*FenceRequestResponse)(nil),          // 89: passbook.v1.FenceRequestResponse
-	(*VerifyAccountResponse)(nil),         // 90: passbook.v1.VerifyAccountResponse
+	(*timestamppb.Timestamp)(nil),         // 48: google.protobuf.Timestamp
+	(*Transaction)(nil),                   // 49: passbook.v1.Transaction
+	(*ReverseTransactionRequest)(nil),     // 50: passbook.v1.ReverseTransactionRequest
+	(*PlaceHoldRequest)(nil),              // 51: passbook.v1.PlaceHoldRequest
+	(*CaptureHoldRequest)(nil),            // 52: passbook.v1.CaptureHoldRequest
+	(*ReleaseHoldRequest)(nil),            // 53: passbook.v1.ReleaseHoldRequest
+	(*UpdateHoldRequest)(nil),             // 54: passbook.v1.UpdateHoldRequest
+	(*durationpb.Duration)(nil),           // 55: google.protobuf.Duration
+	(*Hold)(nil),                          // 56: passbook.v1.Hold
+	(TimeBasis)(0),                        // 57: passbook.v1.TimeBasis
+	(*Entry)(nil),                         // 58: passbook.v1.Entry
+	(*UpdateAccountRequest)(nil),          // 59: passbook.v1.UpdateAccountRequest
+	(*FreezeAccountRequest)(nil),          // 60: passbook.v1.FreezeAccountRequest
+	(*UnfreezeAccountRequest)(nil),        // 61: passbook.v1.UnfreezeAccountRequest
+	(*CloseAccountRequest)(nil),           // 62: passbook.v1.CloseAccountRequest
+	(*ListAccountChangesRequest)(nil),     // 63: passbook.v1.ListAccountChangesRequest
+	(*GetHoldRequest)(nil),                // 64: passbook.v1.GetHoldRequest
+	(*ListHoldsRequest)(nil),              // 65: passbook.v1.ListHoldsRequest
+	(*ListTransactionsRequest)(nil),       // 66: passbook.v1.ListTransactionsRequest
+	(*GetBalanceRequest)(nil),             // 67: passbook.v1.GetBalanceRequest
+	(*WatchEntriesRequest)(nil),           // 68: passbook.v1.WatchEntriesRequest
+	(*WatchEventsRequest)(nil),            // 69: passbook.v1.WatchEventsRequest
+	(*GetRequestOutcomeRequest)(nil),      // 70: passbook.v1.GetRequestOutcomeRequest
+	(*FenceRequestRequest)(nil),           // 71: passbook.v1.FenceRequestRequest
+	(*VerifyAccountRequest)(nil),          // 72: passbook.v1.VerifyAccountRequest
+	(*UpdateAccountResponse)(nil),         // 73: passbook.v1.UpdateAccountResponse
+	(*FreezeAccountResponse)(nil),         // 74: passbook.v1.FreezeAccountResponse
+	(*UnfreezeAccountResponse)(nil),       // 75: passbook.v1.UnfreezeAccountResponse
+	(*CloseAccountResponse)(nil),          // 76: passbook.v1.CloseAccountResponse
+	(*ListAccountChangesResponse)(nil),    // 77: passbook.v1.ListAccountChangesResponse
+	(*PlaceHoldResponse)(nil),             // 78: passbook.v1.PlaceHoldResponse
+	(*UpdateHoldResponse)(nil),            // 79: passbook.v1.UpdateHoldResponse
+	(*CaptureHoldResponse)(nil),           // 80: passbook.v1.CaptureHoldResponse
+	(*ReleaseHoldResponse)(nil),           // 81: passbook.v1.ReleaseHoldResponse
+	(*GetHoldResponse)(nil),               // 82: passbook.v1.GetHoldResponse
+	(*ListHoldsResponse)(nil),             // 83: passbook.v1.ListHoldsResponse
+	(*ReverseTransactionResponse)(nil),    // 84: passbook.v1.ReverseTransactionResponse
+	(*ListTransactionsResponse)(nil),      // 85: passbook.v1.ListTransactionsResponse
+	(*GetBalanceResponse)(nil),            // 86: passbook.v1.GetBalanceResponse
+	(*WatchEntriesResponse)(nil),          // 87: passbook.v1.WatchEntriesResponse
+	(*WatchEventsResponse)(nil),           // 88: passbook.v1.WatchEventsResponse
+	(*GetRequestOutcomeResponse)(nil),     // 89: passbook.v1.GetRequestOutcomeResponse
+	(*FenceRequestResponse)(nil),          // 90: passbook.v1.FenceRequestResponse
+	(*VerifyAccountResponse)(nil),         // 91: passbook.v1.VerifyAccountResponse
 }
 var file_passbook_v1_account_service_proto_depIdxs = []int32{
-	43, // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
-	36, // 1: passbook.v1.CreateAccountRequest.labels:type_name -> passbook.v1.CreateAccountRequest.LabelsEntry
-	44, // 2: passbook.v1.CreateAccountResponse.account:type_name -> passbook.v1.Account
-	2,  // 3: passbook.v1.BatchCreateAccountsRequest.requests:type_name -> passbook.v1.CreateAccountRequest
-	6,  // 4: passbook.v1.BatchCreateAccountsResponse.results:type_name -> passbook.v1.CreateAccountResult
-	44, // 5: passbook.v1.CreateAccountResult.account:type_name -> passbook.v1.Account
-	45, // 6: passbook.v1.CreateAccountResult.error:type_name -> google.rpc.Status
-	44, // 7: passbook.v1.GetAccountResponse.account:type_name -> passbook.v1.Account
-	44, // 8: passbook.v1.BatchGetAccountsResponse.accounts:type_name -> passbook.v1.Account
-	46, // 9: passbook.v1.ListAccountsRequest.state:type_name -> passbook.v1.AccountState
-	37, // 10: passbook.v1.ListAccountsRequest.labels:type_name -> passbook.v1.ListAccountsRequest.LabelsEntry
-	44, // 11: passbook.v1.ListAccountsResponse.accounts:type_name -> passbook.v1.Account
-	46, // 12: passbook.v1.SumBalancesRequest.state:type_name -> passbook.v1.AccountState
-	38, // 13: passbook.v1.SumBalancesRequest.labels:type_name -> passbook.v1.SumBalancesRequest.LabelsEntry
-	15, // 14: passbook.v1.SumBalancesResponse.sums:type_name -> passbook.v1.BalanceSum
-	43, // 15: passbook.v1.BalanceSum.balance:type_name -> passbook.v1.Money
-	43, // 16: passbook.v1.BalanceSum.held:type_name -> passbook.v1.Money
-	43, // 17: passbook.v1.BalanceSum.available:type_name -> passbook.v1.Money
-	43, // 18: passbook.v1.DepositRequest.amount:type_name -> passbook.v1.Money
-	39, // 19: passbook.v1.DepositRequest.labels:type_name -> passbook.v1.DepositRequest.LabelsEntry
-	47, // 20: passbook.v1.DepositRequest.condition:type_name -> passbook.v1.Condition
-	48, // 21: passbook.v1.DepositResponse.transaction:type_name -> passbook.v1.Transaction
-	43, // 22: passbook.v1.WithdrawRequest.amount:type_name -> passbook.v1.Money
-	40, // 23: passbook.v1.WithdrawRequest.labels:type_name -> passbook.v1.WithdrawRequest.LabelsEntry
-	47, // 24: passbook.v1.WithdrawRequest.condition:type_name -> passbook.v1.Condition
-	48, // 25: passbook.v1.WithdrawResponse.transaction:type_name -> passbook.v1.Transaction
-	43, // 26: passbook.v1.TransferRequest.amount:type_name -> passbook.v1.Money
-	41, // 27: passbook.v1.TransferRequest.labels:type_name -> passbook.v1.TransferRequest.LabelsEntry
-	47, // 28: passbook.v1.TransferRequest.condition:type_name -> passbook.v1.Condition
-	48, // 29: passbook.v1.TransferResponse.transaction:type_name -> passbook.v1.Transaction
-	43, // 30: passbook.v1.Leg.amount:type_name -> passbook.v1.Money
-	47, // 31: passbook.v1.Leg.condition:type_name -> passbook.v1.Condition
-	22, // 32: passbook.v1.PostTransactionRequest.legs:type_name -> passbook.v1.Leg
-	42, // 33: passbook.v1.PostTransactionRequest.labels:type_name -> passbook.v1.PostTransactionRequest.LabelsEntry
-	48, // 34: passbook.v1.PostTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	23, // 35: passbook.v1.BatchPostTransactionsRequest.requests:type_name -> passbook.v1.PostTransactionRequest
-	27, // 36: passbook.v1.BatchPostTransactionsResponse.results:type_name -> passbook.v1.PostTransactionResult
-	48, // 37: passbook.v1.PostTransactionResult.transaction:type_name -> passbook.v1.Transaction
-	45, // 38: passbook.v1.PostTransactionResult.error:type_name -> google.rpc.Status
-	23, // 39: passbook.v1.StreamTransactionsRequest.request:type_name -> passbook.v1.PostTransactionRequest
-	29, // 40: passbook.v1.StreamTransactionsRequest.requests:type_name -> passbook.v1.StreamedRequest
-	0,  // 41: passbook.v1.StreamTransactionsRequest.result_order:type_name -> passbook.v1.ResultOrder
-	16, // 42: passbook.v1.StreamedRequest.deposit:type_name -> passbook.v1.DepositRequest
-	18, // 43: passbook.v1.StreamedRequest.withdraw:type_name -> passbook.v1.WithdrawRequest
-	20, // 44: passbook.v1.StreamedRequest.transfer:type_name -> passbook.v1.TransferRequest
-	23, // 45: passbook.v1.StreamedRequest.post_transaction:type_name -> passbook.v1.PostTransactionRequest
-	49, // 46: passbook.v1.StreamedRequest.reverse_transaction:type_name -> passbook.v1.ReverseTransactionRequest
-	50, // 47: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
-	51, // 48: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
-	52, // 49: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
-	53, // 50: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
-	54, // 51: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
-	27, // 52: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
-	31, // 53: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
-	48, // 54: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
-	55, // 55: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
-	45, // 56: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
-	48, // 57: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	56, // 58: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	56, // 59: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	1,  // 60: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
-	57, // 61: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
-	2,  // 62: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
-	4,  // 63: passbook.v1.AccountService.BatchCreateAccounts:input_type -> passbook.v1.BatchCreateAccountsRequest
-	7,  // 64: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
-	9,  // 65: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
-	11, // 66: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
-	13, // 67: passbook.v1.AccountService.SumBalances:input_type -> passbook.v1.SumBalancesRequest
-	58, // 68: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
-	59, // 69: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
-	60, // 70: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
-	61, // 71: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
-	62, // 72: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
-	16, // 73: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
-	18, // 74: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
-	20, // 75: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
-	23, // 76: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
-	25, // 77: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
-	28, // 78: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
-	50, // 79: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
-	53, // 80: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
-	51, // 81: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
-	52, // 82: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
-	63, // 83: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
-	64, // 84: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
-	49, // 85: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
-	32, // 86: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
-	65, // 87: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
-	34, // 88: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
-	66, // 89: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
-	67, // 90: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
-	68, // 91: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
-	69, // 92: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
-	70, // 93: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
-	71, // 94: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
-	3,  // 95: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
-	5,  // 96: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
-	8,  // 97: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
-	10, // 98: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
-	12, // 99: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
-	14, // 100: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
-	72, // 101: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
-	73, // 102: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
-	74, // 103: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
-	75, // 104: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
-	76, // 105: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
-	17, // 106: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
-	19, // 107: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
-	21, // 108: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
-	24, // 109: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
-	26, // 110: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
-	30, // 111: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
-	77, // 112: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
-	78, // 113: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
-	79, // 114: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
-	80, // 115: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
-	81, // 116: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
-	82, // 117: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
-	83, // 118: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
-	33, // 119: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
-	84, // 120: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
-	35, // 121: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
-	85, // 122: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
-	86, // 123: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
-	87, // 124: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
-	88, // 125: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
-	89, // 126: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
-	90, // 127: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
-	95, // [95:128] is the sub-list for method output_type
-	62, // [62:95] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	43,  // 0: passbook.v1.CreateAccountRequest.overdraft_limit:type_name -> passbook.v1.Money
+	36,  // 1: passbook.v1.CreateAccountRequest.labels:type_name -> passbook.v1.CreateAccountRequest.LabelsEntry
+	44,  // 2: passbook.v1.CreateAccountResponse.account:type_name -> passbook.v1.Account
+	2,   // 3: passbook.v1.BatchCreateAccountsRequest.requests:type_name -> passbook.v1.CreateAccountRequest
+	6,   // 4: passbook.v1.BatchCreateAccountsResponse.results:type_name -> passbook.v1.CreateAccountResult
+	44,  // 5: passbook.v1.CreateAccountResult.account:type_name -> passbook.v1.Account
+	45,  // 6: passbook.v1.CreateAccountResult.error:type_name -> google.rpc.Status
+	44,  // 7: passbook.v1.GetAccountResponse.account:type_name -> passbook.v1.Account
+	44,  // 8: passbook.v1.BatchGetAccountsResponse.accounts:type_name -> passbook.v1.Account
+	46,  // 9: passbook.v1.ListAccountsRequest.state:type_name -> passbook.v1.AccountState
+	37,  // 10: passbook.v1.ListAccountsRequest.labels:type_name -> passbook.v1.ListAccountsRequest.LabelsEntry
+	44,  // 11: passbook.v1.ListAccountsResponse.accounts:type_name -> passbook.v1.Account
+	46,  // 12: passbook.v1.SumBalancesRequest.state:type_name -> passbook.v1.AccountState
+	38,  // 13: passbook.v1.SumBalancesRequest.labels:type_name -> passbook.v1.SumBalancesRequest.LabelsEntry
+	15,  // 14: passbook.v1.SumBalancesResponse.sums:type_name -> passbook.v1.BalanceSum
+	43,  // 15: passbook.v1.BalanceSum.balance:type_name -> passbook.v1.Money
+	43,  // 16: passbook.v1.BalanceSum.held:type_name -> passbook.v1.Money
+	43,  // 17: passbook.v1.BalanceSum.available:type_name -> passbook.v1.Money
+	43,  // 18: passbook.v1.DepositRequest.amount:type_name -> passbook.v1.Money
+	39,  // 19: passbook.v1.DepositRequest.labels:type_name -> passbook.v1.DepositRequest.LabelsEntry
+	47,  // 20: passbook.v1.DepositRequest.condition:type_name -> passbook.v1.Condition
+	48,  // 21: passbook.v1.DepositRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 22: passbook.v1.DepositResponse.transaction:type_name -> passbook.v1.Transaction
+	43,  // 23: passbook.v1.WithdrawRequest.amount:type_name -> passbook.v1.Money
+	40,  // 24: passbook.v1.WithdrawRequest.labels:type_name -> passbook.v1.WithdrawRequest.LabelsEntry
+	47,  // 25: passbook.v1.WithdrawRequest.condition:type_name -> passbook.v1.Condition
+	48,  // 26: passbook.v1.WithdrawRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 27: passbook.v1.WithdrawResponse.transaction:type_name -> passbook.v1.Transaction
+	43,  // 28: passbook.v1.TransferRequest.amount:type_name -> passbook.v1.Money
+	41,  // 29: passbook.v1.TransferRequest.labels:type_name -> passbook.v1.TransferRequest.LabelsEntry
+	47,  // 30: passbook.v1.TransferRequest.condition:type_name -> passbook.v1.Condition
+	48,  // 31: passbook.v1.TransferRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 32: passbook.v1.TransferResponse.transaction:type_name -> passbook.v1.Transaction
+	43,  // 33: passbook.v1.Leg.amount:type_name -> passbook.v1.Money
+	47,  // 34: passbook.v1.Leg.condition:type_name -> passbook.v1.Condition
+	22,  // 35: passbook.v1.PostTransactionRequest.legs:type_name -> passbook.v1.Leg
+	42,  // 36: passbook.v1.PostTransactionRequest.labels:type_name -> passbook.v1.PostTransactionRequest.LabelsEntry
+	48,  // 37: passbook.v1.PostTransactionRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 38: passbook.v1.PostTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	23,  // 39: passbook.v1.BatchPostTransactionsRequest.requests:type_name -> passbook.v1.PostTransactionRequest
+	27,  // 40: passbook.v1.BatchPostTransactionsResponse.results:type_name -> passbook.v1.PostTransactionResult
+	49,  // 41: passbook.v1.PostTransactionResult.transaction:type_name -> passbook.v1.Transaction
+	45,  // 42: passbook.v1.PostTransactionResult.error:type_name -> google.rpc.Status
+	23,  // 43: passbook.v1.StreamTransactionsRequest.request:type_name -> passbook.v1.PostTransactionRequest
+	29,  // 44: passbook.v1.StreamTransactionsRequest.requests:type_name -> passbook.v1.StreamedRequest
+	0,   // 45: passbook.v1.StreamTransactionsRequest.result_order:type_name -> passbook.v1.ResultOrder
+	16,  // 46: passbook.v1.StreamedRequest.deposit:type_name -> passbook.v1.DepositRequest
+	18,  // 47: passbook.v1.StreamedRequest.withdraw:type_name -> passbook.v1.WithdrawRequest
+	20,  // 48: passbook.v1.StreamedRequest.transfer:type_name -> passbook.v1.TransferRequest
+	23,  // 49: passbook.v1.StreamedRequest.post_transaction:type_name -> passbook.v1.PostTransactionRequest
+	50,  // 50: passbook.v1.StreamedRequest.reverse_transaction:type_name -> passbook.v1.ReverseTransactionRequest
+	51,  // 51: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
+	52,  // 52: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
+	53,  // 53: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
+	54,  // 54: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
+	55,  // 55: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
+	27,  // 56: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
+	31,  // 57: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
+	49,  // 58: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
+	56,  // 59: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
+	45,  // 60: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
+	49,  // 61: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	48,  // 62: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	48,  // 63: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	1,   // 64: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
+	57,  // 65: passbook.v1.ListEntriesRequest.time_basis:type_name -> passbook.v1.TimeBasis
+	58,  // 66: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
+	2,   // 67: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
+	4,   // 68: passbook.v1.AccountService.BatchCreateAccounts:input_type -> passbook.v1.BatchCreateAccountsRequest
+	7,   // 69: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
+	9,   // 70: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
+	11,  // 71: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
+	13,  // 72: passbook.v1.AccountService.SumBalances:input_type -> passbook.v1.SumBalancesRequest
+	59,  // 73: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
+	60,  // 74: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
+	61,  // 75: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
+	62,  // 76: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
+	63,  // 77: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
+	16,  // 78: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
+	18,  // 79: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
+	20,  // 80: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
+	23,  // 81: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
+	25,  // 82: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
+	28,  // 83: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
+	51,  // 84: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
+	54,  // 85: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
+	52,  // 86: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
+	53,  // 87: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
+	64,  // 88: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
+	65,  // 89: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
+	50,  // 90: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
+	32,  // 91: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
+	66,  // 92: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
+	34,  // 93: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
+	67,  // 94: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
+	68,  // 95: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
+	69,  // 96: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
+	70,  // 97: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
+	71,  // 98: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
+	72,  // 99: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
+	3,   // 100: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
+	5,   // 101: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
+	8,   // 102: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
+	10,  // 103: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
+	12,  // 104: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
+	14,  // 105: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
+	73,  // 106: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
+	74,  // 107: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
+	75,  // 108: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
+	76,  // 109: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
+	77,  // 110: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
+	17,  // 111: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
+	19,  // 112: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
+	21,  // 113: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
+	24,  // 114: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
+	26,  // 115: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
+	30,  // 116: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
+	78,  // 117: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
+	79,  // 118: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
+	80,  // 119: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
+	81,  // 120: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
+	82,  // 121: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
+	83,  // 122: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
+	84,  // 123: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
+	33,  // 124: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
+	85,  // 125: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
+	35,  // 126: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
+	86,  // 127: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
+	87,  // 128: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
+	88,  // 129: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
+	89,  // 130: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
+	90,  // 131: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
+	91,  // 132: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
+	100, // [100:133] is the sub-list for method output_type
+	67,  // [67:100] is the sub-list for method input_type
+	67,  // [67:67] is the sub-list for extension type_name
+	67,  // [67:67] is the sub-list for extension extendee
+	0,   // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_account_service_proto_init() }

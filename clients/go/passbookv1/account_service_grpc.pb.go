@@ -145,14 +145,14 @@ type AccountServiceClient interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `CONDITION_FAILED`,
-	// `BALANCE_OUT_OF_RANGE`. A frozen account takes deposits.
+	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A frozen account takes deposits.
 	Deposit(ctx context.Context, in *DepositRequest, opts ...grpc.CallOption) (*DepositResponse, error)
 	// Takes money out of an account. The other side is outside the ledger.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`. With `force`, neither
-	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
+	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With
+	// `force`, neither `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawResponse, error)
 	// Moves money between two accounts of one currency: both change or neither does.
 	//
@@ -230,7 +230,8 @@ type AccountServiceClient interface {
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
 	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
-	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`.
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
+	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(ctx context.Context, in *CaptureHoldRequest, opts ...grpc.CallOption) (*CaptureHoldResponse, error)
 	// Gives up a hold: what was not captured of it is available again.
 	//
@@ -249,8 +250,8 @@ type AccountServiceClient interface {
 	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
 	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
 	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
-	// overdraw the account), `BALANCE_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
-	// `INSUFFICIENT_FUNDS`.
+	// overdraw the account), `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither
+	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(ctx context.Context, in *ReverseTransactionRequest, opts ...grpc.CallOption) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -260,6 +261,10 @@ type AccountServiceClient interface {
 	// Lists the entries of one account, which are its statement, one page per call.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
 	// Returns the balance of an account at a given time.
+	//
+	// With `TIME_BASIS_EFFECTIVE_TIME` it examines the entries with an `effective_time` of their own that
+	// were written after `at_time` or take effect after it: up to 250,000. If there are more:
+	// FAILED_PRECONDITION, `TOO_MANY_ENTRIES`.
 	GetBalance(ctx context.Context, in *GetBalanceRequest, opts ...grpc.CallOption) (*GetBalanceResponse, error)
 	// Streams the entries of an account: first the existing ones, then each new one, whichever server
 	// wrote it. Entries come in order, without a gap, usually within a quarter of a second. The
@@ -732,14 +737,14 @@ type AccountServiceServer interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `CONDITION_FAILED`,
-	// `BALANCE_OUT_OF_RANGE`. A frozen account takes deposits.
+	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A frozen account takes deposits.
 	Deposit(context.Context, *DepositRequest) (*DepositResponse, error)
 	// Takes money out of an account. The other side is outside the ledger.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`. With `force`, neither
-	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
+	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With
+	// `force`, neither `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error)
 	// Moves money between two accounts of one currency: both change or neither does.
 	//
@@ -817,7 +822,8 @@ type AccountServiceServer interface {
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
 	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
-	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`.
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
+	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(context.Context, *CaptureHoldRequest) (*CaptureHoldResponse, error)
 	// Gives up a hold: what was not captured of it is available again.
 	//
@@ -836,8 +842,8 @@ type AccountServiceServer interface {
 	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
 	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
 	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
-	// overdraw the account), `BALANCE_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
-	// `INSUFFICIENT_FUNDS`.
+	// overdraw the account), `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither
+	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(context.Context, *ReverseTransactionRequest) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -847,6 +853,10 @@ type AccountServiceServer interface {
 	// Lists the entries of one account, which are its statement, one page per call.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
 	// Returns the balance of an account at a given time.
+	//
+	// With `TIME_BASIS_EFFECTIVE_TIME` it examines the entries with an `effective_time` of their own that
+	// were written after `at_time` or take effect after it: up to 250,000. If there are more:
+	// FAILED_PRECONDITION, `TOO_MANY_ENTRIES`.
 	GetBalance(context.Context, *GetBalanceRequest) (*GetBalanceResponse, error)
 	// Streams the entries of an account: first the existing ones, then each new one, whichever server
 	// wrote it. Entries come in order, without a gap, usually within a quarter of a second. The

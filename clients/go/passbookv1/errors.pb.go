@@ -153,6 +153,11 @@ const (
 	// ABORTED: the account's version differs from `expected_version`. Read the account again and
 	// decide anew. Metadata: account_id, expected_version, version.
 	ErrorReason_ERROR_REASON_VERSION_MISMATCH ErrorReason = 41
+	// OUT_OF_RANGE: the `effective_time` of a request is more than 3,660 days before the time of the
+	// transaction, or more than 366 days after it, by the database's clock. A rejection by state, which is
+	// stored. A timestamp that is beyond the years 1 to 9999 is invalid, and nothing is stored. Metadata:
+	// effective_time_us, earliest_us, latest_us (microseconds since the Unix epoch); or field.
+	ErrorReason_ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE ErrorReason = 42
 	// ABORTED: the row lock was not granted in time, because another program has locked the row.
 	// Outcome: not_applied.
 	ErrorReason_ERROR_REASON_LOCK_TIMEOUT ErrorReason = 50
@@ -206,6 +211,9 @@ const (
 	// have: the token is of another ledger, or of changes that were lost when an older state of the
 	// ledger was restored. Compare what you have with the ledger, and watch from the beginning.
 	ErrorReason_ERROR_REASON_EVENT_TOKEN_UNKNOWN ErrorReason = 67
+	// FAILED_PRECONDITION: GetBalance by effective time would examine more entries than it may. Metadata:
+	// max (entries).
+	ErrorReason_ERROR_REASON_TOO_MANY_ENTRIES ErrorReason = 68
 )
 
 // Enum value maps for ErrorReason.
@@ -253,6 +261,7 @@ var (
 		39: "ERROR_REASON_BALANCE_OUT_OF_RANGE",
 		40: "ERROR_REASON_ACCOUNT_NOT_EMPTY",
 		41: "ERROR_REASON_VERSION_MISMATCH",
+		42: "ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE",
 		50: "ERROR_REASON_LOCK_TIMEOUT",
 		51: "ERROR_REASON_CONTENTION",
 		52: "ERROR_REASON_DEADLINE_EXCEEDED",
@@ -270,67 +279,70 @@ var (
 		65: "ERROR_REASON_NAME_NOT_FOUND",
 		66: "ERROR_REASON_TOO_MANY_ACCOUNTS",
 		67: "ERROR_REASON_EVENT_TOKEN_UNKNOWN",
+		68: "ERROR_REASON_TOO_MANY_ENTRIES",
 	}
 	ErrorReason_value = map[string]int32{
-		"ERROR_REASON_UNSPECIFIED":               0,
-		"ERROR_REASON_INVALID_REQUEST_ID":        1,
-		"ERROR_REASON_INVALID_ACCOUNT_ID":        2,
-		"ERROR_REASON_INVALID_TRANSACTION_ID":    3,
-		"ERROR_REASON_INVALID_CURRENCY_CODE":     4,
-		"ERROR_REASON_INVALID_AMOUNT":            5,
-		"ERROR_REASON_INVALID_CONDITION":         6,
-		"ERROR_REASON_INVALID_DESCRIPTION":       7,
-		"ERROR_REASON_INVALID_LABELS":            8,
-		"ERROR_REASON_INVALID_FILTER":            9,
-		"ERROR_REASON_INVALID_PAGE_SIZE":         10,
-		"ERROR_REASON_INVALID_PAGE_TOKEN":        11,
-		"ERROR_REASON_INVALID_LEGS":              12,
-		"ERROR_REASON_INVALID_REQUESTS":          13,
-		"ERROR_REASON_INVALID_UPDATE_MASK":       14,
-		"ERROR_REASON_INVALID_HOLD_ID":           15,
-		"ERROR_REASON_INVALID_EXPIRE_TIME":       16,
-		"ERROR_REASON_INVALID_REASON":            17,
-		"ERROR_REASON_UNAUTHENTICATED":           18,
-		"ERROR_REASON_PERMISSION_DENIED":         19,
-		"ERROR_REASON_REQUEST_ID_REUSED":         20,
-		"ERROR_REASON_REQUEST_FENCED":            21,
-		"ERROR_REASON_HOLD_NOT_FOUND":            22,
-		"ERROR_REASON_HOLD_EXISTS":               23,
-		"ERROR_REASON_HOLD_NOT_OPEN":             24,
-		"ERROR_REASON_EXPIRE_TIME_PASSED":        25,
-		"ERROR_REASON_HOLD_AMOUNT_EXCEEDED":      26,
-		"ERROR_REASON_TRANSACTION_NOT_DIVISIBLE": 27,
-		"ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED":  28,
-		"ERROR_REASON_ALREADY_REVERSED":          29,
-		"ERROR_REASON_ACCOUNT_NOT_FOUND":         30,
-		"ERROR_REASON_TRANSACTION_NOT_FOUND":     31,
-		"ERROR_REASON_ACCOUNT_EXISTS":            32,
-		"ERROR_REASON_ACCOUNT_CLOSED":            33,
-		"ERROR_REASON_ACCOUNT_FROZEN":            34,
-		"ERROR_REASON_CURRENCY_MISMATCH":         35,
-		"ERROR_REASON_HOLD_AMOUNT_TOO_LOW":       36,
-		"ERROR_REASON_CONDITION_FAILED":          37,
-		"ERROR_REASON_INSUFFICIENT_FUNDS":        38,
-		"ERROR_REASON_BALANCE_OUT_OF_RANGE":      39,
-		"ERROR_REASON_ACCOUNT_NOT_EMPTY":         40,
-		"ERROR_REASON_VERSION_MISMATCH":          41,
-		"ERROR_REASON_LOCK_TIMEOUT":              50,
-		"ERROR_REASON_CONTENTION":                51,
-		"ERROR_REASON_DEADLINE_EXCEEDED":         52,
-		"ERROR_REASON_OVERLOADED":                53,
-		"ERROR_REASON_DATABASE_UNAVAILABLE":      54,
-		"ERROR_REASON_SCHEMA_NOT_MIGRATED":       55,
-		"ERROR_REASON_SHUTTING_DOWN":             56,
-		"ERROR_REASON_WATCHER_TOO_SLOW":          57,
-		"ERROR_REASON_AUDIT_UNAVAILABLE":         58,
-		"ERROR_REASON_INTERNAL":                  60,
-		"ERROR_REASON_INVALID_MESSAGE":           61,
-		"ERROR_REASON_REQUEST_TOO_LARGE":         62,
-		"ERROR_REASON_RESPONSE_TOO_LARGE":        63,
-		"ERROR_REASON_UNIMPLEMENTED":             64,
-		"ERROR_REASON_NAME_NOT_FOUND":            65,
-		"ERROR_REASON_TOO_MANY_ACCOUNTS":         66,
-		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":       67,
+		"ERROR_REASON_UNSPECIFIED":                 0,
+		"ERROR_REASON_INVALID_REQUEST_ID":          1,
+		"ERROR_REASON_INVALID_ACCOUNT_ID":          2,
+		"ERROR_REASON_INVALID_TRANSACTION_ID":      3,
+		"ERROR_REASON_INVALID_CURRENCY_CODE":       4,
+		"ERROR_REASON_INVALID_AMOUNT":              5,
+		"ERROR_REASON_INVALID_CONDITION":           6,
+		"ERROR_REASON_INVALID_DESCRIPTION":         7,
+		"ERROR_REASON_INVALID_LABELS":              8,
+		"ERROR_REASON_INVALID_FILTER":              9,
+		"ERROR_REASON_INVALID_PAGE_SIZE":           10,
+		"ERROR_REASON_INVALID_PAGE_TOKEN":          11,
+		"ERROR_REASON_INVALID_LEGS":                12,
+		"ERROR_REASON_INVALID_REQUESTS":            13,
+		"ERROR_REASON_INVALID_UPDATE_MASK":         14,
+		"ERROR_REASON_INVALID_HOLD_ID":             15,
+		"ERROR_REASON_INVALID_EXPIRE_TIME":         16,
+		"ERROR_REASON_INVALID_REASON":              17,
+		"ERROR_REASON_UNAUTHENTICATED":             18,
+		"ERROR_REASON_PERMISSION_DENIED":           19,
+		"ERROR_REASON_REQUEST_ID_REUSED":           20,
+		"ERROR_REASON_REQUEST_FENCED":              21,
+		"ERROR_REASON_HOLD_NOT_FOUND":              22,
+		"ERROR_REASON_HOLD_EXISTS":                 23,
+		"ERROR_REASON_HOLD_NOT_OPEN":               24,
+		"ERROR_REASON_EXPIRE_TIME_PASSED":          25,
+		"ERROR_REASON_HOLD_AMOUNT_EXCEEDED":        26,
+		"ERROR_REASON_TRANSACTION_NOT_DIVISIBLE":   27,
+		"ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED":    28,
+		"ERROR_REASON_ALREADY_REVERSED":            29,
+		"ERROR_REASON_ACCOUNT_NOT_FOUND":           30,
+		"ERROR_REASON_TRANSACTION_NOT_FOUND":       31,
+		"ERROR_REASON_ACCOUNT_EXISTS":              32,
+		"ERROR_REASON_ACCOUNT_CLOSED":              33,
+		"ERROR_REASON_ACCOUNT_FROZEN":              34,
+		"ERROR_REASON_CURRENCY_MISMATCH":           35,
+		"ERROR_REASON_HOLD_AMOUNT_TOO_LOW":         36,
+		"ERROR_REASON_CONDITION_FAILED":            37,
+		"ERROR_REASON_INSUFFICIENT_FUNDS":          38,
+		"ERROR_REASON_BALANCE_OUT_OF_RANGE":        39,
+		"ERROR_REASON_ACCOUNT_NOT_EMPTY":           40,
+		"ERROR_REASON_VERSION_MISMATCH":            41,
+		"ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE": 42,
+		"ERROR_REASON_LOCK_TIMEOUT":                50,
+		"ERROR_REASON_CONTENTION":                  51,
+		"ERROR_REASON_DEADLINE_EXCEEDED":           52,
+		"ERROR_REASON_OVERLOADED":                  53,
+		"ERROR_REASON_DATABASE_UNAVAILABLE":        54,
+		"ERROR_REASON_SCHEMA_NOT_MIGRATED":         55,
+		"ERROR_REASON_SHUTTING_DOWN":               56,
+		"ERROR_REASON_WATCHER_TOO_SLOW":            57,
+		"ERROR_REASON_AUDIT_UNAVAILABLE":           58,
+		"ERROR_REASON_INTERNAL":                    60,
+		"ERROR_REASON_INVALID_MESSAGE":             61,
+		"ERROR_REASON_REQUEST_TOO_LARGE":           62,
+		"ERROR_REASON_RESPONSE_TOO_LARGE":          63,
+		"ERROR_REASON_UNIMPLEMENTED":               64,
+		"ERROR_REASON_NAME_NOT_FOUND":              65,
+		"ERROR_REASON_TOO_MANY_ACCOUNTS":           66,
+		"ERROR_REASON_EVENT_TOKEN_UNKNOWN":         67,
+		"ERROR_REASON_TOO_MANY_ENTRIES":            68,
 	}
 )
 
@@ -365,7 +377,7 @@ var File_passbook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xae\x10\n" +
+	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xff\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INVALID_REQUEST_ID\x10\x01\x12#\n" +
@@ -409,7 +421,8 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\x1fERROR_REASON_INSUFFICIENT_FUNDS\x10&\x12%\n" +
 	"!ERROR_REASON_BALANCE_OUT_OF_RANGE\x10'\x12\"\n" +
 	"\x1eERROR_REASON_ACCOUNT_NOT_EMPTY\x10(\x12!\n" +
-	"\x1dERROR_REASON_VERSION_MISMATCH\x10)\x12\x1d\n" +
+	"\x1dERROR_REASON_VERSION_MISMATCH\x10)\x12,\n" +
+	"(ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE\x10*\x12\x1d\n" +
 	"\x19ERROR_REASON_LOCK_TIMEOUT\x102\x12\x1b\n" +
 	"\x17ERROR_REASON_CONTENTION\x103\x12\"\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x104\x12\x1b\n" +
@@ -426,7 +439,8 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\x1aERROR_REASON_UNIMPLEMENTED\x10@\x12\x1f\n" +
 	"\x1bERROR_REASON_NAME_NOT_FOUND\x10A\x12\"\n" +
 	"\x1eERROR_REASON_TOO_MANY_ACCOUNTS\x10B\x12$\n" +
-	" ERROR_REASON_EVENT_TOKEN_UNKNOWN\x10CB\x91\x01\n" +
+	" ERROR_REASON_EVENT_TOKEN_UNKNOWN\x10C\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_ENTRIES\x10DB\x91\x01\n" +
 	"\x0fcom.passbook.v1B\vErrorsProtoP\x01Z$passbook.example/passbook/passbookv1\xa2\x02\x03PXX\xaa\x02\vPassbook.V1\xca\x02\vPassbook\\V1\xe2\x02\x17Passbook\\V1\\GPBMetadata\xea\x02\fPassbook::V1b\x06proto3"
 
 var (

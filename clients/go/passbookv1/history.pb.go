@@ -181,7 +181,9 @@ type ReverseTransactionRequest struct {
 	// deposits, withdrawals, transfers and captures have them. Absent: all that is not reversed yet.
 	Amount *Money `protobuf:"bytes,5,opt,name=amount,proto3" json:"amount,omitempty"`
 	// As in WithdrawRequest, for all accounts from which the reversal takes money.
-	Force         bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
+	// As in DepositRequest. Default: the time of the reversal, not that of the reversed transaction.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +258,13 @@ func (x *ReverseTransactionRequest) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *ReverseTransactionRequest) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
 }
 
 // The response of ReverseTransaction.
@@ -335,7 +344,9 @@ type ListTransactionsRequest struct {
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.
-	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// As in ListEntriesRequest. By effective time, an `account_id` is required.
+	TimeBasis     TimeBasis `protobuf:"varint,8,opt,name=time_basis,json=timeBasis,proto3,enum=passbook.v1.TimeBasis" json:"time_basis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -419,11 +430,18 @@ func (x *ListTransactionsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListTransactionsRequest) GetTimeBasis() TimeBasis {
+	if x != nil {
+		return x.TimeBasis
+	}
+	return TimeBasis_TIME_BASIS_UNSPECIFIED
+}
+
 // The response of ListTransactions: one page.
 type ListTransactionsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Latest first. With an `account_id`: in the order of that account's entries. Otherwise: in the
-	// order in which the server accepted the requests, which is that of the UUIDv7 `transaction_id`.
+	// Latest first. With an `account_id`: in the order of that account's entries, or of their effective
+	// times. Otherwise: in the order in which the server accepted the requests, which is that of the UUIDv7 `transaction_id`.
 	Transactions []*Transaction `protobuf:"bytes,1,rep,name=transactions,proto3" json:"transactions,omitempty"`
 	// The `page_token` of the next page. Empty: this is the last page. One page examines at most
 	// 10,000 transactions. Where few match, a page can be short or empty without being the last: only
@@ -487,7 +505,11 @@ type GetBalanceRequest struct {
 	// entries. It also waits until a time that is less than a second ahead of the database's clock
 	// has passed. Absent, or a time further ahead: the current balance, without a wait, and without a
 	// promise for that time.
-	AtTime        *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
+	AtTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
+	// By effective time: the balance after all entries that take effect at `at_time` or before. Then
+	// `at_time` is required, may be in the future, and is not waited for; an entry that is written later
+	// may still change the balance of that time. Default: the create time.
+	TimeBasis     TimeBasis `protobuf:"varint,3,opt,name=time_basis,json=timeBasis,proto3,enum=passbook.v1.TimeBasis" json:"time_basis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -536,12 +558,20 @@ func (x *GetBalanceRequest) GetAtTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *GetBalanceRequest) GetTimeBasis() TimeBasis {
+	if x != nil {
+		return x.TimeBasis
+	}
+	return TimeBasis_TIME_BASIS_UNSPECIFIED
+}
+
 // The response of GetBalance.
 type GetBalanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The balance. Zero before the first entry.
+	// The balance. Zero before the first entry. By effective time it may be beyond the limit of Money.
 	Balance *Money `protobuf:"bytes,1,opt,name=balance,proto3" json:"balance,omitempty"`
-	// The sequence of the latest entry in the balance. Zero before the first entry.
+	// The sequence of the latest entry in the balance. Zero before the first entry. By effective time: of
+	// the account's latest entry, up to which all entries were considered.
 	Sequence      int64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1151,7 +1181,7 @@ var File_passbook_v1_history_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_history_proto_rawDesc = "" +
 	"\n" +
-	"\x19passbook/v1/history.proto\x12\vpassbook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/resources.proto\"\xcc\x02\n" +
+	"\x19passbook/v1/history.proto\x12\vpassbook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x17passbook/v1/holds.proto\x1a\x1bpassbook/v1/resources.proto\"\x8f\x03\n" +
 	"\x19ReverseTransactionRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
@@ -1159,13 +1189,14 @@ const file_passbook_v1_history_proto_rawDesc = "" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12J\n" +
 	"\x06labels\x18\x04 \x03(\v22.passbook.v1.ReverseTransactionRequest.LabelsEntryR\x06labels\x12*\n" +
 	"\x06amount\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x12\x14\n" +
-	"\x05force\x18\x06 \x01(\bR\x05force\x1a9\n" +
+	"\x05force\x18\x06 \x01(\bR\x05force\x12A\n" +
+	"\x0eeffective_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"t\n" +
 	"\x1aReverseTransactionResponse\x12:\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x9d\x03\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xd4\x03\n" +
 	"\x17ListTransactionsRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x120\n" +
@@ -1176,17 +1207,21 @@ const file_passbook_v1_history_proto_rawDesc = "" +
 	"\x06labels\x18\x05 \x03(\v20.passbook.v1.ListTransactionsRequest.LabelsEntryR\x06labels\x12\x1b\n" +
 	"\tpage_size\x18\x06 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\a \x01(\tR\tpageToken\x1a9\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\x125\n" +
+	"\n" +
+	"time_basis\x18\b \x01(\x0e2\x16.passbook.v1.TimeBasisR\ttimeBasis\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x80\x01\n" +
 	"\x18ListTransactionsResponse\x12<\n" +
 	"\ftransactions\x18\x01 \x03(\v2\x18.passbook.v1.TransactionR\ftransactions\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9e\x01\n" +
 	"\x11GetBalanceRequest\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x123\n" +
-	"\aat_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\"^\n" +
+	"\aat_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\x125\n" +
+	"\n" +
+	"time_basis\x18\x03 \x01(\x0e2\x16.passbook.v1.TimeBasisR\ttimeBasis\"^\n" +
 	"\x12GetBalanceResponse\x12,\n" +
 	"\abalance\x18\x01 \x01(\v2\x12.passbook.v1.MoneyR\abalance\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x03R\bsequence\"[\n" +
@@ -1281,40 +1316,44 @@ var file_passbook_v1_history_proto_goTypes = []any{
 	nil,                                // 17: passbook.v1.ReverseTransactionRequest.LabelsEntry
 	nil,                                // 18: passbook.v1.ListTransactionsRequest.LabelsEntry
 	(*Money)(nil),                      // 19: passbook.v1.Money
-	(*Transaction)(nil),                // 20: passbook.v1.Transaction
-	(TransactionKind)(0),               // 21: passbook.v1.TransactionKind
-	(*timestamppb.Timestamp)(nil),      // 22: google.protobuf.Timestamp
-	(*Entry)(nil),                      // 23: passbook.v1.Entry
-	(*Hold)(nil),                       // 24: passbook.v1.Hold
-	(*status.Status)(nil),              // 25: google.rpc.Status
+	(*timestamppb.Timestamp)(nil),      // 20: google.protobuf.Timestamp
+	(*Transaction)(nil),                // 21: passbook.v1.Transaction
+	(TransactionKind)(0),               // 22: passbook.v1.TransactionKind
+	(TimeBasis)(0),                     // 23: passbook.v1.TimeBasis
+	(*Entry)(nil),                      // 24: passbook.v1.Entry
+	(*Hold)(nil),                       // 25: passbook.v1.Hold
+	(*status.Status)(nil),              // 26: google.rpc.Status
 }
 var file_passbook_v1_history_proto_depIdxs = []int32{
 	17, // 0: passbook.v1.ReverseTransactionRequest.labels:type_name -> passbook.v1.ReverseTransactionRequest.LabelsEntry
 	19, // 1: passbook.v1.ReverseTransactionRequest.amount:type_name -> passbook.v1.Money
-	20, // 2: passbook.v1.ReverseTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	21, // 3: passbook.v1.ListTransactionsRequest.kind:type_name -> passbook.v1.TransactionKind
-	22, // 4: passbook.v1.ListTransactionsRequest.start_time:type_name -> google.protobuf.Timestamp
-	22, // 5: passbook.v1.ListTransactionsRequest.end_time:type_name -> google.protobuf.Timestamp
-	18, // 6: passbook.v1.ListTransactionsRequest.labels:type_name -> passbook.v1.ListTransactionsRequest.LabelsEntry
-	20, // 7: passbook.v1.ListTransactionsResponse.transactions:type_name -> passbook.v1.Transaction
-	22, // 8: passbook.v1.GetBalanceRequest.at_time:type_name -> google.protobuf.Timestamp
-	19, // 9: passbook.v1.GetBalanceResponse.balance:type_name -> passbook.v1.Money
-	23, // 10: passbook.v1.WatchEntriesResponse.entries:type_name -> passbook.v1.Entry
-	0,  // 11: passbook.v1.GetRequestOutcomeResponse.outcome:type_name -> passbook.v1.RequestOutcome
-	20, // 12: passbook.v1.GetRequestOutcomeResponse.transaction:type_name -> passbook.v1.Transaction
-	24, // 13: passbook.v1.GetRequestOutcomeResponse.hold:type_name -> passbook.v1.Hold
-	25, // 14: passbook.v1.GetRequestOutcomeResponse.error:type_name -> google.rpc.Status
-	0,  // 15: passbook.v1.FenceRequestResponse.outcome:type_name -> passbook.v1.RequestOutcome
-	20, // 16: passbook.v1.FenceRequestResponse.transaction:type_name -> passbook.v1.Transaction
-	24, // 17: passbook.v1.FenceRequestResponse.hold:type_name -> passbook.v1.Hold
-	25, // 18: passbook.v1.FenceRequestResponse.error:type_name -> google.rpc.Status
-	16, // 19: passbook.v1.VerifyAccountResponse.fault:type_name -> passbook.v1.VerificationFault
-	1,  // 20: passbook.v1.VerificationFault.kind:type_name -> passbook.v1.VerificationFaultKind
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	20, // 2: passbook.v1.ReverseTransactionRequest.effective_time:type_name -> google.protobuf.Timestamp
+	21, // 3: passbook.v1.ReverseTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	22, // 4: passbook.v1.ListTransactionsRequest.kind:type_name -> passbook.v1.TransactionKind
+	20, // 5: passbook.v1.ListTransactionsRequest.start_time:type_name -> google.protobuf.Timestamp
+	20, // 6: passbook.v1.ListTransactionsRequest.end_time:type_name -> google.protobuf.Timestamp
+	18, // 7: passbook.v1.ListTransactionsRequest.labels:type_name -> passbook.v1.ListTransactionsRequest.LabelsEntry
+	23, // 8: passbook.v1.ListTransactionsRequest.time_basis:type_name -> passbook.v1.TimeBasis
+	21, // 9: passbook.v1.ListTransactionsResponse.transactions:type_name -> passbook.v1.Transaction
+	20, // 10: passbook.v1.GetBalanceRequest.at_time:type_name -> google.protobuf.Timestamp
+	23, // 11: passbook.v1.GetBalanceRequest.time_basis:type_name -> passbook.v1.TimeBasis
+	19, // 12: passbook.v1.GetBalanceResponse.balance:type_name -> passbook.v1.Money
+	24, // 13: passbook.v1.WatchEntriesResponse.entries:type_name -> passbook.v1.Entry
+	0,  // 14: passbook.v1.GetRequestOutcomeResponse.outcome:type_name -> passbook.v1.RequestOutcome
+	21, // 15: passbook.v1.GetRequestOutcomeResponse.transaction:type_name -> passbook.v1.Transaction
+	25, // 16: passbook.v1.GetRequestOutcomeResponse.hold:type_name -> passbook.v1.Hold
+	26, // 17: passbook.v1.GetRequestOutcomeResponse.error:type_name -> google.rpc.Status
+	0,  // 18: passbook.v1.FenceRequestResponse.outcome:type_name -> passbook.v1.RequestOutcome
+	21, // 19: passbook.v1.FenceRequestResponse.transaction:type_name -> passbook.v1.Transaction
+	25, // 20: passbook.v1.FenceRequestResponse.hold:type_name -> passbook.v1.Hold
+	26, // 21: passbook.v1.FenceRequestResponse.error:type_name -> google.rpc.Status
+	16, // 22: passbook.v1.VerifyAccountResponse.fault:type_name -> passbook.v1.VerificationFault
+	1,  // 23: passbook.v1.VerificationFault.kind:type_name -> passbook.v1.VerificationFaultKind
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_history_proto_init() }

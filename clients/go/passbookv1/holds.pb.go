@@ -579,7 +579,9 @@ type CaptureHoldRequest struct {
 	KeepOpen bool `protobuf:"varint,7,opt,name=keep_open,json=keepOpen,proto3" json:"keep_open,omitempty"`
 	// The amount may be more than what is held, such as a tip, if the account has the excess available.
 	// The hold grows to what is taken. Default: false.
-	AllowExcess   bool `protobuf:"varint,8,opt,name=allow_excess,json=allowExcess,proto3" json:"allow_excess,omitempty"`
+	AllowExcess bool `protobuf:"varint,8,opt,name=allow_excess,json=allowExcess,proto3" json:"allow_excess,omitempty"`
+	// As in DepositRequest.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +670,13 @@ func (x *CaptureHoldRequest) GetAllowExcess() bool {
 		return x.AllowExcess
 	}
 	return false
+}
+
+func (x *CaptureHoldRequest) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
 }
 
 // The response of CaptureHold.
@@ -1126,7 +1135,7 @@ const file_passbook_v1_holds_proto_rawDesc = "" +
 	"expireTime\"W\n" +
 	"\x12UpdateHoldResponse\x12%\n" +
 	"\x04hold\x18\x01 \x01(\v2\x11.passbook.v1.HoldR\x04hold\x12\x1a\n" +
-	"\breplayed\x18\x02 \x01(\bR\breplayed\"\x90\x03\n" +
+	"\breplayed\x18\x02 \x01(\bR\breplayed\"\xd3\x03\n" +
 	"\x12CaptureHoldRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12\x17\n" +
@@ -1136,7 +1145,8 @@ const file_passbook_v1_holds_proto_rawDesc = "" +
 	"\vdescription\x18\x05 \x01(\tR\vdescription\x12C\n" +
 	"\x06labels\x18\x06 \x03(\v2+.passbook.v1.CaptureHoldRequest.LabelsEntryR\x06labels\x12\x1b\n" +
 	"\tkeep_open\x18\a \x01(\bR\bkeepOpen\x12!\n" +
-	"\fallow_excess\x18\b \x01(\bR\vallowExcess\x1a9\n" +
+	"\fallow_excess\x18\b \x01(\bR\vallowExcess\x12A\n" +
+	"\x0eeffective_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x94\x01\n" +
@@ -1229,17 +1239,18 @@ var file_passbook_v1_holds_proto_depIdxs = []int32{
 	1,  // 14: passbook.v1.UpdateHoldResponse.hold:type_name -> passbook.v1.Hold
 	17, // 15: passbook.v1.CaptureHoldRequest.amount:type_name -> passbook.v1.Money
 	16, // 16: passbook.v1.CaptureHoldRequest.labels:type_name -> passbook.v1.CaptureHoldRequest.LabelsEntry
-	20, // 17: passbook.v1.CaptureHoldResponse.transaction:type_name -> passbook.v1.Transaction
-	1,  // 18: passbook.v1.CaptureHoldResponse.hold:type_name -> passbook.v1.Hold
-	1,  // 19: passbook.v1.ReleaseHoldResponse.hold:type_name -> passbook.v1.Hold
-	1,  // 20: passbook.v1.GetHoldResponse.hold:type_name -> passbook.v1.Hold
-	0,  // 21: passbook.v1.ListHoldsRequest.state:type_name -> passbook.v1.HoldState
-	1,  // 22: passbook.v1.ListHoldsResponse.holds:type_name -> passbook.v1.Hold
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	18, // 17: passbook.v1.CaptureHoldRequest.effective_time:type_name -> google.protobuf.Timestamp
+	20, // 18: passbook.v1.CaptureHoldResponse.transaction:type_name -> passbook.v1.Transaction
+	1,  // 19: passbook.v1.CaptureHoldResponse.hold:type_name -> passbook.v1.Hold
+	1,  // 20: passbook.v1.ReleaseHoldResponse.hold:type_name -> passbook.v1.Hold
+	1,  // 21: passbook.v1.GetHoldResponse.hold:type_name -> passbook.v1.Hold
+	0,  // 22: passbook.v1.ListHoldsRequest.state:type_name -> passbook.v1.HoldState
+	1,  // 23: passbook.v1.ListHoldsResponse.holds:type_name -> passbook.v1.Hold
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_holds_proto_init() }

@@ -81,6 +81,60 @@ func (AccountState) EnumDescriptor() ([]byte, []int) {
 	return file_passbook_v1_resources_proto_rawDescGZIP(), []int{0}
 }
 
+// A time of entries and transactions.
+type TimeBasis int32
+
+const (
+	// The create time.
+	TimeBasis_TIME_BASIS_UNSPECIFIED TimeBasis = 0
+	// `create_time`: when the ledger wrote them.
+	TimeBasis_TIME_BASIS_CREATE_TIME TimeBasis = 1
+	// `effective_time`, or `create_time` where that is absent: when they count for the owner of the
+	// account.
+	TimeBasis_TIME_BASIS_EFFECTIVE_TIME TimeBasis = 2
+)
+
+// Enum value maps for TimeBasis.
+var (
+	TimeBasis_name = map[int32]string{
+		0: "TIME_BASIS_UNSPECIFIED",
+		1: "TIME_BASIS_CREATE_TIME",
+		2: "TIME_BASIS_EFFECTIVE_TIME",
+	}
+	TimeBasis_value = map[string]int32{
+		"TIME_BASIS_UNSPECIFIED":    0,
+		"TIME_BASIS_CREATE_TIME":    1,
+		"TIME_BASIS_EFFECTIVE_TIME": 2,
+	}
+)
+
+func (x TimeBasis) Enum() *TimeBasis {
+	p := new(TimeBasis)
+	*p = x
+	return p
+}
+
+func (x TimeBasis) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TimeBasis) Descriptor() protoreflect.EnumDescriptor {
+	return file_passbook_v1_resources_proto_enumTypes[1].Descriptor()
+}
+
+func (TimeBasis) Type() protoreflect.EnumType {
+	return &file_passbook_v1_resources_proto_enumTypes[1]
+}
+
+func (x TimeBasis) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TimeBasis.Descriptor instead.
+func (TimeBasis) EnumDescriptor() ([]byte, []int) {
+	return file_passbook_v1_resources_proto_rawDescGZIP(), []int{1}
+}
+
 // The RPC of a transaction's request.
 type TransactionKind int32
 
@@ -134,11 +188,11 @@ func (x TransactionKind) String() string {
 }
 
 func (TransactionKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_passbook_v1_resources_proto_enumTypes[1].Descriptor()
+	return file_passbook_v1_resources_proto_enumTypes[2].Descriptor()
 }
 
 func (TransactionKind) Type() protoreflect.EnumType {
-	return &file_passbook_v1_resources_proto_enumTypes[1]
+	return &file_passbook_v1_resources_proto_enumTypes[2]
 }
 
 func (x TransactionKind) Number() protoreflect.EnumNumber {
@@ -147,7 +201,7 @@ func (x TransactionKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TransactionKind.Descriptor instead.
 func (TransactionKind) EnumDescriptor() ([]byte, []int) {
-	return file_passbook_v1_resources_proto_rawDescGZIP(), []int{1}
+	return file_passbook_v1_resources_proto_rawDescGZIP(), []int{2}
 }
 
 // An exact amount of one currency.
@@ -394,7 +448,10 @@ type Entry struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// SHA-256, 32 bytes, over this entry and the hash of the entry before it on the same account.
 	// docs/entry-hash.md defines the exact bytes.
-	Hash          []byte `protobuf:"bytes,7,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash []byte `protobuf:"bytes,7,opt,name=hash,proto3" json:"hash,omitempty"`
+	// When the entry counts for the owner of the account, if that is not its `create_time`. Absent: at
+	// its `create_time`.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +535,13 @@ func (x *Entry) GetHash() []byte {
 	return nil
 }
 
+func (x *Entry) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
+}
+
 // What one applied request did to balances: all of its entries or none.
 type Transaction struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -508,7 +572,9 @@ type Transaction struct {
 	// it was reversed, or nothing. Set with `reversed_by_transaction_id`.
 	ReversedAmount *Money `protobuf:"bytes,11,opt,name=reversed_amount,json=reversedAmount,proto3" json:"reversed_amount,omitempty"`
 	// True if the request had `force`.
-	Forced        bool `protobuf:"varint,12,opt,name=forced,proto3" json:"forced,omitempty"`
+	Forced bool `protobuf:"varint,12,opt,name=forced,proto3" json:"forced,omitempty"`
+	// That of its entries.
+	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -627,6 +693,13 @@ func (x *Transaction) GetForced() bool {
 	return false
 }
 
+func (x *Transaction) GetEffectiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EffectiveTime
+	}
+	return nil
+}
+
 // What must be true of an account for a request to be applied. Only fields that are set are
 // checked. If one is not met, the request is rejected: FAILED_PRECONDITION, `CONDITION_FAILED`.
 type Condition struct {
@@ -722,7 +795,7 @@ const file_passbook_v1_resources_proto_rawDesc = "" +
 	"created_by\x18\x0e \x01(\tR\tcreatedBy\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9f\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x02\n" +
 	"\x05Entry\x12\x1d\n" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12\x1a\n" +
@@ -732,7 +805,8 @@ const file_passbook_v1_resources_proto_rawDesc = "" +
 	"\rbalance_after\x18\x05 \x01(\v2\x12.passbook.v1.MoneyR\fbalanceAfter\x12;\n" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x12\n" +
-	"\x04hash\x18\a \x01(\fR\x04hash\"\xf4\x04\n" +
+	"\x04hash\x18\a \x01(\fR\x04hash\x12A\n" +
+	"\x0eeffective_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\"\xb7\x05\n" +
 	"\vTransaction\x12%\n" +
 	"\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\x12\x1d\n" +
 	"\n" +
@@ -749,7 +823,8 @@ const file_passbook_v1_resources_proto_rawDesc = "" +
 	"created_by\x18\n" +
 	" \x01(\tR\tcreatedBy\x12;\n" +
 	"\x0freversed_amount\x18\v \x01(\v2\x12.passbook.v1.MoneyR\x0ereversedAmount\x12\x16\n" +
-	"\x06forced\x18\f \x01(\bR\x06forced\x1a9\n" +
+	"\x06forced\x18\f \x01(\bR\x06forced\x12A\n" +
+	"\x0eeffective_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd0\x01\n" +
@@ -762,7 +837,11 @@ const file_passbook_v1_resources_proto_rawDesc = "" +
 	"\x19ACCOUNT_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ACCOUNT_STATE_OPEN\x10\x01\x12\x18\n" +
 	"\x14ACCOUNT_STATE_FROZEN\x10\x02\x12\x18\n" +
-	"\x14ACCOUNT_STATE_CLOSED\x10\x03*\xec\x01\n" +
+	"\x14ACCOUNT_STATE_CLOSED\x10\x03*b\n" +
+	"\tTimeBasis\x12\x1a\n" +
+	"\x16TIME_BASIS_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16TIME_BASIS_CREATE_TIME\x10\x01\x12\x1d\n" +
+	"\x19TIME_BASIS_EFFECTIVE_TIME\x10\x02*\xec\x01\n" +
 	"\x0fTransactionKind\x12 \n" +
 	"\x1cTRANSACTION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18TRANSACTION_KIND_DEPOSIT\x10\x01\x12\x1f\n" +
@@ -785,44 +864,47 @@ func file_passbook_v1_resources_proto_rawDescGZIP() []byte {
 	return file_passbook_v1_resources_proto_rawDescData
 }
 
-var file_passbook_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_passbook_v1_resources_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_passbook_v1_resources_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_passbook_v1_resources_proto_goTypes = []any{
 	(AccountState)(0),             // 0: passbook.v1.AccountState
-	(TransactionKind)(0),          // 1: passbook.v1.TransactionKind
-	(*Money)(nil),                 // 2: passbook.v1.Money
-	(*Account)(nil),               // 3: passbook.v1.Account
-	(*Entry)(nil),                 // 4: passbook.v1.Entry
-	(*Transaction)(nil),           // 5: passbook.v1.Transaction
-	(*Condition)(nil),             // 6: passbook.v1.Condition
-	nil,                           // 7: passbook.v1.Account.LabelsEntry
-	nil,                           // 8: passbook.v1.Transaction.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(TimeBasis)(0),                // 1: passbook.v1.TimeBasis
+	(TransactionKind)(0),          // 2: passbook.v1.TransactionKind
+	(*Money)(nil),                 // 3: passbook.v1.Money
+	(*Account)(nil),               // 4: passbook.v1.Account
+	(*Entry)(nil),                 // 5: passbook.v1.Entry
+	(*Transaction)(nil),           // 6: passbook.v1.Transaction
+	(*Condition)(nil),             // 7: passbook.v1.Condition
+	nil,                           // 8: passbook.v1.Account.LabelsEntry
+	nil,                           // 9: passbook.v1.Transaction.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_passbook_v1_resources_proto_depIdxs = []int32{
-	2,  // 0: passbook.v1.Account.balance:type_name -> passbook.v1.Money
-	2,  // 1: passbook.v1.Account.held:type_name -> passbook.v1.Money
-	2,  // 2: passbook.v1.Account.available:type_name -> passbook.v1.Money
-	2,  // 3: passbook.v1.Account.overdraft_limit:type_name -> passbook.v1.Money
+	3,  // 0: passbook.v1.Account.balance:type_name -> passbook.v1.Money
+	3,  // 1: passbook.v1.Account.held:type_name -> passbook.v1.Money
+	3,  // 2: passbook.v1.Account.available:type_name -> passbook.v1.Money
+	3,  // 3: passbook.v1.Account.overdraft_limit:type_name -> passbook.v1.Money
 	0,  // 4: passbook.v1.Account.state:type_name -> passbook.v1.AccountState
-	7,  // 5: passbook.v1.Account.labels:type_name -> passbook.v1.Account.LabelsEntry
-	9,  // 6: passbook.v1.Account.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 7: passbook.v1.Account.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 8: passbook.v1.Entry.amount:type_name -> passbook.v1.Money
-	2,  // 9: passbook.v1.Entry.balance_after:type_name -> passbook.v1.Money
-	9,  // 10: passbook.v1.Entry.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 11: passbook.v1.Transaction.kind:type_name -> passbook.v1.TransactionKind
-	4,  // 12: passbook.v1.Transaction.entries:type_name -> passbook.v1.Entry
-	8,  // 13: passbook.v1.Transaction.labels:type_name -> passbook.v1.Transaction.LabelsEntry
-	9,  // 14: passbook.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 15: passbook.v1.Transaction.reversed_amount:type_name -> passbook.v1.Money
-	2,  // 16: passbook.v1.Condition.min_balance_after:type_name -> passbook.v1.Money
-	2,  // 17: passbook.v1.Condition.max_balance_after:type_name -> passbook.v1.Money
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	8,  // 5: passbook.v1.Account.labels:type_name -> passbook.v1.Account.LabelsEntry
+	10, // 6: passbook.v1.Account.create_time:type_name -> google.protobuf.Timestamp
+	10, // 7: passbook.v1.Account.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 8: passbook.v1.Entry.amount:type_name -> passbook.v1.Money
+	3,  // 9: passbook.v1.Entry.balance_after:type_name -> passbook.v1.Money
+	10, // 10: passbook.v1.Entry.create_time:type_name -> google.protobuf.Timestamp
+	10, // 11: passbook.v1.Entry.effective_time:type_name -> google.protobuf.Timestamp
+	2,  // 12: passbook.v1.Transaction.kind:type_name -> passbook.v1.TransactionKind
+	5,  // 13: passbook.v1.Transaction.entries:type_name -> passbook.v1.Entry
+	9,  // 14: passbook.v1.Transaction.labels:type_name -> passbook.v1.Transaction.LabelsEntry
+	10, // 15: passbook.v1.Transaction.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 16: passbook.v1.Transaction.reversed_amount:type_name -> passbook.v1.Money
+	10, // 17: passbook.v1.Transaction.effective_time:type_name -> google.protobuf.Timestamp
+	3,  // 18: passbook.v1.Condition.min_balance_after:type_name -> passbook.v1.Money
+	3,  // 19: passbook.v1.Condition.max_balance_after:type_name -> passbook.v1.Money
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_resources_proto_init() }
@@ -836,7 +918,7 @@ func file_passbook_v1_resources_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_passbook_v1_resources_proto_rawDesc), len(file_passbook_v1_resources_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,

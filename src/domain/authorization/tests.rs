@@ -62,6 +62,7 @@ pub fn command(action: Action) -> Command {
         labels: Labels::new(),
         validate_only: false,
         force: false,
+        effective_time_us: None,
     }))
 }
 
@@ -140,6 +141,7 @@ pub fn transaction(entries: &[(&str, &str)]) -> Transaction {
         amount: eur().parse(amount).unwrap(),
         balance_after: eur().zero(),
         create_time_us: 0,
+        effective_time_us: None,
         hash: [0; 32],
     };
     Transaction {

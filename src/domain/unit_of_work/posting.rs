@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::domain::{
     account::{Account, AccountState},
     command::{Condition, Leg, Request},
+    effective_time,
     hold::Hold,
     ids::{AccountId, TransactionId, transaction_id_at},
     money::Amount,
@@ -15,11 +16,12 @@ use crate::domain::{
 
 impl UnitOfWork {
     /// Plans the entries of the legs, or returns the first rejection in the order of
-    /// [`LegCheck::RULES`]. Changes nothing.
+    /// [`LegCheck::RULES`]; the last is that of the effective time. Changes nothing.
     pub(super) fn evaluate(
         &self,
         legs: &[Leg],
         funds: Funds<'_>,
+        effective_time_us: Option<i64>,
     ) -> Result<PlannedEntries, Rejection> {
         let mut running: HashMap<&AccountId, Running> = HashMap::new();
         let mut checks = Vec::with_capacity(legs.len());
@@ -28,7 +30,7 @@ impl UnitOfWork {
             if account.currency != leg.currency
                 && let Some(legs) = self.in_own_scales(legs)
             {
-                return self.evaluate(&legs, funds);
+                return self.evaluate(&legs, funds, effective_time_us);
             }
             let after = running.entry(&leg.account_id).or_insert_with(|| Running::new(account));
             after.add(account, leg);
@@ -41,11 +43,11 @@ impl UnitOfWork {
             checks.iter().try_for_each(rule)?;
         }
         let latest = checks.iter().map(|check| check.account.update_time_us).max();
-        Ok(PlannedEntries {
-            entries: checks.iter().map(LegCheck::entry).collect(),
-            // A clock that was set back must not put an entry before an earlier one.
-            create_time_us: self.now_us.max(latest.unwrap_or(self.now_us)),
-        })
+        // A clock that was set back must not put an entry before an earlier one.
+        let create_time_us = self.now_us.max(latest.unwrap_or(self.now_us));
+        let effective_time_us = effective_time::check(effective_time_us, create_time_us)?;
+        let entries = checks.iter().map(|check| check.entry(effective_time_us)).collect();
+        Ok(PlannedEntries { entries, create_time_us })
     }
 
     /// The legs with the decimals of their accounts, where the server's currency table has others:
@@ -279,7 +281,7 @@ impl<'a> LegCheck<'a> {
         Err(Rejection::out_of_range(self.account, self.leg.amount))
     }
 
-    fn entry(&self) -> Entry {
+    fn entry(&self, effective_time_us: Option<i64>) -> Entry {
         Entry {
             account_id: self.leg.account_id.clone(),
             sequence: self.after.sequence,
@@ -288,6 +290,7 @@ impl<'a> LegCheck<'a> {
             amount: self.leg.amount,
             balance_after: self.after.balance.unwrap_or(self.account.balance),
             create_time_us: 0,
+            effective_time_us,
             hash: [0; 32],
         }
     }

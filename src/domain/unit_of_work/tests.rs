@@ -1,6 +1,6 @@
 //! The fold, without a database.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::domain::{
     ids::{ID_TIME_DISTANCE_MAX_US, RequestId, is_same_attempt, transaction_id_at},
     money::Currencies,
     rejection::Rejection,
-    transaction::Transaction,
+    transaction::{Entry, Transaction},
     unit_of_work::{CommandResult, Effects, LockedState, UnitOfWork},
 };
 
@@ -235,6 +235,74 @@ fn the_hash_is_the_one_that_is_written_down() {
     ))
     .into();
     assert_eq!(entry.hash, expected);
+}
+
+#[test]
+fn only_an_effective_time_of_its_own_is_in_the_hash_of_an_entry() {
+    let mut work = work(vec![account("alice", "0.00")]);
+    let at = |id: &str, time_us| Request {
+        effective_time_us: Some(time_us),
+        ..posting(id, &[("alice", "100.50")])
+    };
+    let (made, _) = apply(&mut work, at("1", NOW)).unwrap();
+    assert_eq!(made.entries[0].effective_time_us, None, "it is the time of the transaction");
+    let (made, _) = apply(&mut work, at("2", NOW - 1)).unwrap();
+    let (entry, previous) = (&made.entries[0], work.accounts().next().unwrap());
+    assert_eq!((entry.effective_time_us, previous.last_hash), (Some(NOW - 1), entry.hash));
+    let without = Entry { effective_time_us: None, ..entry.clone() };
+    let later = Entry { effective_time_us: Some(NOW - 2), ..entry.clone() };
+    let previous = [7; 32];
+    let hashes = [entry, &without, &later].map(|entry| entry.chained_hash(&previous));
+    assert_eq!(BTreeSet::from(hashes).len(), 3);
+    let text = format!(
+        "passbook.entry.v2\n{}\nalice\n2\n{}\nUSD\n100.5\n201\n{NOW}\n{}\n",
+        "07".repeat(32),
+        entry.transaction_id,
+        NOW - 1
+    );
+    let expected: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(text).into();
+    assert_eq!(hashes[0], expected);
+}
+
+#[test]
+fn an_effective_time_is_a_part_of_the_request() {
+    let plain = posting("1", &[("a", "1.00")]);
+    let dated = Request { effective_time_us: Some(NOW), ..plain.clone() };
+    let other = Request { effective_time_us: Some(NOW + 1), ..plain.clone() };
+    let fingerprints = [&plain, &dated, &other].map(Request::fingerprint);
+    assert_eq!(BTreeSet::from(fingerprints).len(), 3);
+}
+
+#[test]
+fn an_effective_time_has_bounds_and_is_the_last_rule() {
+    const DAY: i64 = 86_400_000_000;
+    let (earliest, latest) = (NOW - 3660 * DAY, NOW + 366 * DAY);
+    let cases = [
+        (earliest - 1, false),
+        (earliest, true),
+        (latest, true),
+        (latest + 1, false),
+        (i64::MIN, false),
+        (i64::MAX, false),
+    ];
+    for (time_us, is_allowed) in cases {
+        let mut work = work(vec![account("a", "0.00")]);
+        let request = |legs| Request { effective_time_us: Some(time_us), ..posting("1", legs) };
+        let made = apply(&mut work, request(&[("a", "1.00")]));
+        assert_eq!(made.is_ok(), is_allowed, "{time_us}: {made:?}");
+        if is_allowed {
+            continue;
+        }
+        let rejection = made.unwrap_err();
+        let (earliest_us, latest_us) = (earliest, latest);
+        let effective_time_us = time_us;
+        let expected =
+            Rejection::EffectiveTimeOutOfRange { effective_time_us, earliest_us, latest_us };
+        assert_eq!(rejection, expected);
+        let poor = Request { effective_time_us: Some(time_us), ..posting("2", &[("a", "-1.00")]) };
+        let rejection = apply(&mut work, poor).unwrap_err();
+        assert!(matches!(rejection, Rejection::InsufficientFunds { .. }), "{rejection}");
+    }
 }
 
 #[test]

@@ -243,6 +243,7 @@ mod tests {
             amount,
             balance_after: amount,
             create_time_us: 0,
+            effective_time_us: None,
             hash: [0; 32],
         };
         (key, entry)

@@ -27,6 +27,7 @@ fn account() -> (StoredAccount, Vec<Entry>) {
             amount: dollars(amount),
             balance_after: balance,
             create_time_us: sequence,
+            effective_time_us: None,
             hash,
         };
         hash = entry.chained_hash(&hash);

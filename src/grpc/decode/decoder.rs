@@ -184,6 +184,7 @@ impl<'a> Decoder<'a> {
             labels,
             validate_only: false,
             force: false,
+            effective_time_us: None,
         })
     }
 
@@ -293,6 +294,11 @@ impl<'a> Decoder<'a> {
         let version =
             if version.is_some_and(|it| it < 1) { Err("must be at least 1") } else { Ok(()) };
         self.check(ErrorReason::InvalidCondition, field, version)
+    }
+
+    /// When a transaction takes effect.
+    pub fn effective_time(&mut self, time: Option<&prost_types::Timestamp>) -> Option<i64> {
+        self.time(ErrorReason::EffectiveTimeOutOfRange, "effective_time", time)
     }
 
     /// A time in microseconds since the Unix epoch, rounded up. Entries have whole microseconds, so

@@ -61,7 +61,10 @@ pub fn capture(decoder: &mut Decoder<'_>, request: proto::CaptureHoldRequest) ->
         let capture = Capture { hold, amount, destination_account_id, keep_open, allow_excess };
         Action::CaptureHold(capture)
     });
-    decoder.request(&request.request_id, action, request.description, request.labels)
+    let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
+    let decoded =
+        decoder.request(&request.request_id, action, request.description, request.labels)?;
+    Some(Request { effective_time_us, ..decoded })
 }
 
 /// A hold to release.

@@ -21,8 +21,8 @@ pub use events::watched_events;
 pub use holds::{capture, hold_update, new_hold, release};
 pub use postings::{batch, deposit, reversal, transaction, transfer, withdraw};
 pub use queries::{
-    TransactionList, account_change_list, account_ids, account_list, balance, balance_sums,
-    entry_list, hold_list, transaction_list, transaction_name, watch,
+    BalanceQuery, EntryList, TransactionList, account_change_list, account_ids, account_list,
+    balance, balance_sums, entry_list, hold_list, transaction_list, transaction_name, watch,
 };
 pub use streamed::streamed;
 

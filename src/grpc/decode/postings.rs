@@ -25,9 +25,10 @@ pub fn deposit(decoder: &mut Decoder<'_>, request: proto::DepositRequest) -> Opt
     let (amount, condition) = (request.amount.as_ref(), request.condition.as_ref());
     let leg = leg(decoder, "", account_id, amount, Sign::Positive, condition);
     let action = leg.map(|leg| Action::Post(TransactionKind::Deposit, vec![leg]));
+    let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
-    Some(Request { validate_only: request.validate_only, ..decoded })
+    Some(Request { validate_only: request.validate_only, effective_time_us, ..decoded })
 }
 
 /// A withdrawal.
@@ -37,10 +38,11 @@ pub fn withdraw(decoder: &mut Decoder<'_>, request: proto::WithdrawRequest) -> O
     let leg = leg(decoder, "", account_id, amount, Sign::Positive, condition);
     let leg = leg.map(|leg| Leg { amount: -leg.amount, ..leg });
     let action = leg.map(|leg| Action::Post(TransactionKind::Withdrawal, vec![leg]));
+    let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
     let (validate_only, force) = (request.validate_only, request.force);
-    Some(Request { validate_only, force, ..decoded })
+    Some(Request { validate_only, force, effective_time_us, ..decoded })
 }
 
 /// A transfer. The condition is on the source account.
@@ -59,10 +61,11 @@ pub fn transfer(decoder: &mut Decoder<'_>, request: proto::TransferRequest) -> O
         let destination = Leg { account_id, currency, amount, condition: Condition::default() };
         Action::Post(TransactionKind::Transfer, vec![source, destination])
     });
+    let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
     let (validate_only, force) = (request.validate_only, request.force);
-    Some(Request { validate_only, force, ..decoded })
+    Some(Request { validate_only, force, effective_time_us, ..decoded })
 }
 
 /// A posting of any legs.
@@ -84,10 +87,11 @@ pub fn transaction(
         legs.extend(leg(decoder, path, account_id, amount, Sign::NotZero, condition));
     }
     let action = Some(Action::Post(TransactionKind::Posting, legs));
+    let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
     let (validate_only, force) = (request.validate_only, request.force);
-    Some(Request { validate_only, force, ..decoded })
+    Some(Request { validate_only, force, effective_time_us, ..decoded })
 }
 
 /// A leg. `path` is the beginning of the fields' paths.
@@ -131,7 +135,8 @@ pub fn reversal(
         let transaction = TransactionRef { transaction_id, resolved: None };
         Action::Reverse(Reversal { transaction, amount })
     });
+    let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
-    Some(Request { force: request.force, ..decoded })
+    Some(Request { force: request.force, effective_time_us, ..decoded })
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use crate::{
     domain::{
         account::{AccountState, Labels},
+        effective_time::EffectivePosition,
         hold::HoldState,
         ids::{AccountId, HoldId, TransactionId},
-        query::{AccountFilter, EntryRange, HoldFilter, Order, TransactionFilter},
+        query::{AccountFilter, EffectiveRange, EntryRange, HoldFilter, Order, TransactionFilter},
         rejection::TransactionName,
         transaction::TransactionKind,
     },
@@ -57,6 +58,19 @@ impl Decoder<'_> {
             self.report(ErrorReason::InvalidFilter, field, format_args!("is not a known {field}"));
         }
         found
+    }
+
+    /// Whether a query goes by effective time.
+    fn is_by_effective_time(&mut self, time_basis: i32) -> bool {
+        match proto::TimeBasis::try_from(time_basis) {
+            Ok(proto::TimeBasis::Unspecified | proto::TimeBasis::CreateTime) => false,
+            Ok(proto::TimeBasis::EffectiveTime) => true,
+            Err(_) => {
+                let reason = ErrorReason::InvalidFilter;
+                self.report(reason, "time_basis", "is not a known time_basis");
+                false
+            }
+        }
     }
 
     fn after_sequence(&mut self, sequence: i64) {
@@ -148,13 +162,21 @@ fn account_filter(
 }
 
 /// A page of an account's entries.
+pub enum EntryList {
+    /// By the times at which they were written. The cursor is a sequence.
+    Written(AccountId, EntryRange, Page<i64>),
+    /// By the times at which they take effect.
+    Effective(AccountId, EffectiveRange, Page<EffectivePosition>),
+}
+
+/// A page of an account's entries.
 pub fn entry_list(
     decoder: &mut Decoder<'_>,
     request: proto::ListEntriesRequest,
-) -> Option<(AccountId, EntryRange, Page<i64>)> {
+) -> Option<EntryList> {
     let proto::ListEntriesRequest { account_id, after_sequence, start_time, end_time, .. } =
         &request;
-    let query =
+    let mut query =
         format!("{account_id}/{after_sequence}/{start_time:?}/{end_time:?}/{}", request.order);
     let reason = ErrorReason::InvalidFilter;
     let account_id = decoder.account_id("account_id", account_id);
@@ -169,16 +191,44 @@ pub fn entry_list(
             Order::Ascending
         }
     };
+    let (page_size, page_token) = (request.page_size, &request.page_token);
+    if decoder.is_by_effective_time(request.time_basis) {
+        if *after_sequence != 0 {
+            decoder.report(reason, "after_sequence", "must be absent by effective time");
+        }
+        query.push_str(BY_EFFECTIVE_TIME);
+        let page = decoder.page(query, page_size, page_token, |text| text.parse().ok());
+        let range = effective_range(start_time_us, end_time_us, order, page.cursor);
+        return Some(EntryList::Effective(account_id?, range, page));
+    }
     let (mut after_sequence, mut before_sequence) = (*after_sequence, None);
-    let page =
-        decoder.page(query, request.page_size, &request.page_token, |text| text.parse().ok());
+    let page = decoder.page(query, page_size, page_token, |text| text.parse().ok());
     match (page.cursor, order) {
         (None, _) => {}
         (Some(sequence), Order::Ascending) => after_sequence = sequence,
         (Some(sequence), Order::Descending) => before_sequence = Some(sequence),
     }
     let range = EntryRange { after_sequence, before_sequence, start_time_us, end_time_us, order };
-    Some((account_id?, range, page))
+    Some(EntryList::Written(account_id?, range, page))
+}
+
+/// What distinguishes the tokens of a query by effective time from those by `create_time`.
+const BY_EFFECTIVE_TIME: &str = "/effective";
+
+/// The entries between two times, from the cursor on.
+fn effective_range(
+    start_time_us: Option<i64>,
+    end_time_us: Option<i64>,
+    order: Order,
+    cursor: Option<EffectivePosition>,
+) -> EffectiveRange {
+    let mut after = EffectivePosition::before(start_time_us.unwrap_or(i64::MIN));
+    let mut before = EffectivePosition::before(end_time_us.unwrap_or(i64::MAX));
+    match order {
+        Order::Ascending => after = cursor.unwrap_or(after),
+        Order::Descending => before = cursor.unwrap_or(before),
+    }
+    EffectiveRange { after, before, order }
 }
 
 /// A page of transactions.
@@ -187,6 +237,8 @@ pub enum TransactionList {
     All(TransactionFilter, Page<TransactionId>),
     /// Of one account. The cursor is a sequence of this account.
     OfAccount(AccountId, TransactionFilter, Page<i64>),
+    /// Of one account, by the times at which they take effect.
+    Effective(AccountId, TransactionFilter, EffectiveRange, Page<EffectivePosition>),
 }
 
 /// A page of transactions.
@@ -196,7 +248,7 @@ pub fn transaction_list(
 ) -> Option<TransactionList> {
     let proto::ListTransactionsRequest { account_id, kind, start_time, end_time, labels, .. } =
         &request;
-    let query = format!("{account_id}/{kind}/{start_time:?}/{end_time:?}/{labels:?}");
+    let mut query = format!("{account_id}/{kind}/{start_time:?}/{end_time:?}/{labels:?}");
     let reason = ErrorReason::InvalidFilter;
     let account_id = given(account_id).map(|it| decoder.account_id("account_id", it));
     let kind = decoder.filter("kind", *kind, &TransactionKind::ALL, encode::transaction_kind);
@@ -204,6 +256,17 @@ pub fn transaction_list(
     let end_time_us = decoder.time(reason, "end_time", end_time.as_ref());
     decoder.labels(labels);
     let (page_size, page_token) = (request.page_size, &request.page_token);
+    if decoder.is_by_effective_time(request.time_basis) {
+        let Some(account_id) = account_id else {
+            decoder.report(reason, "account_id", "is required by effective time");
+            return None;
+        };
+        query.push_str(BY_EFFECTIVE_TIME);
+        let page = decoder.page(query, page_size, page_token, |text| text.parse().ok());
+        let range = effective_range(start_time_us, end_time_us, Order::Descending, page.cursor);
+        let filter = TransactionFilter { kind, labels: request.labels, ..Default::default() };
+        return Some(TransactionList::Effective(account_id?, filter, range, page));
+    }
     let filter = TransactionFilter { kind, start_time_us, end_time_us, labels: request.labels };
     match account_id {
         None => {
@@ -242,18 +305,33 @@ pub fn account_change_list(
     Some((account_id?, page))
 }
 
-/// An account, and the time of the balance in microseconds since the Unix epoch. None: now.
+/// A balance of an account.
+pub enum BalanceQuery {
+    /// Of the entries up to this time. None: of all.
+    Written(AccountId, Option<i64>),
+    /// Of the entries that take effect at this time or before.
+    Effective(AccountId, i64),
+}
+
+/// An account, and the time of the balance in microseconds since the Unix epoch.
 pub fn balance(
     decoder: &mut Decoder<'_>,
     request: proto::GetBalanceRequest,
-) -> Option<(AccountId, Option<i64>)> {
+) -> Option<BalanceQuery> {
     let account_id = decoder.account_id("account_id", &request.account_id);
     // Rounded down to a whole microsecond, as entries have: "at this time or before". Negative nanos
     // stay negative, and are a violation.
     let whole = |nanos: i32| nanos - (nanos % 1000).max(0);
     let at_time = request.at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..it });
-    let time_us = decoder.time(ErrorReason::InvalidFilter, "at_time", at_time.as_ref());
-    Some((account_id?, time_us))
+    let reason = ErrorReason::InvalidFilter;
+    let time_us = decoder.time(reason, "at_time", at_time.as_ref());
+    if !decoder.is_by_effective_time(request.time_basis) {
+        return Some(BalanceQuery::Written(account_id?, time_us));
+    }
+    if at_time.is_none() {
+        decoder.report(reason, "at_time", "is required by effective time");
+    }
+    Some(BalanceQuery::Effective(account_id?, time_us?))
 }
 
 /// An account to watch, and the sequence after which its entries are sent.

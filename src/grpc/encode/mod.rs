@@ -17,5 +17,5 @@ pub use events::{EVENT_TOKEN_FORM, event, event_kind, event_token};
 pub use holds::{hold, hold_state};
 pub use requests::{fenced, outcome, posting_result, streamed_result};
 pub use transactions::{entry, transaction, transaction_kind, watched_entry};
-pub use values::money;
+pub use values::{money, sum};
 pub use verification::verified_account;

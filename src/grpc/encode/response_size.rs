@@ -137,6 +137,7 @@ mod tests {
             amount: money(&largest),
             balance_after: money(&largest),
             create_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 999_999_999 }),
+            effective_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 999_999_999 }),
             hash: vec![255; 32],
         }
     }

@@ -21,6 +21,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         created_by: transaction.created_by.to_string(),
         reversed_amount: reversed_amount(transaction),
         forced: transaction.forced,
+        effective_time: transaction.effective_time_us().map(time),
     };
     if transaction.transaction_id.is_none() {
         // The request was only validated: no such transaction exists.
@@ -63,6 +64,7 @@ pub fn entry(entry: &Entry) -> proto::Entry {
         balance_after: Some(money(&entry.currency, entry.balance_after)),
         create_time: Some(time(entry.create_time_us)),
         hash: entry.hash.to_vec(),
+        effective_time: entry.effective_time_us.map(time),
     }
 }
 

@@ -53,7 +53,9 @@ impl From<Invalid> for StatusBuilder {
             return Self::from(Error::Internal(Some(Outcome::NotApplied)));
         };
         let code = match first.reason {
-            ErrorReason::BalanceOutOfRange => Code::OutOfRange,
+            ErrorReason::BalanceOutOfRange | ErrorReason::EffectiveTimeOutOfRange => {
+                Code::OutOfRange
+            }
             _ => Code::InvalidArgument,
         };
         let message = format!("{} {}", first.field, first.description);

@@ -76,6 +76,12 @@ impl From<Error> for StatusBuilder {
                 );
                 Self::new(Code::FailedPrecondition, E::TooManyAccounts, message).with("max", max)
             }
+            Error::TooManyEntries { max } => {
+                let message = format!(
+                    "a balance examines at most {max} entries with an effective time: ask for a later time"
+                );
+                Self::new(Code::FailedPrecondition, E::TooManyEntries, message).with("max", max)
+            }
             Error::DatabaseUnavailable(outcome) => {
                 let message = "the database cannot be reached or written";
                 Self::new(Code::Unavailable, E::DatabaseUnavailable, message)

@@ -48,6 +48,9 @@ impl From<Rejection> for StatusBuilder {
             R::VersionMismatch { .. } => (Aborted, E::VersionMismatch, "account_id"),
             R::CurrencyMismatch { .. } => (FailedPrecondition, E::CurrencyMismatch, "account_id"),
             R::BalanceOutOfRange { .. } => (OutOfRange, E::BalanceOutOfRange, "account_id"),
+            R::EffectiveTimeOutOfRange { .. } => {
+                (OutOfRange, E::EffectiveTimeOutOfRange, "effective_time")
+            }
             R::ConditionFailed { .. } => (FailedPrecondition, E::ConditionFailed, "account_id"),
             R::InsufficientFunds { .. } => (FailedPrecondition, E::InsufficientFunds, "account_id"),
         };

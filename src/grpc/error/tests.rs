@@ -94,6 +94,7 @@ fn rejections() -> Vec<Rejection> {
             balance: amount("1"),
             held: amount("2"),
         },
+        Rejection::EffectiveTimeOutOfRange { effective_time_us: 1, earliest_us: 2, latest_us: 3 },
         Rejection::VersionMismatch { account_id: account_id(), expected_version: 1, version: 2 },
     ]
 }
@@ -109,6 +110,10 @@ fn expected(rejection: &Rejection) -> (Code, ErrorReason, &'static str) {
         R::HoldNotOpen { .. } => (Code::FailedPrecondition, E::HoldNotOpen, "hold_id state"),
         R::ExpireTimePassed { .. } => {
             (Code::FailedPrecondition, E::ExpireTimePassed, "expire_time_us now_us")
+        }
+        R::EffectiveTimeOutOfRange { .. } => {
+            let keys = "earliest_us effective_time_us latest_us";
+            (Code::OutOfRange, E::EffectiveTimeOutOfRange, keys)
         }
         R::TransactionNotDivisible { .. } => {
             (Code::FailedPrecondition, E::TransactionNotDivisible, "transaction_id")
@@ -251,6 +256,7 @@ fn every_error_without_a_result_has_its_outcome() {
         (E::WatcherTooSlow { limit }, C::ResourceExhausted, "WATCHER_TOO_SLOW", "", false),
         (E::SequenceNotReached { sequence: 1 }, C::InvalidArgument, "INVALID_FILTER", "", false),
         (E::TooManyAccounts { max: 1 }, C::FailedPrecondition, "TOO_MANY_ACCOUNTS", "", false),
+        (E::TooManyEntries { max: 1 }, C::FailedPrecondition, "TOO_MANY_ENTRIES", "", false),
         (E::ShuttingDown, C::Unavailable, "SHUTTING_DOWN", "not_applied", true),
         (E::Internal(unknown), C::Internal, "INTERNAL", "unknown", false),
     ] {

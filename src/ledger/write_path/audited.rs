@@ -49,7 +49,8 @@ fn without_result(error: &Error) -> audit::Outcome {
         | Error::WatcherTooSlow { .. }
         | Error::SequenceNotReached { .. }
         | Error::EventTokenUnknown
-        | Error::TooManyAccounts { .. } => ("internal", Some(Outcome::Unknown)),
+        | Error::TooManyAccounts { .. }
+        | Error::TooManyEntries { .. } => ("internal", Some(Outcome::Unknown)),
     };
     match outcome {
         Some(Outcome::Unknown) => audit::Outcome::Unknown(reason),

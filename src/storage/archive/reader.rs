@@ -32,8 +32,12 @@ const LINE_LENGTH_MAX: u64 = 1 << 20;
 const SCHEMA_BEFORE: &str = "m20261126_000004_scales_are_kept";
 
 /// The fields that lines of the schema before do not have, and their values.
-static ADDED: [(&str, Value); 3] =
-    [("below_limit", Value::Bool(Some(false))), ("details", NULL), ("placed", NULL)];
+static ADDED: [(&str, Value); 4] = [
+    ("below_limit", Value::Bool(Some(false))),
+    ("details", NULL),
+    ("placed", NULL),
+    ("effective_time_us", NULL),
+];
 
 /// Reads an export line by line. Its errors name the line, and the field if it is one.
 pub struct RecordReader<R> {

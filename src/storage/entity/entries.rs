@@ -19,6 +19,8 @@ pub struct Model {
     pub balance_after: Number,
     pub create_time_us: i64,
     pub hash: Vec<u8>,
+    /// Null if it is `create_time_us`.
+    pub effective_time_us: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -49,6 +51,7 @@ impl Model {
                 .ok_or_else(|| corrupt("balance_after"))?,
             currency: currency.clone(),
             create_time_us: self.create_time_us,
+            effective_time_us: self.effective_time_us,
             hash: self.hash.as_slice().try_into().map_err(|_| corrupt("hash"))?,
         })
     }

@@ -96,7 +96,11 @@ impl Store {
         Ok(low)
     }
 
-    async fn entry(&self, account: &Account, sequence: i64) -> Result<Model, StorageError> {
+    pub(super) async fn entry(
+        &self,
+        account: &Account,
+        sequence: i64,
+    ) -> Result<Model, StorageError> {
         let row = Entity::find_by_id((account.account_key, sequence)).one(&self.readers).await?;
         row.ok_or_else(|| {
             let account_id = &account.account_id;

@@ -7,6 +7,7 @@ pub mod accounts;
 pub mod balance_sums;
 pub mod callers;
 pub mod currencies;
+pub mod effective_times;
 pub mod entries;
 pub mod events;
 pub mod holds;

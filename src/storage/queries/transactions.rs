@@ -122,7 +122,7 @@ impl Store {
 
 /// Cuts a page after `limit` transactions, or after fewer that have [`PAGE_ENTRIES_MAX`] entries.
 /// Returns whether more follow.
-fn cut(rows: &mut Vec<Model>, limit: u64) -> bool {
+pub(super) fn cut(rows: &mut Vec<Model>, limit: u64) -> bool {
     let found = rows.len();
     let entries = rows.iter().map(Model::entry_count);
     let sums = entries.scan(0, |sum, entries| {
@@ -159,7 +159,7 @@ pub static LIST_OF_ACCOUNT: Sql = Sql::new(|kind| {
 
 /// The condition for the values of [`filter_values`]. A filter that is not given matches
 /// everything, so the text is always the same.
-fn matches(kind: DatabaseKind) -> String {
+pub(super) fn matches(kind: DatabaseKind) -> String {
     let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
     format!(
         "r.rejection IS NULL AND r.kind IN ('{}') \
@@ -170,7 +170,7 @@ fn matches(kind: DatabaseKind) -> String {
     )
 }
 
-fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
+pub(super) fn filter_values(filter: &TransactionFilter) -> [Value; 4] {
     [
         filter.kind.map_or("", TransactionKind::name).into(),
         filter.start_time_us.unwrap_or(i64::MIN).into(),

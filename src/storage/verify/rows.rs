@@ -24,7 +24,10 @@ use crate::{
 /// The columns of an entry, as [`EntryLine`] reads them.
 pub fn entry_columns(kind: DatabaseKind) -> String {
     let (id, hash) = (kind.uuid_text("transaction_id"), kind.bytes_text("hash"));
-    format!("account_key, sequence, {id}, amount, balance_after, create_time_us, {hash}")
+    format!(
+        "account_key, sequence, {id}, amount, balance_after, create_time_us, {hash}, \
+         COALESCE(CAST(effective_time_us AS text), '')"
+    )
 }
 
 /// Between two columns of a row: the unit separator of ASCII.
@@ -108,6 +111,10 @@ impl<'a> EntryLine<'a> {
             balance_after: amount_of(next("balance_after")?, currency).ok_or("balance_after")?,
             create_time_us: next("create_time_us")?.parse().map_err(|_| "create_time_us")?,
             hash: from_hex(next("hash")?).and_then(|it| it.try_into().ok()).ok_or("hash")?,
+            effective_time_us: match next("effective_time_us")? {
+                "" => None,
+                text => Some(text.parse().map_err(|_| "effective_time_us")?),
+            },
         })
     }
 }

@@ -154,6 +154,7 @@ const ENTRY: &[NamedValue<NewEntry>] = &[
     ("balance_after", |it| it.entry.balance_after.decimal().into()),
     ("create_time_us", |it| it.entry.create_time_us.into()),
     ("hash", |it| it.entry.hash.to_vec().into()),
+    ("effective_time_us", |it| nullable(it.entry.effective_time_us)),
 ];
 
 pub static NEW_ENTRIES: LazyLock<Rows<NewEntry>> =

@@ -21,7 +21,7 @@ use crate::{
         list::{List, Sum},
         open::Open,
     },
-    arguments::{ExpectedVersion, money, parse_label, parse_past},
+    arguments::{Basis, ExpectedVersion, money, parse_label, parse_past},
     output::{ListArguments, Page, Rows, print_pages},
     server::{CallKind, Server},
     view::{account_text, enum_name, value_and_currency},
@@ -228,11 +228,18 @@ pub struct Balance {
     /// now.
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     at: Option<Timestamp>,
+
+    #[command(flatten)]
+    basis: Basis,
 }
 
 impl Balance {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
-        let request = GetBalanceRequest { account_id: self.account_id, at_time: self.at };
+        let request = GetBalanceRequest {
+            account_id: self.account_id,
+            at_time: self.at,
+            time_basis: self.basis.time_basis().into(),
+        };
         let send = async |request| server.accounts().get_balance(request).await;
         let response = server.call(CallKind::Read, request, send).await?;
         server.format().print(&response, || {

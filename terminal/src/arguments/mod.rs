@@ -10,7 +10,7 @@ use passbook_command::proto::Money;
 use uuid::Uuid;
 
 pub use crate::arguments::{
-    posting::{ConditionArguments, Force, PostingArguments},
+    posting::{Basis, ConditionArguments, EffectiveTime, Force, PostingArguments},
     time::{parse_past, parse_time},
 };
 use crate::output::Format;

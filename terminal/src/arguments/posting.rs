@@ -1,9 +1,10 @@
 //! What deposits, withdrawals, transfers and postings take.
 
 use clap::Args;
-use passbook_command::proto::Condition;
+use passbook_command::proto::{Condition, TimeBasis};
+use prost_types::Timestamp;
 
-use crate::arguments::{Amount, ChangeArguments};
+use crate::arguments::{Amount, ChangeArguments, parse_time};
 
 /// The arguments of a posting.
 #[derive(Args)]
@@ -14,6 +15,36 @@ pub struct PostingArguments {
     /// Check whether the request would be applied, and store nothing.
     #[arg(long)]
     pub validate_only: bool,
+
+    #[command(flatten)]
+    pub effective: EffectiveTime,
+}
+
+/// When a transaction counts for the owners of its accounts.
+#[derive(Args)]
+pub struct EffectiveTime {
+    /// When the transaction takes effect (its value date), in the past or in the future: like
+    /// 2026-11-26T09:42:23Z, or a date. Default: when it is applied.
+    #[arg(long = "effective-time", value_name = "TIME", value_parser = parse_time)]
+    pub time: Option<Timestamp>,
+}
+
+/// The time by which a command selects and sorts.
+#[derive(Args)]
+pub struct Basis {
+    /// Go by the times at which entries take effect (their value dates), not by those at which they
+    /// were written.
+    #[arg(long)]
+    by_effective_time: bool,
+}
+
+impl Basis {
+    pub fn time_basis(&self) -> TimeBasis {
+        match self.by_effective_time {
+            true => TimeBasis::EffectiveTime,
+            false => TimeBasis::CreateTime,
+        }
+    }
 }
 
 /// For what must be booked in any case, such as a chargeback or a court's order.

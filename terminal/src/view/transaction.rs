@@ -24,6 +24,7 @@ pub fn transaction_text(transaction: &Transaction) -> String {
         .with("description", &transaction.description)
         .with("labels", labels(&transaction.labels))
         .with("create_time", time(transaction.create_time.as_ref()))
+        .with("effective_time", time(transaction.effective_time.as_ref()))
         .with("created_by", &transaction.created_by)
         .with("reverses", &transaction.reverses_transaction_id)
         .with("reversed_by", &transaction.reversed_by_transaction_id)
@@ -105,6 +106,7 @@ impl Row for Entry {
         Column::number("balance_after"),
         Column::text("currency_code"),
         Column::text("transaction_id"),
+        Column::text("effective_time"),
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -115,6 +117,7 @@ impl Row for Entry {
             value(self.balance_after.as_ref()),
             currency_code(self.amount.as_ref()),
             self.transaction_id.clone(),
+            time(self.effective_time.as_ref()),
         ]
     }
 }

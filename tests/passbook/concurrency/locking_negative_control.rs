@@ -134,6 +134,7 @@ async fn deposit_by_hand(
         amount: Decimal::parse("5"),
         balance_after,
         create_time_us: account.try_get_by_index(3)?,
+        effective_time_us: None,
         hash: String::new(),
     };
     let hash = checker::entry_hash(&account.try_get_by_index::<String>(2)?, "alice", "USD", &entry);

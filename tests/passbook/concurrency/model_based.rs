@@ -22,7 +22,7 @@ const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
 /// Results that a history must contain to be meaningful.
-const MET: [&str; 27] = [
+const MET: [&str; 28] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
     "HOLD_NOT_OPEN captured",
@@ -44,6 +44,7 @@ const MET: [&str; 27] = [
     "CONDITION_FAILED",
     "INSUFFICIENT_FUNDS",
     "ACCOUNT_NOT_EMPTY",
+    "EFFECTIVE_TIME_OUT_OF_RANGE",
     "VERSION_MISMATCH",
     "REQUEST_ID_REUSED",
     "REQUEST_FENCED",

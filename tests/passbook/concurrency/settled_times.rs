@@ -27,7 +27,11 @@ fn later_than(time: &Timestamp) -> bool {
 }
 
 async fn balance_at(client: &Client, account_id: &str, time: Timestamp) -> (String, i64) {
-    let request = GetBalanceRequest { account_id: account_id.to_owned(), at_time: Some(time) };
+    let request = GetBalanceRequest {
+        account_id: account_id.to_owned(),
+        at_time: Some(time),
+        ..Default::default()
+    };
     let answer = client.get_balance(request).await.expect("an answer");
     (value(&answer.balance).to_owned(), answer.sequence)
 }
@@ -123,6 +127,7 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
     let request = |account_id: &str| GetBalanceRequest {
         account_id: account_id.to_owned(),
         at_time: Some(time),
+        ..Default::default()
     };
     let answer = client.get_balance(within(ms(300), request("alice"))).await;
     assert_eq!(answer.expect_err("nobody knows").code(), Code::DeadlineExceeded);

@@ -69,6 +69,7 @@ impl Written {
                 amount,
                 balance_after: chain.balance,
                 create_time_us,
+                effective_time_us: None,
                 hash: [0; 32],
             };
             chain.hash = entry.chained_hash(&chain.hash);
@@ -79,7 +80,7 @@ impl Written {
                 "type": "entry", "account_id": account_id.as_str(), "sequence": sequence,
                 "transaction_id": transaction_id, "amount": amount.to_string(),
                 "balance_after": after.to_string(), "create_time_us": create_time_us,
-                "hash": hash,
+                "hash": hash, "effective_time_us": null,
             });
             writeln!(self.entries, "{line}").expect("a line");
             self.counts.1 += 1;

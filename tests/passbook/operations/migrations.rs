@@ -8,6 +8,7 @@ use crate::harness::{checker, *};
 on_both_databases! {
     reverting_the_holds_migration_releases_held_money,
     migrations_go_up_and_down_and_up_again,
+    effective_times_are_not_migrated_away,
     five_processes_that_migrate_at_once_migrate_once,
     five_servers_that_migrate_at_start_all_get_ready,
     a_schema_that_is_ahead_of_the_server_is_not_served,
@@ -29,6 +30,20 @@ async fn tables(database: &TestDatabase) -> Vec<String> {
             }
         })
         .await
+}
+
+async fn effective_times_are_not_migrated_away(kind: Kind) {
+    let (database, server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    let effective_time = Some(from_now(seconds(86_400)));
+    let request = DepositRequest { effective_time, ..deposit("alice", "1") };
+    client.deposit(request).await.expect("applied");
+    drop(server);
+
+    let outcome = migrate(&database, "down").await;
+
+    assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
+    database.passbook(&["verify"]).await.must_succeed();
 }
 
 async fn reverting_the_holds_migration_releases_held_money(kind: Kind) {

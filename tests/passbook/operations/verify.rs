@@ -103,6 +103,7 @@ async fn a_tampered_account_is_found(kind: Kind) {
     let earlier = format!(
         "UPDATE entries SET create_time_us = create_time_us - 1 WHERE {bobs} AND sequence = 2"
     );
+    let dated = format!("UPDATE entries SET effective_time_us = 1 WHERE {bobs} AND sequence = 2");
     assert_found(
         &database,
         &[
@@ -119,6 +120,7 @@ async fn a_tampered_account_is_found(kind: Kind) {
                  of 31.00 are 81.00",
             ),
             (&earlier, "account bob, entry 2: its hash is "),
+            (&dated, "account bob, entry 2: its hash is "),
             (&reordered, "account bob, entry 1: its balance_after is 50.00"),
             (&swapped, "account bob, entry 1: its hash is "),
             (&stray, "account yen: its last_hash is "),

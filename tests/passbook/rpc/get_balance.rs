@@ -11,7 +11,7 @@ on_both_databases! {
 }
 
 fn at(account_id: &str, at_time: Option<Timestamp>) -> GetBalanceRequest {
-    GetBalanceRequest { account_id: account_id.to_owned(), at_time }
+    GetBalanceRequest { account_id: account_id.to_owned(), at_time, ..Default::default() }
 }
 
 /// Returns balance and sequence.

@@ -6,6 +6,7 @@ mod batch_post_transactions;
 mod capture_hold;
 mod create_account;
 mod deposit;
+mod effective_time;
 mod fence_request;
 mod force;
 mod freeze_and_close_account;

@@ -193,10 +193,22 @@ async fn call_a_reading_method(
         "GetTransaction" => {
             client.get_transaction(transaction_by_id(&target.transaction_id)).await.map(drop)
         }
-        "ListTransactions" => client.list_transactions(transactions_of(id)).await.map(drop),
-        "ListEntries" => client.list_entries(entries_of(id)).await.map(drop),
+        "ListTransactions" => {
+            let time_basis = TimeBasis::EffectiveTime.into();
+            let dated = ListTransactionsRequest { time_basis, ..transactions_of(id) };
+            let dated = client.list_transactions(dated).await;
+            alike(client.list_transactions(transactions_of(id)).await, dated)
+        }
+        "ListEntries" => {
+            let time_basis = TimeBasis::EffectiveTime.into();
+            let dated = ListEntriesRequest { time_basis, ..entries_of(id) };
+            alike(client.list_entries(entries_of(id)).await, client.list_entries(dated).await)
+        }
         "GetBalance" => {
-            client.get_balance(GetBalanceRequest { account_id, at_time: None }).await.map(drop)
+            let request = GetBalanceRequest { account_id, ..Default::default() };
+            let (at_time, time_basis) = (Some(timestamp(0)), TimeBasis::EffectiveTime.into());
+            let dated = GetBalanceRequest { at_time, time_basis, ..request.clone() };
+            alike(client.get_balance(request).await, client.get_balance(dated).await)
         }
         "WatchEntries" => client.watch_entries(watch(id, 0)).await.map(drop),
         "WatchEvents" => client.watch_events(all_events()).await.map(drop),
@@ -213,4 +225,13 @@ async fn call_a_reading_method(
         }
         _ => panic!("there is no call of {method} in this test"),
     }
+}
+
+/// The result of two calls that need the same rights.
+fn alike<T>(left: Result<T, Status>, right: Result<T, Status>) -> Result<(), Status> {
+    let message = |result: &Result<T, Status>| {
+        result.as_ref().err().map(|status| (status.code(), status.message().to_owned()))
+    };
+    assert_eq!(message(&left), message(&right));
+    left.map(drop)
 }

@@ -27,7 +27,8 @@ async fn malformed_ids_are_invalid_in_every_query(kind: Kind) {
         must_be_invalid(client.get_account(request).await, invalid, field, id);
         let request = BatchGetAccountsRequest { account_ids: vec!["a".to_owned(), id.clone()] };
         must_be_invalid(client.batch_get_accounts(request).await, invalid, "account_ids[1]", id);
-        let request = GetBalanceRequest { account_id: id.clone(), at_time: None };
+        let request =
+            GetBalanceRequest { account_id: id.clone(), at_time: None, ..Default::default() };
         must_be_invalid(client.get_balance(request).await, invalid, field, id);
         must_be_invalid(client.list_entries(entries_of(id)).await, invalid, field, id);
         must_be_invalid(client.list_holds(holds_of(id)).await, invalid, field, id);
@@ -148,7 +149,8 @@ async fn impossible_times_are_invalid(kind: Kind) {
 
     for (seconds, nanos) in nanoseconds.into_iter().chain(seconds) {
         let (invalid, time) = (Reason::InvalidFilter, Some(Timestamp { seconds, nanos }));
-        let request = GetBalanceRequest { account_id: "a".to_owned(), at_time: time };
+        let request =
+            GetBalanceRequest { account_id: "a".to_owned(), at_time: time, ..Default::default() };
         must_be_invalid(client.get_balance(request).await, invalid, "at_time", time);
         for account_id in ["", "a"] {
             let any = || transactions_of(account_id);
@@ -164,7 +166,11 @@ async fn a_missing_account_is_not_found_by_any_query(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     open(&client, "empty").await;
     let of = |account_id: &str, at_time| {
-        client.get_balance(GetBalanceRequest { account_id: account_id.to_owned(), at_time })
+        client.get_balance(GetBalanceRequest {
+            account_id: account_id.to_owned(),
+            at_time,
+            ..Default::default()
+        })
     };
 
     let answers = [

@@ -110,8 +110,9 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::InsufficientFunds
         | Reason::AccountNotEmpty
         | Reason::EventTokenUnknown
-        | Reason::TooManyAccounts => Code::FailedPrecondition,
-        Reason::BalanceOutOfRange => Code::OutOfRange,
+        | Reason::TooManyAccounts
+        | Reason::TooManyEntries => Code::FailedPrecondition,
+        Reason::BalanceOutOfRange | Reason::EffectiveTimeOutOfRange => Code::OutOfRange,
         Reason::VersionMismatch | Reason::LockTimeout | Reason::Contention => Code::Aborted,
         Reason::DeadlineExceeded => Code::DeadlineExceeded,
         Reason::Overloaded

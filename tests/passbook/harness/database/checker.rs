@@ -284,8 +284,13 @@ pub fn entry_hash(
     currency_code: &str,
     entry: &EntryRow,
 ) -> String {
+    let (version, effective_time) = match entry.effective_time_us {
+        None => (1, String::new()),
+        Some(time_us) => (2, format!("{time_us}\n")),
+    };
     let text = format!(
-        "passbook.entry.v1\n{previous}\n{account_id}\n{}\n{}\n{currency_code}\n{}\n{}\n{}\n",
+        "passbook.entry.v{version}\n{previous}\n{account_id}\n{}\n{}\n{currency_code}\n{}\n{}\n{}\n\
+         {effective_time}",
         entry.sequence,
         entry.transaction_id,
         entry.amount.canonical(),

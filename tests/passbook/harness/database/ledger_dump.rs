@@ -24,6 +24,7 @@ pub struct EntryRow {
     pub amount: Decimal,
     pub balance_after: Decimal,
     pub create_time_us: i64,
+    pub effective_time_us: Option<i64>,
     pub hash: String,
 }
 
@@ -89,7 +90,7 @@ impl LedgerDump {
         }
         let entries = format!(
             "SELECT coalesce(a.account_id, 'key ' || e.account_key), e.sequence, {}, {}, {},
-                 e.create_time_us, {}
+                 e.create_time_us, {}, e.effective_time_us
              FROM entries e LEFT JOIN accounts a ON a.account_key = e.account_key
              ORDER BY e.account_key, e.sequence",
             uuid("e.transaction_id", kind),
@@ -162,6 +163,7 @@ fn entry_row(row: &QueryResult) -> Result<EntryRow, DbErr> {
         balance_after: Decimal::parse(&row.try_get_by_index::<String>(4)?),
         create_time_us: row.try_get_by_index(5)?,
         hash: row.try_get_by_index(6)?,
+        effective_time_us: row.try_get_by_index(7)?,
     })
 }
 

@@ -182,8 +182,9 @@ impl Model {
     pub(super) fn capture_hold(
         &mut self,
         request: &CaptureHoldRequest,
-        response: &Response,
+        reply: &Reply,
     ) -> Result<(Transaction, HoldMessage), Rejection> {
+        let response = &reply.as_ref().ok().cloned().unwrap_or_default();
         let hold = self.open_hold(&request.hold_id)?.clone();
         let currency_code = &hold.message.amount.as_ref().expect("an amount").currency_code;
         let whole = money_in(currency_code, hold.held());
@@ -207,6 +208,7 @@ impl Model {
             legs.push(leg(&request.destination_account_id, &amount.currency_code, taken));
         }
         self.judge(&legs, Funds::Held(source, hold.held()))?;
+        self.takes_effect(&request.effective_time, reply)?;
         if request.destination_account_id.is_empty() {
             self.comes_in(&amount.currency_code, -taken);
         }
@@ -217,6 +219,7 @@ impl Model {
             labels: request.labels.clone(),
             reverses_transaction_id: String::new(),
             forced: false,
+            effective_time: request.effective_time,
         };
         let transaction = self.carry_out(&legs, frame, response);
         let is_kept = request.keep_open && taken < hold.held();

@@ -8,6 +8,7 @@ mod money;
 pub mod random;
 mod reads;
 mod requests;
+mod reversals;
 mod state;
 
 pub use state::*;

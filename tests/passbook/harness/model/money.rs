@@ -1,8 +1,9 @@
-//! Postings and reversals of the model. Holds are in `holds`.
+//! Postings of the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use passbook::proto::*;
+use prost_types::Timestamp;
 use tonic::Code;
 
 use crate::harness::{
@@ -10,7 +11,7 @@ use crate::harness::{
     decimal::Decimal,
     ledger_dump::EntryRow,
     model::command::{Command, Rejection, Reply, Response},
-    model::{LIMIT, Model, Reversed, currency_mismatch, microseconds, money_in, text, units},
+    model::{LIMIT, Model, currency_mismatch, microseconds, money_in, text, units},
 };
 
 #[derive(Clone)]
@@ -29,6 +30,7 @@ pub(super) struct Frame {
     pub labels: BTreeMap<String, String>,
     pub reverses_transaction_id: String,
     pub forced: bool,
+    pub effective_time: Option<Timestamp>,
 }
 
 /// The money that legs may take besides what is available.
@@ -92,17 +94,18 @@ impl Model {
                 return Ok(Response { holds: vec![hold], ..Response::default() });
             }
             Command::CaptureHold(it) => {
-                let (transaction, hold) = self.capture_hold(it, &response)?;
+                let (transaction, hold) = self.capture_hold(it, reply)?;
                 return Ok(Response {
                     transactions: vec![transaction],
                     holds: vec![hold],
                     ..Response::default()
                 });
             }
-            Command::Reverse(it) => self.reverse(it, &response)?,
+            Command::Reverse(it) => self.reverse(it, reply)?,
             posting => {
                 let (legs, frame) = posting_of(posting);
                 self.judge(&legs, Funds::of(&frame))?;
+                self.takes_effect(&frame.effective_time, reply)?;
                 for leg in legs.iter().filter(|_| frame.kind != TransactionKind::Transfer) {
                     self.comes_in(&leg.currency_code, leg.units);
                 }
@@ -112,9 +115,10 @@ impl Model {
         Ok(Response { transactions: vec![made], ..Response::default() })
     }
 
-    pub(super) fn dry_run(&self, command: &Command) -> Reply {
+    pub(super) fn dry_run(&self, command: &Command, reply: &Reply) -> Reply {
         let (legs, frame) = posting_of(command);
         self.judge(&legs, Funds::of(&frame))?;
+        self.takes_effect(&frame.effective_time, reply)?;
         let mut transaction = self.clone().carry_out(&legs, frame, &Response::default());
         transaction.create_time = None;
         for entry in &mut transaction.entries {
@@ -179,6 +183,30 @@ impl Model {
             Some(first) => Err(self.out_of_range(&legs[*first].account_id, legs[*first].units)),
             None => Ok(()),
         }
+    }
+
+    /// Checks the effective time. Only the server knows the time of the transaction.
+    pub(super) fn takes_effect(
+        &self,
+        effective_time: &Option<Timestamp>,
+        reply: &Reply,
+    ) -> Result<(), Rejection> {
+        const DAY_US: i64 = 86_400_000_000;
+        let Some(effective_us) = effective_time.as_ref().map(microseconds) else { return Ok(()) };
+        let days = (effective_us - self.now_us) / DAY_US;
+        if (-3659..=365).contains(&days) {
+            return Ok(());
+        }
+        let said = reply.as_ref().err().and_then(|it| it.metadata.get("earliest_us"));
+        let earliest_us: i64 = said.and_then(|it| it.parse().ok()).unwrap_or_default();
+        let ahead_us = earliest_us + 3660 * DAY_US - self.now_us;
+        assert!((0..DAY_US).contains(&ahead_us), "{earliest_us} at {}", self.now_us);
+        let metadata = [
+            ("effective_time_us", effective_us.to_string()),
+            ("earliest_us", earliest_us.to_string()),
+            ("latest_us", (earliest_us + (3660 + 366) * DAY_US).to_string()),
+        ];
+        Err(Rejection::new(Code::OutOfRange, "EFFECTIVE_TIME_OUT_OF_RANGE", &metadata))
     }
 
     /// `balance_after` is None beyond the limit.
@@ -249,6 +277,7 @@ impl Model {
                 create_time = latest;
             }
         }
+        let effective_time = frame.effective_time.filter(|it| Some(*it) != create_time);
         let mut entries = Vec::new();
         for leg in legs {
             let account = self.accounts.get_mut(&leg.account_id).expect("an account");
@@ -261,6 +290,7 @@ impl Model {
                 amount: Some(money_in(&leg.currency_code, leg.units)),
                 balance_after: Some(money_in(&leg.currency_code, account.balance)),
                 create_time,
+                effective_time,
                 hash: Vec::new(),
             };
             account.last_hash = hash(&account.last_hash, &leg.currency_code, &entry);
@@ -284,93 +314,10 @@ impl Model {
             created_by: String::new(),
             reversed_amount: None,
             forced: frame.forced,
+            effective_time,
         };
         self.transactions.insert(transaction_id, transaction.clone());
         transaction
-    }
-
-    fn reverse(
-        &mut self,
-        request: &ReverseTransactionRequest,
-        response: &Response,
-    ) -> Result<Transaction, Rejection> {
-        let transaction_id = &request.transaction_id;
-        let id = ("transaction_id", transaction_id.clone());
-        let Some(original) = self.transactions.get(transaction_id) else {
-            return Err(Rejection::new(Code::NotFound, "TRANSACTION_NOT_FOUND", &[id]));
-        };
-        let whole = only_amount(original);
-        if request.amount.is_some() && whole.is_none() {
-            let reason = "TRANSACTION_NOT_DIVISIBLE";
-            return Err(Rejection::new(Code::FailedPrecondition, reason, &[id]));
-        }
-        let before = match self.reversed.get(transaction_id) {
-            None => 0,
-            Some(Reversed { units: Some(units), .. }) => *units,
-            Some(Reversed { by, units: None }) => {
-                let metadata = [id, ("reversed_by_transaction_id", by.clone())];
-                let reason = "ALREADY_REVERSED";
-                return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
-            }
-        };
-        let rest = whole.map(|(currency_code, units)| money_in(&currency_code, units - before));
-        let part = request.amount.clone().or_else(|| rest.clone());
-        if let (Some(part), Some(rest)) = (&part, &rest)
-            && part.currency_code == rest.currency_code
-            && units(part) > units(rest)
-        {
-            let metadata = [
-                id,
-                ("account_id", original.entries[0].account_id.clone()),
-                ("currency_code", rest.currency_code.clone()),
-                ("reversible", rest.value.clone()),
-                ("required", part.value.clone()),
-            ];
-            let reason = "REVERSAL_AMOUNT_EXCEEDED";
-            return Err(Rejection::new(Code::FailedPrecondition, reason, &metadata));
-        }
-        let mirrored = |entry: &Entry| {
-            let amount = entry.amount.as_ref().expect("an amount");
-            let part = part.as_ref().map(|part| (&part.currency_code, units(part)));
-            let (currency_code, size) =
-                part.unwrap_or((&amount.currency_code, units(amount).abs()));
-            leg(&entry.account_id, currency_code, -units(amount).signum() * size)
-        };
-        let legs: Vec<Leg> = original.entries.iter().map(mirrored).collect();
-        let sum = part.as_ref().zip(rest).map(|(part, rest)| (before + units(part), units(&rest)));
-        let left = sum.filter(|(sum, rest)| *sum < before + rest).map(|(sum, _)| sum);
-        let funds = if request.force { Funds::Any } else { Funds::Nothing };
-        self.judge(&legs, funds)?;
-        // The sum of a transfer or a capture is zero with or without it.
-        for leg in &legs {
-            self.comes_in(&leg.currency_code, leg.units);
-        }
-        let frame = Frame {
-            kind: TransactionKind::Reversal,
-            request_id: request.request_id.clone(),
-            description: request.description.clone(),
-            labels: request.labels.clone(),
-            reverses_transaction_id: transaction_id.clone(),
-            forced: request.force,
-        };
-        let reversal = self.carry_out(&legs, frame, response);
-        let reversed = Reversed { by: reversal.transaction_id.clone(), units: left };
-        self.reversed.insert(transaction_id.clone(), reversed);
-        Ok(reversal)
-    }
-}
-
-/// The amount of a transaction of one entry, or of two that sum to zero.
-fn only_amount(transaction: &Transaction) -> Option<(String, i128)> {
-    let amounts = transaction.entries.iter().map(|entry| entry.amount.as_ref().expect("money"));
-    match amounts.collect::<Vec<_>>()[..] {
-        [only] => Some((only.currency_code.clone(), units(only).abs())),
-        [left, right]
-            if left.currency_code == right.currency_code && units(left) == -units(right) =>
-        {
-            Some((left.currency_code.clone(), units(left).abs()))
-        }
-        _ => None,
     }
 }
 
@@ -381,6 +328,13 @@ fn posting_of(command: &Command) -> (Vec<Leg>, Frame) {
         Command::Transfer(it) => it.force,
         Command::Post(it) => it.force,
         _ => false,
+    };
+    let effective_time = match command {
+        Command::Deposit(it) => it.effective_time,
+        Command::Withdraw(it) => it.effective_time,
+        Command::Transfer(it) => it.effective_time,
+        Command::Post(it) => it.effective_time,
+        _ => None,
     };
     let (legs, kind, request_id, description, labels) = match command.clone() {
         Command::Deposit(it) => {
@@ -418,7 +372,16 @@ fn posting_of(command: &Command) -> (Vec<Leg>, Frame) {
         other => panic!("not a posting: {other:?}"),
     };
     let reverses_transaction_id = String::new();
-    (legs, Frame { kind, request_id, description, labels, reverses_transaction_id, forced })
+    let frame = Frame {
+        kind,
+        request_id,
+        description,
+        labels,
+        reverses_transaction_id,
+        forced,
+        effective_time,
+    };
+    (legs, frame)
 }
 
 pub(super) fn leg(account_id: &str, currency_code: &str, units: i128) -> Leg {
@@ -439,6 +402,7 @@ fn hash(previous: &str, currency_code: &str, entry: &Entry) -> String {
         amount: exact(&entry.amount),
         balance_after: exact(&entry.balance_after),
         create_time_us: entry.create_time.as_ref().map_or(0, microseconds),
+        effective_time_us: entry.effective_time.as_ref().map(microseconds),
         hash: String::new(),
     };
     entry_hash(previous, &entry.account_id, currency_code, &row)

@@ -90,6 +90,15 @@ impl Model {
             Command::GetTransaction(it) => response.transactions.push(self.get_transaction(it)?),
             Command::ListTransactions(it) => response.transactions = self.list_transactions(it)?,
             Command::ListEntries(it) => response.entries = self.list_entries(it)?,
+            Command::GetBalance(it) if it.time_basis() == TimeBasis::EffectiveTime => {
+                let account = self.account(&it.account_id)?;
+                let at_us = time_of(&it.at_time);
+                let counts = |entry: &&Entry| effective_us(entry) <= at_us;
+                let amounts = account.entries.iter().filter(counts).map(|it| it.amount.as_ref());
+                let sum = amounts.map(|amount| units(amount.expect("an amount"))).sum();
+                let sequence = account.entries.len() as i64;
+                response.balance = Some((money_in(&account.currency_code, sum), sequence));
+            }
             Command::GetBalance(it) => {
                 let account = self.account(&it.account_id)?;
                 let was = |entry: &&Entry| match &it.at_time {
@@ -198,10 +207,18 @@ impl Model {
             found.retain(|it| last.contains_key(&it.transaction_id));
             found.sort_by_key(|it| -last[&it.transaction_id]);
         }
+        let by_effective_time = request.time_basis() == TimeBasis::EffectiveTime;
+        if by_effective_time {
+            found.sort_by_key(|it| std::cmp::Reverse(effective_us(&it.entries[0])));
+        }
         found.retain(|transaction| {
             let labels = &transaction.labels;
+            let time = match by_effective_time {
+                true => effective_us(&transaction.entries[0]),
+                false => time_of(&transaction.create_time),
+            };
             (kind == TransactionKind::Unspecified || kind == transaction.kind())
-                && is_within(&transaction.create_time, &request.start_time, &request.end_time)
+                && is_within(time, &request.start_time, &request.end_time)
                 && request.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
         });
         Ok(found.into_iter().map(|it| self.as_it_is_now(it)).collect())
@@ -209,11 +226,16 @@ impl Model {
 
     fn list_entries(&self, request: &ListEntriesRequest) -> Result<Vec<Entry>, Rejection> {
         let entries = self.account(&request.account_id)?.entries.iter();
+        let time = match request.time_basis() {
+            TimeBasis::EffectiveTime => effective_us,
+            _ => |entry: &Entry| time_of(&entry.create_time),
+        };
         let entries = entries.filter(|entry| {
             entry.sequence > request.after_sequence
-                && is_within(&entry.create_time, &request.start_time, &request.end_time)
+                && is_within(time(entry), &request.start_time, &request.end_time)
         });
         let mut entries: Vec<_> = entries.cloned().collect();
+        entries.sort_by_key(time);
         if request.order() == EntryOrder::Descending {
             entries.reverse();
         }
@@ -225,10 +247,33 @@ fn time_of(time: &Option<Timestamp>) -> i64 {
     microseconds(time.as_ref().expect("a time"))
 }
 
-fn is_within(time: &Option<Timestamp>, start: &Option<Timestamp>, end: &Option<Timestamp>) -> bool {
-    let time = time_of(time);
+fn effective_us(entry: &Entry) -> i64 {
+    time_of(&entry.effective_time.or(entry.create_time))
+}
+
+fn is_within(time: i64, start: &Option<Timestamp>, end: &Option<Timestamp>) -> bool {
     start.as_ref().is_none_or(|start| time >= microseconds(start))
         && end.as_ref().is_none_or(|end| time < microseconds(end))
+}
+
+impl Command {
+    /// The same query by effective time, if it can be.
+    fn with_basis(mut self, is_effective: bool) -> Self {
+        match &mut self {
+            _ if !is_effective => {}
+            Self::ListTransactions(it) if !it.account_id.is_empty() => {
+                it.set_time_basis(TimeBasis::EffectiveTime);
+            }
+            Self::ListEntries(it) if it.after_sequence == 0 => {
+                it.set_time_basis(TimeBasis::EffectiveTime);
+            }
+            Self::GetBalance(it) if it.at_time.is_some() => {
+                it.set_time_basis(TimeBasis::EffectiveTime);
+            }
+            _ => {}
+        }
+        self
+    }
 }
 
 impl Generator {
@@ -259,7 +304,8 @@ impl Generator {
                 account_id: if self.one_in(3) { String::new() } else { account_id },
                 page_size: page_size.max(7),
                 ..ListTransactionsRequest::default()
-            }),
+            })
+            .with_basis(self.random.bool()),
             6 => Command::ListEntries(ListEntriesRequest {
                 after_sequence: if self.one_in(3) { self.random.i64(0..40) } else { 0 },
                 start_time: self.time(model, 4),
@@ -268,10 +314,12 @@ impl Generator {
                 account_id,
                 page_size: page_size.max(7),
                 ..ListEntriesRequest::default()
-            }),
+            })
+            .with_basis(self.random.bool()),
             7 => {
                 let at_time = self.time(model, 1);
-                Command::GetBalance(GetBalanceRequest { account_id, at_time })
+                let request = GetBalanceRequest { account_id, at_time, ..Default::default() };
+                Command::GetBalance(request).with_basis(self.random.bool())
             }
             8 => Command::ListAccountChanges(ListAccountChangesRequest {
                 account_id,
@@ -301,6 +349,10 @@ impl Generator {
         }
         let index = self.random.usize(0..model.transactions.len());
         let transaction = model.transactions.values().nth(index)?;
-        Some(timestamp(time_of(&transaction.create_time) + self.random.i64(-1..=1)))
+        let time_us = match self.random.bool() {
+            true => effective_us(&transaction.entries[0]),
+            false => time_of(&transaction.create_time),
+        };
+        Some(timestamp(time_us + self.random.i64(-1..=1)))
     }
 }

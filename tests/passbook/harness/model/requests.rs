@@ -23,6 +23,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &account_id, units(&amount)),
             validate_only: self.one_in(12),
+            effective_time: self.effective_time(model),
             amount: Some(amount),
             account_id,
         };
@@ -39,6 +40,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &account_id, -units(&amount)),
             validate_only: self.one_in(12),
+            effective_time: self.effective_time(model),
             force: self.one_in(12),
             amount: Some(amount),
             account_id,
@@ -60,6 +62,7 @@ impl Generator {
             labels: self.labels(),
             condition: self.condition(model, &source_account_id, -units(&amount)),
             validate_only: self.one_in(12),
+            effective_time: self.effective_time(model),
             force: self.one_in(12),
             amount: Some(amount),
             source_account_id,
@@ -95,8 +98,21 @@ impl Generator {
             description: self.description(),
             labels: self.labels(),
             validate_only: self.one_in(12),
+            effective_time: self.effective_time(model),
             force: self.one_in(12),
         })
+    }
+
+    /// Usually none, or the midnight of a day that is not far away, so that several are equal.
+    fn effective_time(&mut self, model: &Model) -> Option<Timestamp> {
+        const DAY_US: i64 = 86_400_000_000;
+        let today = model.now_us / DAY_US;
+        let days = match self.random.u8(0..40) {
+            0 => *self.pick(&[-4000, 400]),
+            1..12 => *self.pick(&[-3650, -31, -2, -1, 0, 1, 2, 360]),
+            _ => return None,
+        };
+        (today > 0).then(|| timestamp((today + days) * DAY_US))
     }
 
     pub(super) fn place_hold(&mut self, model: &Model, now_us: i64) -> Command {
@@ -227,6 +243,7 @@ impl Generator {
             labels: self.labels(),
             keep_open: self.one_in(2),
             allow_excess: self.one_in(3),
+            effective_time: self.effective_time(model),
         })
     }
 
@@ -256,6 +273,7 @@ impl Generator {
             description: self.description(),
             labels: self.labels(),
             force: self.one_in(6),
+            effective_time: self.effective_time(model),
         })
     }
 
@@ -342,6 +360,7 @@ impl Generator {
         let Some(mut command) = self.sent_before() else { return self.outcome_or_fence() };
         let is_first = self.random.bool();
         match &mut command {
+            Command::Deposit(it) if it.effective_time.is_some() => it.effective_time = None,
             Command::Deposit(it) if is_first => it.description.push('!'),
             Command::Deposit(it) => it.condition = None,
             Command::Withdraw(it) if is_first => it.labels.clear(),

@@ -1,8 +1,8 @@
 //! The model: the contract as sequential code in integers. It shares no rule with `src/domain`.
 //!
 //! Values that only the server knows (generated ids, times) are taken from its reply, and must be
-//! plausible. This file has accounts and requests; `money` has postings, `holds` has holds, `reads`
-//! has reads.
+//! plausible. This file has accounts and requests; `money` has postings, `reversals` and `holds` what
+//! their names say, `reads` has reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -234,7 +234,7 @@ impl Model {
             Some(Some((_, first))) => {
                 first.clone().map(|response| Response { replayed: true, ..response })
             }
-            None if command.is_dry_run() => self.dry_run(command),
+            None if command.is_dry_run() => self.dry_run(command, reply),
             None => {
                 let result = self.make(command, reply);
                 self.requests.insert(request_id, Some((command.body(), result.clone())));

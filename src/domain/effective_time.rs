@@ -1,0 +1,68 @@
+//! Effective times: when a transaction counts for the owners of its accounts, which banks call its
+//! value date.
+
+use std::{fmt, str::FromStr};
+
+use crate::domain::rejection::Rejection;
+
+const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// How far before its transaction an effective time may be: ten years and the days to make sure. Books
+/// are kept for up to ten years; what is earlier is a mistake in a date.
+pub const EFFECTIVE_BEFORE_MAX_DAYS: i64 = 3660;
+/// How far behind its transaction an effective time may be: a leap year.
+pub const EFFECTIVE_AFTER_MAX_DAYS: i64 = 366;
+
+/// The effective time to store for a transaction with this time: None if it is that time.
+///
+/// # Errors
+/// It is too far from the time of the transaction.
+pub fn check(
+    effective_time_us: Option<i64>,
+    create_time_us: i64,
+) -> Result<Option<i64>, Rejection> {
+    let Some(effective_time_us) = effective_time_us.filter(|it| *it != create_time_us) else {
+        return Ok(None);
+    };
+    let earliest_us = create_time_us.saturating_sub(EFFECTIVE_BEFORE_MAX_DAYS * DAY_US);
+    let latest_us = create_time_us.saturating_add(EFFECTIVE_AFTER_MAX_DAYS * DAY_US);
+    match (earliest_us..=latest_us).contains(&effective_time_us) {
+        true => Ok(Some(effective_time_us)),
+        false => {
+            Err(Rejection::EffectiveTimeOutOfRange { effective_time_us, earliest_us, latest_us })
+        }
+    }
+}
+
+/// The place of an entry in a statement by effective time: entries that take effect at the same time are
+/// in the order of their sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EffectivePosition {
+    /// Microseconds since the Unix epoch.
+    pub time_us: i64,
+    /// The sequence of the entry.
+    pub sequence: i64,
+}
+
+impl EffectivePosition {
+    /// Before all entries that take effect at this time or later.
+    pub fn before(time_us: i64) -> Self {
+        Self { time_us, sequence: 0 }
+    }
+}
+
+impl fmt::Display for EffectivePosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.time_us, self.sequence)
+    }
+}
+
+impl FromStr for EffectivePosition {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (time_us, sequence) = text.split_once(':').ok_or(())?;
+        let number = |text: &str| text.parse().map_err(drop);
+        Ok(Self { time_us: number(time_us)?, sequence: number(sequence)? })
+    }
+}
