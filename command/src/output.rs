@@ -5,7 +5,9 @@
 
 use std::{
     fmt::Display,
+    fs::File,
     io::{self, Write},
+    os::fd::AsFd,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -50,6 +52,19 @@ pub fn part(text: &str) -> Result<(), CliError> {
             _ => CliError::Run(format!("standard output: {error}")),
         }
     })
+}
+
+/// Waits until the output is on the disk, if it goes to a file.
+///
+/// # Errors
+/// The disk cannot be written.
+pub fn sync() -> Result<(), CliError> {
+    let descriptor = io::stdout().as_fd().try_clone_to_owned();
+    match descriptor.map(File::from).and_then(|output| output.sync_data()) {
+        // It goes to a pipe or a terminal.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result.map_err(|error| CliError::Run(format!("standard output: {error}"))),
+    }
 }
 
 /// Writes a line to standard error. Errors are ignored: no output is left to report them.

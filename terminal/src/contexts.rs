@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Write},
+    fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -11,7 +10,8 @@ use std::{
 use clap::Args;
 use passbook_command::{CliError, client::ClientConfig};
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
+
+use crate::file;
 
 /// The bits of a file's mode that let other users write it.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -83,9 +83,7 @@ impl ContextFile {
     pub fn write(&self, contexts: &Contexts) -> Result<(), CliError> {
         let path = self.path()?;
         let text = toml::to_string(contexts).map_err(CliError::run)?;
-        replace(&path, &text).map_err(|error| {
-            CliError::Run(format!("{}: cannot be written: {error}", path.display()))
-        })
+        file::replace(&path, &text)
     }
 
     pub fn path(&self) -> Result<PathBuf, CliError> {
@@ -122,16 +120,4 @@ fn read(path: &Path) -> Result<Contexts, CliError> {
         return Err(wrong("other users can write it: chmod 600".to_owned()));
     }
     toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))
-}
-
-/// Replaces a file at once. The new file belongs to its owner alone.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    // Has the mode 0600.
-    let mut file = NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }

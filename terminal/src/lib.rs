@@ -4,7 +4,8 @@
 //! * `arguments`: what several commands take, such as amounts and labels.
 //! * `change`: how a change is sent and printed.
 //! * `contexts`: servers by name.
-//! * `server`: the connection, calls with their repeats, and their errors.
+//! * `file`: files that are replaced at once.
+//! * `server`: the connection, calls with their repeats, streams, and their errors.
 //! * `view`: messages of the contract as people read them.
 //! * `output`: tables, JSON and CSV.
 
@@ -13,6 +14,8 @@ mod arguments;
 mod change;
 mod context;
 mod contexts;
+mod events;
+mod file;
 mod hold;
 mod output;
 mod posting;
@@ -59,6 +62,8 @@ pub enum Command {
     Request(request::RequestCommand),
     /// Print the entries of an account as they are written, until ctrl-c.
     Watch(OnServer<watch::Watch>),
+    /// Print everything that happens in the ledger.
+    Events(OnServer<events::Events>),
     /// Print what makes a server fast or slow.
     #[command(subcommand)]
     Stats(stats::StatsCommand),
@@ -84,6 +89,7 @@ impl Command {
             Self::Transaction(command) => command.run().await,
             Self::Request(command) => command.run().await,
             Self::Watch(command) => command.run(watch::Watch::run).await,
+            Self::Events(command) => command.run(events::Events::run).await,
             Self::Stats(command) => command.run().await,
             Self::Context(command) => command.run(),
         }

@@ -1,24 +1,16 @@
 //! `passbook watch`: prints the entries of an account as they are written.
 
-use std::time::Duration;
-
 use clap::Args;
 use passbook_command::{
-    CliError, output,
-    proto::{Entry, GetAccountRequest, WatchEntriesRequest},
+    CliError,
+    proto::{Entry, GetAccountRequest, WatchEntriesRequest, WatchEntriesResponse},
 };
-use tokio::time::{Instant, sleep, timeout};
-use tonic::Status;
+use tonic::{Response, Status, Streaming};
 
 use crate::{
     output::{ListArguments, Rows},
-    server::{CallError, CallKind, Server, backoff},
+    server::{self, CallKind, Server},
 };
-
-/// How long a stream may be silent: three heartbeats of the server.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// How long a broken watch looks for its server before it gives up.
-const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
 /// Prints the entries of an account as they are written, in order and without a gap, until ctrl-c. A
 /// broken connection is opened again, and the watch continues after the last entry.
@@ -43,25 +35,7 @@ impl Watch {
             None => latest_sequence(server, &self.account_id).await?,
         };
         let rows = Rows::new(&self.list, server.format());
-        let last_message = Instant::now();
-        let mut watcher = Watcher { account_id: self.account_id, sequence, last_message, rows };
-        let mut attempt = 0;
-        loop {
-            let before = watcher.last_message;
-            let error = match watcher.stream(server).await? {
-                Ended::Complete => return Ok(()),
-                Ended::Broken(error) => error,
-            };
-            if error.is_final() || watcher.last_message.elapsed() > OUTAGE_MAX {
-                return Err(server.fail(CallKind::Read, &error));
-            }
-            attempt = if watcher.last_message > before { 1 } else { attempt + 1 };
-            if attempt == 1 {
-                let (sequence, why) = (watcher.sequence, output::printable(error.message()));
-                output::error_line(format_args!("watching again after sequence {sequence}: {why}"));
-            }
-            sleep(backoff(attempt) + error.retry_delay()).await;
-        }
+        server.watch(Entries { account_id: self.account_id, sequence, rows }).await
     }
 }
 
@@ -72,49 +46,32 @@ async fn latest_sequence(server: &Server, account_id: &str) -> Result<i64, CliEr
     Ok(response.account.unwrap_or_default().sequence)
 }
 
-/// How a stream ended.
-enum Ended {
-    /// All entries that were wanted are printed.
-    Complete,
-    Broken(CallError),
-}
-
-/// A watch, over all of its streams.
-struct Watcher {
+/// The entries of one account.
+struct Entries {
     account_id: String,
     /// The sequence of the last entry that was printed.
     sequence: i64,
-    last_message: Instant,
     rows: Rows<Entry>,
 }
 
-impl Watcher {
-    /// Prints the entries of one stream.
-    async fn stream(&mut self, server: &Server) -> Result<Ended, CliError> {
-        let broken = |status: &Status| Ok(Ended::Broken(CallError::of(status)));
-        let silent = || Status::unavailable("no message for 15 seconds");
+impl server::Watch for Entries {
+    type Message = WatchEntriesResponse;
+
+    async fn open(&self, server: &Server) -> Result<Response<Streaming<Self::Message>>, Status> {
         let account_id = self.account_id.clone();
         let request = WatchEntriesRequest { account_id, after_sequence: self.sequence };
-        let mut accounts = server.accounts();
-        let opened = timeout(SILENCE_MAX, accounts.watch_entries(request)).await;
-        let mut stream = match opened.unwrap_or_else(|_| Err(silent())) {
-            Ok(response) => response.into_inner(),
-            Err(status) => return broken(&status),
-        };
-        while self.rows.wanted() > 0 {
-            let message = timeout(SILENCE_MAX, stream.message()).await;
-            match message.unwrap_or_else(|_| Err(silent())) {
-                Ok(Some(message)) => {
-                    self.last_message = Instant::now();
-                    if !message.entries.is_empty() {
-                        self.rows.print(&message.entries)?;
-                        self.sequence = message.sequence;
-                    }
-                }
-                Ok(None) => return broken(&Status::unavailable("the stream has ended")),
-                Err(status) => return broken(&status),
-            }
+        server.accounts().watch_entries(request).await
+    }
+
+    fn print(&mut self, message: WatchEntriesResponse) -> Result<bool, CliError> {
+        if !message.entries.is_empty() {
+            self.rows.print(&message.entries)?;
+            self.sequence = message.sequence;
         }
-        Ok(Ended::Complete)
+        Ok(self.rows.wanted() == 0)
+    }
+
+    fn position(&self) -> String {
+        format!("sequence {}", self.sequence)
     }
 }

@@ -39,6 +39,9 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
             of("transaction_id", &["transaction", "get"])
         }
         "TRANSACTION_NOT_FOUND" => vec![command(&["transaction", "list", "--limit", "20"])],
+        "EVENT_TOKEN_UNKNOWN" => vec![
+            "compare what you have with the ledger, then begin again without the token".to_owned(),
+        ],
         "ALREADY_REVERSED" => of("reversed_by_transaction_id", &["transaction", "get"]),
         "TOO_MANY_ACCOUNTS" => vec!["name a longer --prefix".to_owned()],
         "UNAUTHENTICATED" => vec![

@@ -36,7 +36,7 @@ pub struct ConnectionArguments {
     #[command(flatten)]
     contexts: ContextFile,
 
-    /// The time of a call with all its repeats. `watch` has none.
+    /// The time of a call with all its repeats. `watch` and `events` have none.
     #[arg(long, env, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     timeout: Duration,
 

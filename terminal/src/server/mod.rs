@@ -4,6 +4,7 @@ mod advice;
 mod connection;
 mod error;
 mod invocation;
+mod stream;
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use passbook_command::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
-pub use crate::server::{connection::ConnectionArguments, error::CallError};
+pub use crate::server::{connection::ConnectionArguments, error::CallError, stream::Watch};
 use crate::{
     output::Format,
     server::error::{Outcome, Report},

@@ -131,7 +131,7 @@ impl Row for AccountChange {
 }
 
 /// The attributes that differ, with both values.
-fn difference(before: Option<&AccountAttributes>, after: Option<&AccountAttributes>) -> String {
+pub fn difference(before: Option<&AccountAttributes>, after: Option<&AccountAttributes>) -> String {
     let attributes = |it: Option<&AccountAttributes>| {
         let it = it.cloned().unwrap_or_default();
         let limit = match it.unlimited_overdraft {

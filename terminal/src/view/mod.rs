@@ -1,6 +1,7 @@
 //! Messages of the contract as people read them: rows of tables, and fields.
 
 mod account;
+mod event;
 mod hold;
 mod stats;
 mod transaction;
@@ -12,6 +13,7 @@ use prost_types::Timestamp;
 
 pub use crate::view::{
     account::{OPENING_COLUMNS, account_text, opening_cells},
+    event::event_time,
     hold::hold_text,
     stats::distributions,
     transaction::{outcome_text, transaction_text},

@@ -49,6 +49,15 @@ pub fn transaction_text(transaction: &Transaction) -> String {
     format!("{}\n{entries}", fields.text())
 }
 
+/// The accounts of a transaction, with their amounts.
+pub fn entries_text(transaction: &Transaction) -> String {
+    let entries = transaction
+        .entries
+        .iter()
+        .map(|entry| format!("{} {}", entry.account_id, value_and_currency(entry.amount.as_ref())));
+    entries.collect::<Vec<_>>().join(", ")
+}
+
 /// What became of a request.
 pub fn outcome_text(response: &GetRequestOutcomeResponse) -> String {
     let outcome = enum_name(response.outcome().as_str_name(), "REQUEST_OUTCOME_");
@@ -77,14 +86,11 @@ impl Row for Transaction {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let entries = self.entries.iter().map(|entry| {
-            format!("{} {}", entry.account_id, value_and_currency(entry.amount.as_ref()))
-        });
         vec![
             self.transaction_id.clone(),
             time(self.create_time.as_ref()),
             kind_name(self),
-            entries.collect::<Vec<_>>().join(", "),
+            entries_text(self),
             self.description.clone(),
             self.created_by.clone(),
         ]

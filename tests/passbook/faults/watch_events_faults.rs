@@ -4,28 +4,31 @@
 use std::{
     collections::BTreeMap,
     fs,
+    future::pending,
     path::{Path, PathBuf},
     process::{Child, Command},
 };
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tonic::Status;
 
 use crate::harness::{
     ledger_dump::LedgerDump,
     ring::{RingLoad, open_ring},
+    servers::PostgresServer,
     *,
 };
 
 on_both_databases! {
-    each_event_comes_once_while_servers_are_killed,
     a_copy_has_each_event_once_when_both_sides_are_killed,
 }
 
-/// What a pass over the feed has seen: transaction ids, and the sequences of each account.
+/// What a pass over the feed has seen: accounts, transaction ids, and the sequences of each account.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
+    opened: Vec<String>,
     transactions: Vec<String>,
     sequences: BTreeMap<String, Vec<i64>>,
 }
@@ -39,15 +42,23 @@ impl Seen {
     }
 
     fn add_event(&mut self, event: &Event) {
+        self.opened.extend(event.account.iter().map(|account| account.account_id.clone()));
         if let Some(transaction) = &event.transaction {
             let entries = transaction.entries.iter().map(|it| (it.account_id.clone(), it.sequence));
             self.add(&transaction.transaction_id, entries);
         }
     }
 
-    /// Checks that the pass has every transaction of the tables once, and each account's in order.
+    /// Checks that the pass has all accounts and transactions of the tables once, and the entries of
+    /// each account in order.
     async fn assert_complete(mut self, database: &TestDatabase) {
         let dump = LedgerDump::read(database).await;
+        self.opened.sort();
+        assert!(
+            self.opened.iter().eq(dump.accounts.keys()),
+            "each account once: {:?}",
+            self.opened
+        );
         let applied = dump.requests.iter().filter(|it| it.is_applied && it.is_transaction);
         let mut expected: Vec<_> = applied.map(|it| it.transaction_id.clone()).collect();
         self.transactions.sort();
@@ -65,56 +76,121 @@ async fn applied(database: &TestDatabase) -> usize {
     database.count("requests WHERE rejection IS NULL").await as usize
 }
 
-async fn each_event_comes_once_while_servers_are_killed(kind: Kind) {
-    const STREAMS: usize = 9;
-    let (database, mut servers, clients) = start_loaded(kind, 3).await;
-    let (accounts, _) = open_ring(&clients[0], 4).await;
-    let load = RingLoad::start(&accounts, 12, &clients, seed());
-    let (mut seen, mut token) = (Seen::default(), None);
-    let mut streams = 0;
+/// A pass over the feed, from stream to stream.
+#[derive(Default)]
+struct Pass {
+    seen: Seen,
+    /// The position behind the last message. None: no message has come.
+    token: Option<String>,
+}
 
-    while streams < STREAMS {
-        let client = &clients[streams % clients.len()];
-        let request = token.as_deref().map_or_else(all_events, events_after);
-        let Ok(mut watching) = EventWatching::try_begin(client, request).await else {
+impl Pass {
+    /// Begins the next stream, when the server is there.
+    async fn stream(&self, client: &Client) -> EventWatching {
+        let request = self.token.as_deref().map_or_else(all_events, events_after);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match EventWatching::try_begin(client, request.clone()).await {
+                Ok(stream) => return stream,
+                Err(status) => assert!(Instant::now() < end, "no stream begins: {status}"),
+            }
             tokio::time::sleep(ms(20)).await;
-            continue;
-        };
-        streams += 1;
+        }
+    }
+
+    /// Takes the next message of a stream.
+    async fn take(&mut self, stream: &mut EventWatching) -> Result<(), Status> {
+        let events = stream.next().await?;
+        events.iter().for_each(|event| self.seen.add_event(event));
+        self.token = Some(stream.token.clone());
+        Ok(())
+    }
+
+    /// Reads until the pass has this many transactions. Returns the open stream.
+    async fn read_up_to(&mut self, count: usize, client: &Client) -> EventWatching {
         let read = async {
-            loop {
-                match watching.next().await {
-                    Ok(events) => events.iter().for_each(|event| seen.add_event(event)),
-                    Err(status) => return status,
+            let mut stream = self.stream(client).await;
+            while self.seen.transactions.len() < count {
+                if self.take(&mut stream).await.is_err() {
+                    stream = self.stream(client).await;
                 }
             }
+            stream
         };
-        if streams % 3 == 0 {
-            // The server of the stream, or another one.
-            let killed = (streams - fastrand::usize(1..3)) % clients.len();
-            let kill = async {
-                tokio::time::sleep(ms(fastrand::u64(100..300))).await;
-                servers[killed].kill9();
-                servers[killed].restart().await;
-            };
-            let _ = tokio::join!(timeout(seconds(1), read), kill);
-        } else {
-            let _ = timeout(ms(fastrand::u64(50..600)), read).await;
+        timeout(PATIENCE, read).await.expect("the pass goes on")
+    }
+}
+
+/// Kills something under load again and again, each time while a stream is read. Checks that the pass
+/// over all streams has every event once, and that a second pass has the same events in the same order.
+async fn check_passes(
+    database: &TestDatabase,
+    clients: &[Client],
+    mut kill: impl AsyncFnMut(usize),
+) {
+    const KILLS: usize = 20;
+    // So many that servers often have database transactions on different accounts at a time.
+    let (accounts, _) = open_ring(&clients[0], 40).await;
+    let load = RingLoad::start(&accounts, 12, clients, seed());
+    let mut pass = Pass::default();
+    for round in 0..KILLS {
+        let client = &clients[round % clients.len()];
+        let mut stream = pass.read_up_to(pass.seen.transactions.len() + 10, client).await;
+        let read = async {
+            while pass.take(&mut stream).await.is_ok() {}
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = kill(round) => {}
+            () = read => {}
         }
-        token = Some(watching.token).filter(|token| !token.is_empty());
     }
     load.stop().await;
-    let count = applied(&database).await;
-    let request = token.as_deref().map_or_else(all_events, events_after);
-    let mut watching = EventWatching::begin(&clients[1], request).await;
-    while seen.transactions.len() < count {
-        let events = timeout(PATIENCE, watching.next()).await.expect("the rest in time");
-        events.expect("the stream continues").iter().for_each(|event| seen.add_event(event));
-    }
 
-    println!("{kind:?}: {count} transactions by {streams} streams");
-    assert!(count > 100, "{count} transactions");
-    seen.assert_complete(&database).await;
+    let count = applied(database).await;
+    pass.read_up_to(count, &clients[1]).await;
+    let mut again = Pass::default();
+    again.read_up_to(count, &clients[0]).await;
+    println!("{KILLS} kills, {count} transactions");
+    assert!(pass.seen == again.seen, "two passes differ");
+    pass.seen.assert_complete(database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_comes_once_while_postgres_and_three_servers_are_killed() {
+    let slot = slots::take(Load::Heavy).await;
+    let mut postgres = PostgresServer::start_migrated().await;
+    let database = TestDatabase::outside(&postgres.url(), slot);
+    let mut servers = Server::start_fleet(&database, 3).await;
+    let clients: Vec<_> = servers.iter().map(Server::client).collect();
+    let mut random = fastrand::Rng::with_seed(seed());
+
+    let kill = async |round| {
+        tokio::time::sleep(ms(random.u64(0..50))).await;
+        if round % 4 == 3 {
+            postgres.crash();
+            postgres.run().await;
+        } else {
+            let killed = &mut servers[random.usize(..3)];
+            killed.kill9();
+            killed.restart().await;
+        }
+    };
+    check_passes(&database, &clients, kill).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_comes_once_while_two_processes_on_one_file_are_killed() {
+    let (database, mut servers, clients) = start_loaded(Kind::Sqlite, 2).await;
+    let mut random = fastrand::Rng::with_seed(seed());
+
+    let kill = async |_| {
+        tokio::time::sleep(ms(random.u64(0..50))).await;
+        let killed = &mut servers[random.usize(..2)];
+        killed.kill9();
+        killed.restart().await;
+    };
+    check_passes(&database, &clients, kill).await;
 }
 
 /// The program of the example `copy_events`, killed when dropped.
@@ -182,6 +258,7 @@ async fn a_copy_has_each_event_once_when_both_sides_are_killed(kind: Kind) {
 
     let mut seen = Seen::default();
     for event in copied(&file) {
+        seen.opened.extend(event["account"]["account_id"].as_str().map(str::to_owned));
         let transaction = &event["transaction"];
         let entries = transaction["entries"].as_array().into_iter().flatten();
         let entries = entries.map(|entry| {

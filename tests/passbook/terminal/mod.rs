@@ -2,5 +2,6 @@
 
 mod connections;
 mod contexts;
+mod events;
 mod help;
 mod session;
