@@ -144,6 +144,10 @@ pub struct List {
     #[arg(long, value_name = "STATE", value_parser = state_parser())]
     state: Option<AccountState>,
 
+    /// Only accounts whose ids begin with this.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PREFIX")]
+    prefix: String,
+
     #[command(flatten)]
     labels: Labels,
 
@@ -164,6 +168,7 @@ impl List {
             currency_code: self.currency,
             state: self.state.unwrap_or_default().into(),
             labels: self.labels.map(),
+            account_id_prefix: self.prefix,
             ..Default::default()
         };
         print_pages(&self.list, server.format(), async |Page { page_size, page_token }| {
