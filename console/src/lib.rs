@@ -63,7 +63,6 @@ struct Console {
 type App = Arc<Console>;
 
 /// The pages of the console. Their calls go to `services`.
-#[must_use]
 pub fn router(services: Services, config: ConsoleConfig) -> Router {
     let cookie = config.is_authenticating.then(|| session::Cookie::new(config.has_tls));
     let console = Arc::new(Console {

@@ -9,6 +9,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header::SET_COOKIE};
 use passbook_command::proto::GetAccountRequest;
 use serde::Deserialize;
+use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::{
@@ -72,7 +73,7 @@ pub async fn log_in(
     if let Some(id) = cookie.id(&headers) {
         app.sessions.end(id).await;
     }
-    let id = app.sessions.begin(authorization).await.ok();
+    let id = app.sessions.begin(authorization, Instant::now()).await.ok();
     let Some(set_cookie) = id.and_then(|id| cookie.begin(&id)) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };

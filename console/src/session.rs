@@ -8,6 +8,8 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, Uri, header::COOKIE, request::Parts};
 
+use tokio::time::Instant;
+
 use crate::{
     App,
     calls::{Calls, ClientAddress},
@@ -94,7 +96,7 @@ async fn of_request(parts: &Parts, app: &App) -> Option<Session> {
         Some(cookie) => {
             let is_script = parts.headers.contains_key(LIVE);
             let asker = if is_script { Asker::Script } else { Asker::Person };
-            Some(app.sessions.credential(cookie.id(&parts.headers)?, asker).await?)
+            Some(app.sessions.credential(cookie.id(&parts.headers)?, asker, Instant::now()).await?)
         }
     };
     let can_log_out = authorization.is_some();

@@ -68,11 +68,11 @@ impl Sessions {
     pub async fn begin(
         &self,
         authorization: MetadataValue<Ascii>,
+        now: Instant,
     ) -> Result<String, getrandom::Error> {
         let mut id = [0; 32];
         getrandom::fill(&mut id)?;
         let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-        let now = Instant::now();
         let mut sessions = self.by_id.lock().await;
         sessions.retain(|_, session| session.is_live(now, &self.limits));
         let same = |session: &Session| session.authorization == authorization;
@@ -87,8 +87,12 @@ impl Sessions {
     }
 
     /// The credential of the session with this id. None if the session has ended.
-    pub async fn credential(&self, id: &str, asker: Asker) -> Option<MetadataValue<Ascii>> {
-        let now = Instant::now();
+    pub async fn credential(
+        &self,
+        id: &str,
+        asker: Asker,
+        now: Instant,
+    ) -> Option<MetadataValue<Ascii>> {
         let mut sessions = self.by_id.lock().await;
         let session = sessions.get_mut(&hash(id))?;
         if !session.is_live(now, &self.limits) {
@@ -132,8 +136,6 @@ fn hash(id: &str) -> IdHash {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::advance;
-
     use super::*;
 
     const LIMITS: SessionLimits = SessionLimits {
@@ -143,53 +145,64 @@ mod tests {
         count_max: 3,
     };
 
-    fn token(text: &str) -> MetadataValue<Ascii> {
-        format!("Bearer {text}").parse().unwrap()
+    /// Sessions, and the time of the test in seconds.
+    struct Clock {
+        sessions: Sessions,
+        start: Instant,
     }
 
-    async fn is_live(sessions: &Sessions, id: &str, asker: Asker) -> bool {
-        sessions.credential(id, asker).await.is_some()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_ends_when_it_is_idle_or_old() {
-        let sessions = Sessions::new(LIMITS);
-        let id = sessions.begin(token("a")).await.unwrap();
-        assert_eq!(sessions.credential(&id, Asker::Person).await, Some(token("a")));
-        for _ in 0..10 {
-            advance(Duration::from_secs(9)).await;
-            assert!(is_live(&sessions, &id, Asker::Person).await);
+    impl Clock {
+        fn new() -> Self {
+            Self { sessions: Sessions::new(LIMITS), start: Instant::now() }
         }
-        advance(Duration::from_secs(9)).await;
-        assert!(is_live(&sessions, &id, Asker::Person).await);
-        advance(Duration::from_secs(1)).await;
-        assert!(!is_live(&sessions, &id, Asker::Person).await, "it is old");
 
-        let id = sessions.begin(token("a")).await.unwrap();
-        advance(Duration::from_secs(9)).await;
-        assert!(is_live(&sessions, &id, Asker::Script).await);
-        advance(Duration::from_secs(1)).await;
-        assert!(!is_live(&sessions, &id, Asker::Script).await, "no person has used it");
-        assert!(sessions.by_id.lock().await.is_empty());
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        async fn begin(&self, name: &str, seconds: u64) -> String {
+            let token = format!("Bearer {name}").parse().unwrap();
+            self.sessions.begin(token, self.at(seconds)).await.unwrap()
+        }
+
+        async fn is_live(&self, id: &str, asker: Asker, seconds: u64) -> bool {
+            self.sessions.credential(id, asker, self.at(seconds)).await.is_some()
+        }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
+    async fn a_session_ends_when_it_is_idle_or_old() {
+        let clock = Clock::new();
+        let id = clock.begin("a", 0).await;
+        let token = clock.sessions.credential(&id, Asker::Person, clock.at(0)).await;
+        assert_eq!(token.unwrap(), "Bearer a");
+        for seconds in (9..100).step_by(9) {
+            assert!(clock.is_live(&id, Asker::Person, seconds).await, "{seconds}");
+        }
+        assert!(!clock.is_live(&id, Asker::Person, 100).await, "it is old");
+
+        let id = clock.begin("a", 100).await;
+        assert!(clock.is_live(&id, Asker::Script, 109).await);
+        assert!(!clock.is_live(&id, Asker::Script, 110).await, "no person has used it");
+        assert!(clock.sessions.by_id.lock().await.is_empty());
+    }
+
+    #[tokio::test]
     async fn one_session_too_many_ends_the_most_idle_one() {
-        let sessions = Sessions::new(LIMITS);
+        let clock = Clock::new();
         let mut ids = Vec::new();
-        for name in ["a", "b", "a", "a"] {
-            ids.push(sessions.begin(token(name)).await.unwrap());
-            advance(Duration::from_secs(1)).await;
+        for (name, seconds) in [("a", 0), ("b", 1), ("a", 2), ("a", 3)] {
+            ids.push(clock.begin(name, seconds).await);
         }
         let mut live = Vec::new();
         for id in &ids {
-            live.push(is_live(&sessions, id, Asker::Script).await);
+            live.push(clock.is_live(id, Asker::Script, 4).await);
         }
         assert_eq!(live, [false, true, true, true], "the third of a token ends its first");
-        sessions.begin(token("c")).await.unwrap();
-        assert!(!is_live(&sessions, &ids[1], Asker::Script).await, "the fourth of all");
-        sessions.end(&ids[3]).await;
-        assert!(!is_live(&sessions, &ids[3], Asker::Script).await);
-        assert_eq!(sessions.credential("", Asker::Person).await, None);
+        clock.begin("c", 4).await;
+        assert!(!clock.is_live(&ids[1], Asker::Script, 4).await, "the fourth of all");
+        clock.sessions.end(&ids[3]).await;
+        assert!(!clock.is_live(&ids[3], Asker::Script, 4).await);
+        assert!(!clock.is_live("", Asker::Person, 4).await);
     }
 }

@@ -153,7 +153,7 @@ async fn serve_requests(
     let service = service_fn(|request: Request<Incoming>| {
         has_request.store(true, Ordering::Relaxed);
         let responding = timeout(REQUEST_TIME_MAX, router.clone().oneshot(request));
-        async { Ok::<_, Infallible>(responding.await.unwrap_or_else(|_| Ok(too_late()))?) }
+        async { responding.await.unwrap_or_else(|_| Ok(too_late())) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -37,7 +37,9 @@ async fn a_person_signs_in_searches_and_watches() {
     .await;
     open_all(&client, &["bob", "shop", "vault"]).await;
     let hostile = labels(&[("note", "<img src=x onerror=\"document.title='taken'\">")]);
-    open_with(&client, CreateAccountRequest { labels: hostile, ..account_of("alice", "USD") })
+    let honest = labels(&[("customer", "4711")]);
+    open_with(&client, CreateAccountRequest { labels: honest, ..account_of("alice", "USD") }).await;
+    open_with(&client, CreateAccountRequest { labels: hostile, ..account_of("alicia", "USD") })
         .await;
     for amount in ["1200.00", "35.50", "80.25", "410.00"] {
         deposited(&client, "alice", amount).await;
