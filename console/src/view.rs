@@ -33,8 +33,12 @@ pub fn parse_time(text: &str) -> Result<Option<Timestamp>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let seconds = if text.len() == "2026-11-26T12:00".len() { ":00" } else { "" };
-    let time = humantime::parse_rfc3339(&format!("{text}{seconds}Z"));
+    let with_seconds = match text.len() {
+        16 => format!("{text}:00Z"),
+        19 => format!("{text}Z"),
+        _ => return Err(format!("{text:?} is no time")),
+    };
+    let time = humantime::parse_rfc3339(&with_seconds);
     time.map(|time| Some(time.into())).map_err(|_| format!("{text:?} is no time"))
 }
 
