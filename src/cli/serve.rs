@@ -19,7 +19,7 @@ use crate::{
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::money::Currencies,
     ledger::Ledger,
-    server::{Admin, AdminPort, AdminToken, Jwks, Server, Tls, file_watch},
+    server::{Admin, AdminPort, AdminToken, ConsolePort, Jwks, Ports, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
     telemetry::{metrics, traces},
 };
@@ -67,6 +67,8 @@ impl Serve {
 
         let (listener, address) = listen(config.listen_address()).await?;
         let admin = admin(&config.telemetry, tls.as_ref()).await?;
+        let console = console(&config, tls.as_ref()).await?;
+        let ports = Ports { grpc: listener, console };
         let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
         let admin = AdminPort::open(admin);
         let jwks = match jwks {
@@ -108,7 +110,7 @@ impl Serve {
         }
         let served = async {
             let server = Server::start(
-                listener,
+                ports,
                 config.clone(),
                 tls,
                 authenticator.clone(),
@@ -264,6 +266,18 @@ async fn admin(
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
     let tls = tls.filter(|_| config.admin_tls).cloned();
     Ok(Some(Admin { listener, metrics, tls, token }))
+}
+
+/// Listens on the address of the console, if it is set.
+async fn console(
+    config: &ServeConfig,
+    tls: Option<&Arc<Tls>>,
+) -> Result<Option<ConsolePort>, CliError> {
+    let Some(address) = config.console.console_listen else { return Ok(None) };
+    let (listener, address) = listen(address).await?;
+    tracing::info!(%address, "serving the console");
+    let is_authenticating = config.security.is_authenticating();
+    Ok(Some(ConsolePort { listener, tls: tls.cloned(), is_authenticating }))
 }
 
 /// The authenticator of callers, with the credentials of the files that are set.

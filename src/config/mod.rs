@@ -4,6 +4,7 @@
 //! A flag overrides the variable, the variable overrides the file, and the file overrides the default.
 
 mod audit;
+mod console;
 mod database;
 pub mod environment;
 mod error_text;
@@ -25,6 +26,7 @@ use passbook_command::parse_duration;
 
 pub use crate::config::{
     audit::AuditSettings,
+    console::ConsoleSettings,
     database::{DatabaseConfig, password_in_arguments},
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
@@ -102,6 +104,10 @@ pub struct ServeConfig {
     #[command(flatten)]
     pub audit: AuditSettings,
 
+    /// The console.
+    #[command(flatten)]
+    pub console: ConsoleSettings,
+
     /// Limits of load.
     #[command(flatten)]
     pub limits: LimitsConfig,
@@ -133,7 +139,9 @@ impl ServeConfig {
             return Err("ephemeral has a database of its own: do not set database_url".to_owned());
         }
         self.audit.validate()?;
-        self.security.validate(self.listen_address())?;
+        self.security.validate()?;
+        self.security.validate_exposure("listen", self.listen_address())?;
+        self.console.validate(&self.security)?;
         self.telemetry.validate(&self.security)
     }
 

@@ -17,7 +17,7 @@ const IDENTITY_CLAIM: &str = "sub";
 #[command(next_help_heading = "Security")]
 pub struct SecurityConfig {
     /// Serve on addresses that other machines can reach, even without TLS or authentication. For the
-    /// admin port, too.
+    /// admin port and the console, too.
     #[arg(long, env, value_parser = parse_switch)]
     pub insecure: bool,
 
@@ -173,7 +173,7 @@ impl SecurityConfig {
         self.tokens_file.is_some() || self.tls_client_ca_file.is_some() || self.jwt_issuer.is_some()
     }
 
-    pub(super) fn validate(&self, listen: SocketAddr) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let certificate = ("tls_certificate_file", path(&self.tls_certificate_file));
         let key = ("tls_key_file", path(&self.tls_key_file));
@@ -211,6 +211,11 @@ impl SecurityConfig {
                         jwt_issuer is: the server could authenticate no caller"
                 .to_owned());
         }
+        Ok(())
+    }
+
+    /// Checks that other machines reach this address only with TLS and authentication.
+    pub(super) fn validate_exposure(&self, name: &str, listen: SocketAddr) -> Result<(), String> {
         if self.insecure || listen.ip().is_loopback() {
             return Ok(());
         }
@@ -226,7 +231,7 @@ impl SecurityConfig {
             }
         };
         Err(format!(
-            "listen {listen} can be reached by other machines, but the server lacks {missing}: set \
+            "{name} {listen} can be reached by other machines, but the server lacks {missing}: set \
              these settings, or set insecure if something else protects this address"
         ))
     }

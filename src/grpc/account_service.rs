@@ -144,9 +144,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ListAccountsRequest>,
     ) -> Reply<proto::ListAccountsResponse> {
-        let (context, (filter, page)) = self.decode(request, decode::account_list)?;
-        let after = page.cursor.as_ref();
-        let list = self.ledger.list_accounts(&context, &filter, after, page.limit + 1).await?;
+        let (context, (prefix, filter, page)) = self.decode(request, decode::account_list)?;
+        let (after, limit) = (page.cursor.as_ref(), page.limit + 1);
+        let list = self.ledger.list_accounts(&context, &prefix, &filter, after, limit).await?;
         let (accounts, next_page_token) = page
             .encode(list.rows, list.next, |last| last.account_id.clone(), encode::account)
             .await;

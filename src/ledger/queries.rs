@@ -131,20 +131,19 @@ impl Ledger {
         account_ids.iter().map(take).collect()
     }
 
-    /// Reads a page of accounts, in order of their ids.
+    /// Reads a page of the accounts whose ids begin with `prefix`, in order of their ids.
     pub async fn list_accounts(
         &self,
         context: &CallContext,
+        prefix: &str,
         filter: &AccountFilter,
         after: Option<&AccountId>,
         limit: u64,
     ) -> Result<Examined<Account, AccountId>, Error> {
+        let ranges = readable(context, prefix);
         let page = |store: Arc<Store>, until_us| {
-            let (context, filter, after) = (context.clone(), filter.clone(), after.cloned());
-            async move {
-                let ranges = context.caller.grant.readable();
-                store.list_accounts(&filter, &ranges, after.as_ref(), limit, until_us).await
-            }
+            let (ranges, filter, after) = (ranges.clone(), filter.clone(), after.cloned());
+            async move { store.list_accounts(&filter, &ranges, after.as_ref(), limit, until_us).await }
         };
         self.with_expiry(context, !filter.is_empty(), page).await
     }
@@ -160,9 +159,7 @@ impl Ledger {
         prefix: &str,
         filter: &AccountFilter,
     ) -> Result<Vec<BalanceSum>, Error> {
-        let wanted = AccountRange::of_prefix(prefix);
-        let readable = context.caller.grant.readable().into_iter();
-        let ranges: Vec<_> = readable.filter_map(|range| range.and(&wanted)).collect();
+        let ranges = readable(context, prefix);
         let max = self.store.summed_accounts_max();
         let sums = |store: Arc<Store>, until_us| {
             let (filter, ranges) = (filter.clone(), ranges.clone());
@@ -453,6 +450,13 @@ impl Ledger {
         let record = self.read(context, false, |store| async move { store.record(&key).await });
         Ok(record.await?.map(|record| context.caller.grant.visible_record(record)))
     }
+}
+
+/// The accounts that the caller may read, among those whose ids begin with `prefix`.
+fn readable(context: &CallContext, prefix: &str) -> Vec<AccountRange> {
+    let wanted = AccountRange::of_prefix(prefix);
+    let readable = context.caller.grant.readable().into_iter();
+    readable.filter_map(|range| range.and(&wanted)).collect()
 }
 
 /// The last time that lies before this one.

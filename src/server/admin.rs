@@ -11,10 +11,8 @@
 //! | /readyz | 200 if changes can be applied, else 503 with the kind of reason |
 
 use std::{
-    cmp::Reverse,
     convert::Infallible,
     io,
-    net::IpAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -34,7 +32,7 @@ use metrics::gauge;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::{AbortHandle, JoinSet},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -43,7 +41,12 @@ use tokio_util::either::Either;
 use crate::{
     ledger::Ledger,
     network::network_of,
-    server::{admin_token::AdminToken, readiness::Readiness, tls::Tls},
+    server::{
+        admin_token::AdminToken,
+        http_connections::{HttpConnection, HttpConnections},
+        readiness::Readiness,
+        tls::Tls,
+    },
     telemetry::metrics::Metrics,
 };
 
@@ -131,45 +134,20 @@ impl Admin {
     ) {
         let Self { listener, metrics, tls, token } = self;
         let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, readiness });
-        let mut connections = Vec::new();
+        let mut connections = HttpConnections::new(CONNECTIONS_MAX);
         loop {
             let Ok((stream, address)) = listener.accept().await else {
                 sleep(ACCEPT_BACKOFF).await;
                 continue;
             };
-            make_room(&mut connections);
+            connections.make_room();
             let (handler, has_request) = (handler.clone(), Arc::new(AtomicBool::new(false)));
             let serving = handler.serve_connection(stream, has_request.clone());
             // Timeouts and disconnects are ignored: no client is left to answer.
             let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
             let network = network_of(address.ip());
-            connections.push(AdminConnection { task, network, has_request });
+            connections.push(HttpConnection { task, network, has_request });
         }
-    }
-}
-
-/// An open connection of the admin port.
-struct AdminConnection {
-    task: AbortHandle,
-    network: IpAddr,
-    /// The client has sent its request.
-    has_request: Arc<AtomicBool>,
-}
-
-/// Makes room for one more connection: ends one of the network that has most of them, if possible
-/// one without a request, and of these the oldest. So a client that opens many connections ends its
-/// own, and not that of a probe in its handshake.
-fn make_room(connections: &mut Vec<AdminConnection>) {
-    connections.retain(|it| !it.task.is_finished());
-    if connections.len() < CONNECTIONS_MAX {
-        return;
-    }
-    let of_network = |network| connections.iter().filter(|it| it.network == network).count();
-    let order = |(index, it): &(usize, &AdminConnection)| {
-        (of_network(it.network), !it.has_request.load(Ordering::Relaxed), Reverse(*index))
-    };
-    if let Some((index, _)) = connections.iter().enumerate().max_by_key(order) {
-        connections.remove(index).task.abort();
     }
 }
 
@@ -200,7 +178,7 @@ impl AdminHandler {
         stream: TcpStream,
     ) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
         let Some(tls) = &self.tls else { return Ok(Either::Left(stream)) };
-        let handshake = TlsAcceptor::from(tls.admin_config()).accept(stream);
+        let handshake = TlsAcceptor::from(tls.http_config()).accept(stream);
         timeout(REQUEST_TIME_MAX, handshake).await?.map(Either::Right)
     }
 

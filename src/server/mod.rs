@@ -6,7 +6,9 @@
 
 mod admin;
 mod admin_token;
+mod console;
 pub(crate) mod file_watch;
+mod http_connections;
 mod jwks;
 mod listener;
 mod readiness;
@@ -21,7 +23,7 @@ use http::Request;
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 use tonic::{body::Body, service::Routes};
@@ -30,6 +32,7 @@ use tower::ServiceExt;
 pub use crate::server::{
     admin::{Admin, AdminPort},
     admin_token::AdminToken,
+    console::ConsolePort,
     jwks::Jwks,
     readiness::Readiness,
     tls::Tls,
@@ -88,17 +91,27 @@ pub struct Server {
     readiness: ReadinessWatch,
     stop: watch::Sender<bool>,
     serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    /// Empty without a console. Dropping it closes the console's port.
+    console: JoinSet<()>,
     /// Last, because it is closed when it is dropped: operators watch the shutdown through it.
     admin: AdminPort,
 }
 
+/// The ports of a server that are not open yet.
+pub struct Ports {
+    /// Listens for gRPC.
+    pub grpc: TcpListener,
+    /// None: without a console.
+    pub console: Option<ConsolePort>,
+}
+
 impl Server {
-    /// Serves on `listener`, with TLS if there are files for it.
+    /// Serves on these ports, with TLS if there are files for it.
     ///
     /// # Errors
     /// The services could not be set up.
     pub async fn start(
-        listener: TcpListener,
+        ports: Ports,
         config: ServeConfig,
         tls: Option<Arc<Tls>>,
         authenticator: Arc<Authenticator>,
@@ -120,14 +133,18 @@ impl Server {
         });
 
         let (timeout, connections) = (config.limits.handshake_timeout, budgets.connections.clone());
-        let incoming = listener::listen(listener, tls, timeout, connections);
+        let incoming = listener::listen(ports.grpc, tls, timeout, connections);
         let (stop, mut stopped) = watch::channel(false);
-        let server = transport(&config.limits).layer(grpc::stack(stack_config(
-            &config,
-            authenticator,
-            budgets,
-            audit,
-        )));
+        let stack = || {
+            let (authenticator, budgets) = (authenticator.clone(), budgets.clone());
+            grpc::stack(stack_config(&config, authenticator, budgets, audit.clone()))
+        };
+        let mut console = JoinSet::new();
+        if let Some(port) = ports.console {
+            let services = console::services(stack().service(service.clone()));
+            console.spawn(port.serve(services));
+        }
+        let server = transport(&config.limits).layer(stack());
         let serving = server.serve_with_incoming_shutdown(service, incoming, async move {
             // An error means that the sender is gone, which is a reason to stop as well.
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -139,6 +156,7 @@ impl Server {
             readiness,
             stop,
             serving: tokio::spawn(serving),
+            console,
             admin,
         })
     }
@@ -183,6 +201,8 @@ impl Server {
             let _ = timeout(self.config.shutdown_delay, signals.recv()).await;
         }
         let _ = self.stop.send(true);
+        // The console only reads.
+        self.console.abort_all();
         self.readiness.end_streams().await;
         let drained = async {
             let result = ended((&mut self.serving).await);

@@ -32,7 +32,7 @@ use crate::{
 /// ALPN's name for HTTP/2.
 const GRPC_PROTOCOL: &[u8] = b"h2";
 /// ALPN's name for HTTP/1.1.
-const ADMIN_PROTOCOL: &[u8] = b"http/1.1";
+const HTTP_PROTOCOL: &[u8] = b"http/1.1";
 /// How long before its expiry the certificate causes a warning.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 /// How often the time of expiry is published.
@@ -52,7 +52,7 @@ type Contents = [Vec<u8>; 3];
 /// What was loaded from the files.
 struct Loaded {
     config: Arc<ServerConfig>,
-    admin_config: Arc<ServerConfig>,
+    http_config: Arc<ServerConfig>,
     /// Those of client certificates.
     authorities: Vec<CertificateDer<'static>>,
     expire_time: SystemTime,
@@ -79,8 +79,8 @@ impl Tls {
     /// The configuration for a new connection of the admin port. It asks for no client certificate:
     /// the probes of orchestrators have none.
     #[must_use]
-    pub fn admin_config(&self) -> Arc<ServerConfig> {
-        self.loaded().admin_config.clone()
+    pub fn http_config(&self) -> Arc<ServerConfig> {
+        self.loaded().http_config.clone()
     }
 
     /// Reloads the files after every change, and reports the expiry of the certificate, for as long
@@ -272,9 +272,9 @@ fn load(files: &TlsFiles, contents: Contents) -> Result<Loaded, String> {
             verifier.build().map_err(|error| in_file(&error))?
         }
     };
-    let admin_config = config(anyone(), ADMIN_PROTOCOL)?;
+    let http_config = config(anyone(), HTTP_PROTOCOL)?;
     let config = config(callers, GRPC_PROTOCOL)?;
-    Ok(Loaded { config, admin_config, authorities, expire_time, contents })
+    Ok(Loaded { config, http_config, authorities, expire_time, contents })
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -16,6 +16,7 @@ mod harness;
 
 mod attacks;
 mod concurrency;
+mod console;
 mod faults;
 mod operations;
 mod rpc;

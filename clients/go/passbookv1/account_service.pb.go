@@ -656,9 +656,11 @@ type ListAccountsRequest struct {
 	// Only accounts in this state. Unspecified: all.
 	State AccountState `protobuf:"varint,4,opt,name=state,proto3,enum=passbook.v1.AccountState" json:"state,omitempty"`
 	// Only accounts that have all of these labels. Empty: all.
-	Labels        map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Only accounts whose ids begin with this: at most 64 characters of `[A-Za-z0-9._:-]`. Empty: all.
+	AccountIdPrefix string `protobuf:"bytes,6,opt,name=account_id_prefix,json=accountIdPrefix,proto3" json:"account_id_prefix,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListAccountsRequest) Reset() {
@@ -724,6 +726,13 @@ func (x *ListAccountsRequest) GetLabels() map[string]string {
 		return x.Labels
 	}
 	return nil
+}
+
+func (x *ListAccountsRequest) GetAccountIdPrefix() string {
+	if x != nil {
+		return x.AccountIdPrefix
+	}
+	return ""
 }
 
 // The response of ListAccounts: one page.
@@ -2687,14 +2696,15 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\vaccount_ids\x18\x01 \x03(\tR\n" +
 	"accountIds\"L\n" +
 	"\x18BatchGetAccountsResponse\x120\n" +
-	"\baccounts\x18\x01 \x03(\v2\x14.passbook.v1.AccountR\baccounts\"\xa8\x02\n" +
+	"\baccounts\x18\x01 \x03(\v2\x14.passbook.v1.AccountR\baccounts\"\xd4\x02\n" +
 	"\x13ListAccountsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\x12#\n" +
 	"\rcurrency_code\x18\x03 \x01(\tR\fcurrencyCode\x12/\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x19.passbook.v1.AccountStateR\x05state\x12D\n" +
-	"\x06labels\x18\x05 \x03(\v2,.passbook.v1.ListAccountsRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x05 \x03(\v2,.passbook.v1.ListAccountsRequest.LabelsEntryR\x06labels\x12*\n" +
+	"\x11account_id_prefix\x18\x06 \x01(\tR\x0faccountIdPrefix\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +

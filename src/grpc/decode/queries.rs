@@ -124,16 +124,18 @@ pub fn account_ids(
     Some(account_ids)
 }
 
-/// A page of accounts.
+/// The beginning of the ids of the accounts to list, what else selects them, and the page.
 pub fn account_list(
     decoder: &mut Decoder<'_>,
     request: proto::ListAccountsRequest,
-) -> Option<(AccountFilter, Page<AccountId>)> {
-    let query = format!("{}/{}/{:?}", request.currency_code, request.state, request.labels);
+) -> Option<(String, AccountFilter, Page<AccountId>)> {
+    let prefix = account_id_prefix(decoder, request.account_id_prefix);
+    let query =
+        format!("{}/{}/{:?}/{prefix}", request.currency_code, request.state, request.labels);
     let filter = account_filter(decoder, &request.currency_code, request.state, request.labels);
     let page = decoder
         .page(query, request.page_size, &request.page_token, |text| AccountId::parse(text).ok());
-    Some((filter, page))
+    Some((prefix, filter, page))
 }
 
 /// The beginning of the ids of the accounts to sum, and what else selects them.
@@ -141,11 +143,16 @@ pub fn balance_sums(
     decoder: &mut Decoder<'_>,
     request: proto::SumBalancesRequest,
 ) -> Option<(String, AccountFilter)> {
-    let prefix =
-        given(&request.account_id_prefix).map_or(Ok(()), |it| AccountId::parse(it).map(drop));
-    decoder.check(ErrorReason::InvalidFilter, "account_id_prefix", prefix);
+    let prefix = account_id_prefix(decoder, request.account_id_prefix);
     let filter = account_filter(decoder, &request.currency_code, request.state, request.labels);
-    Some((request.account_id_prefix, filter))
+    Some((prefix, filter))
+}
+
+/// The beginning of accounts' ids, which is empty or has the form of an id.
+fn account_id_prefix(decoder: &mut Decoder<'_>, prefix: String) -> String {
+    let parsed = given(&prefix).map_or(Ok(()), |it| AccountId::parse(it).map(drop));
+    decoder.check(ErrorReason::InvalidFilter, "account_id_prefix", parsed);
+    prefix
 }
 
 /// What selects accounts. An invalid field is a violation.

@@ -17,7 +17,7 @@ use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Order,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
-    sea_query::{Asterisk, Cond, Expr, LockBehavior, LockType, Query, SimpleExpr},
+    sea_query::{Asterisk, Expr, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
@@ -71,19 +71,21 @@ impl Store {
         let mut list = Examined { rows: Vec::new(), next: None };
         let mut latest_us = None;
         let mut left = EXAMINED_MAX;
-        for range in id_ranges(ranges, after) {
-            let mut query = Entity::find().filter(range.clone()).order_by_asc(Column::AccountId);
+        for (start, end) in id_ranges(ranges, after) {
+            let range = Entity::find().filter(start.clone()).filter(end);
+            let mut query = range.clone();
             if !filter.is_empty() {
-                let range = Entity::find().filter(range);
                 let (examined, last) =
                     page::examine(&self.readers, range, Column::AccountId, Order::Asc, left)
                         .await?;
                 let Some(last): Option<String> = last else { continue };
-                query = query.filter(Column::AccountId.lte(last.as_str()));
+                // In place of the end: of two upper bounds SQLite would search by the first.
+                query = Entity::find().filter(start).filter(Column::AccountId.lte(last.as_str()));
                 query = apply(filter, query, self.kind());
                 left -= examined;
                 list.next = (left == 0).then(|| AccountId::from_stored(&last));
             }
+            let query = query.order_by_asc(Column::AccountId);
             let query = query.limit(limit.saturating_sub(list.rows.len() as u64));
             let found = read(&self.readers, query, expire_until_us).await?;
             list.rows.extend(found.value);
@@ -112,8 +114,8 @@ fn apply(filter: &AccountFilter, mut query: Select<Entity>, kind: DatabaseKind) 
     query
 }
 
-/// The ids above `after` in these ranges, as conditions on the primary key.
-fn id_ranges(ranges: &[AccountRange], after: Option<&AccountId>) -> Vec<Cond> {
+/// The ids above `after` in these ranges, as the lower and the upper bounds of the primary key.
+fn id_ranges(ranges: &[AccountRange], after: Option<&AccountId>) -> Vec<(SimpleExpr, SimpleExpr)> {
     let after = after.map_or("", AccountId::as_str);
     let ahead = ranges.iter().filter(|range| range.end.as_str() > after);
     let condition = |range: &AccountRange| {
@@ -121,7 +123,7 @@ fn id_ranges(ranges: &[AccountRange], after: Option<&AccountId>) -> Vec<Cond> {
             start if start > after => Column::AccountId.gte(start),
             _ => Column::AccountId.gt(after),
         };
-        Cond::all().add(start).add(Column::AccountId.lt(range.end.as_str()))
+        (start, Column::AccountId.lt(range.end.as_str()))
     };
     ahead.map(condition).collect()
 }

@@ -18,6 +18,10 @@ use crate::{
 /// Which accounts are meant: those that match all filters.
 #[derive(Args)]
 struct Filters {
+    /// Only accounts whose ids begin with this.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PREFIX")]
+    prefix: String,
+
     /// Only accounts in this currency.
     #[arg(long, default_value = "", hide_default_value = true, value_name = "CURRENCY")]
     currency: String,
@@ -52,6 +56,7 @@ impl List {
             currency_code: self.filters.currency,
             state: self.filters.state.unwrap_or_default().into(),
             labels: self.filters.labels.map(),
+            account_id_prefix: self.filters.prefix,
             ..Default::default()
         };
         print_pages(&self.list, server.format(), async |Page { page_size, page_token }| {
@@ -66,10 +71,6 @@ impl List {
 
 #[derive(Args)]
 pub struct Sum {
-    /// Only accounts whose ids begin with this.
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "PREFIX")]
-    prefix: String,
-
     #[command(flatten)]
     filters: Filters,
 }
@@ -77,7 +78,7 @@ pub struct Sum {
 impl Sum {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
         let request = SumBalancesRequest {
-            account_id_prefix: self.prefix,
+            account_id_prefix: self.filters.prefix,
             currency_code: self.filters.currency,
             state: self.filters.state.unwrap_or_default().into(),
             labels: self.filters.labels.map(),

@@ -21,24 +21,6 @@ on_both_databases! {
     a_page_of_holds_scans_a_bounded_number_of_rows,
 }
 
-/// Accounts with ids of a prefix and five digits, copied from an existing one.
-async fn copy_account(database: &TestDatabase, prefix: &str, count: usize) {
-    let digits = match database.kind {
-        Kind::Sqlite => "substr('00000' || n, -5)",
-        Kind::Postgres => "lpad(n::text, 5, '0')",
-    };
-    let columns = "currency_code, currency_scale, balance, held, overdraft_limit, \
-        unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
-        update_time_us, caller";
-    let insert = format!(
-        "INSERT INTO accounts (account_id, {columns})
-         SELECT '{prefix}' || {digits}, {columns} FROM accounts, {}
-         WHERE account_id = 'pattern'",
-        database.numbers(count)
-    );
-    database.execute(&insert).await;
-}
-
 async fn label(database: &TestDatabase, account_id: &str) {
     let update = "UPDATE accounts SET labels = '{\"rare\": \"yes\"}' WHERE account_id =";
     database.execute(&format!("{update} '{account_id}'")).await;
@@ -57,7 +39,7 @@ fn ids(pages: Vec<Vec<Account>>) -> Vec<Vec<String>> {
 async fn a_page_of_accounts_scans_a_bounded_number_of_rows(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open(&client, "pattern").await;
-    copy_account(&database, "a-", 24_000).await;
+    database.copy_account("a-", 24_000).await;
     for account_id in ["a-00001", "a-12000", "a-23999"] {
         label(&database, account_id).await;
     }
@@ -87,7 +69,7 @@ async fn a_list_of_accounts_continues_from_one_prefix_to_the_next(kind: Kind) {
     open(&open_to_all.client(), "pattern").await;
     drop(open_to_all);
     for (prefix, count) in [("a-", 6000), ("b", 12_000), ("c-", 6000), ("d-", 100)] {
-        copy_account(&database, prefix, count).await;
+        database.copy_account(prefix, count).await;
     }
     for account_id in ["a-00001", "a-06000", "b01000", "c-04000", "c-04001", "d-00001"] {
         label(&database, account_id).await;
@@ -155,7 +137,7 @@ async fn captures_continue_while_forty_callers_list_without_a_match() {
     let (client, admin) = (server.client(), server.admin());
     open(&client, "pattern").await;
     for part in 0..scale() {
-        copy_account(&database, &format!("a{part}-"), 99_999).await;
+        database.copy_account(&format!("a{part}-"), 99_999).await;
     }
     database.execute("ANALYZE accounts").await;
     open_funded(&client, "alice", "1000").await;

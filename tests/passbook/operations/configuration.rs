@@ -58,7 +58,7 @@ impl Setting {
         match (self.key.as_str(), &self.default) {
             ("log", _) => Some("info".to_owned()),
             ("currency", _) => Some("ETH=18".to_owned()),
-            ("admin_listen", _) => Some("127.0.0.1:0".to_owned()),
+            ("admin_listen" | "console_listen", _) => Some("127.0.0.1:0".to_owned()),
             ("otlp_endpoint", _) => Some("http://127.0.0.1:4317".to_owned()),
             ("ephemeral" | "migrate" | "insecure", _) => Some("true".to_owned()),
             (_, Some(default)) => Some(default.clone()),

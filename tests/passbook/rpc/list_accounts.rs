@@ -36,9 +36,13 @@ async fn accounts_are_listed_in_byte_order_a_page_at_a_time(kind: Kind) {
 async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     let label = |value: &str| labels(&[("team", value)]);
-    for (account_id, currency_code, team) in
-        [("a", "USD", "red"), ("b", "EUR", "red"), ("c", "USD", "blue"), ("d", "USD", "red")]
-    {
+    for (account_id, currency_code, team) in [
+        ("a", "USD", "red"),
+        ("b", "EUR", "red"),
+        ("ba", "EUR", "blue"),
+        ("c", "USD", "blue"),
+        ("d", "USD", "red"),
+    ] {
         let request =
             CreateAccountRequest { labels: label(team), ..account_of(account_id, currency_code) };
         open_with(&client, request).await;
@@ -46,6 +50,8 @@ async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
     database.execute("UPDATE accounts SET state = 'frozen' WHERE account_id = 'd'").await;
     let usd = || "USD".to_owned();
     let any = ListAccountsRequest::default;
+    let of_prefix =
+        |prefix: &str| ListAccountsRequest { account_id_prefix: prefix.to_owned(), ..any() };
     let cases = [
         (ListAccountsRequest { currency_code: usd(), ..any() }, vec!["a", "c", "d"]),
         (ListAccountsRequest { labels: label("red"), ..any() }, vec!["a", "b", "d"]),
@@ -56,6 +62,10 @@ async fn filters_narrow_the_list_and_all_must_match(kind: Kind) {
             vec!["a", "d"],
         ),
         (ListAccountsRequest { labels: label("re"), ..any() }, vec![]),
+        (of_prefix("b"), vec!["b", "ba"]),
+        (of_prefix("ba"), vec!["ba"]),
+        (of_prefix("B"), vec![]),
+        (ListAccountsRequest { labels: label("blue"), ..of_prefix("b") }, vec!["ba"]),
     ];
 
     for (request, expected) in cases {

@@ -13,7 +13,8 @@ const LINE_LENGTH_MAX: usize = 120;
 const FILE_LENGTH_MAX: usize = 450;
 
 /// Where the program is written: the service's crate, and the other members.
-const PRODUCT: [&str; 5] = ["src", "bench/src", "command/src", "migration/src", "terminal/src"];
+const PRODUCT: [&str; 6] =
+    ["src", "bench/src", "command/src", "console/src", "migration/src", "terminal/src"];
 
 pub struct SourceFile {
     /// From the root of the repository, with `/`.

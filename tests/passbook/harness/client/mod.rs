@@ -1,8 +1,10 @@
 //! What the tests call a server with: clients, credentials, certificates, JWTs, raw HTTP/2 frames, the
-//! admin port, a collector of its traces, and requests with the usual fields filled in.
+//! admin port, the console, a collector of its traces, and requests with the usual fields filled in.
 
 pub mod admin;
 pub mod certificates;
+pub mod chromium;
+pub mod console;
 pub mod credentials;
 mod errors;
 mod events;

@@ -231,6 +231,25 @@ impl TestDatabase {
         }
     }
 
+    /// Copies the account `pattern`: the ids are the prefix and a number of at least five digits.
+    pub async fn copy_account(&self, prefix: &str, count: usize) {
+        let width = count.to_string().len().max(5);
+        let digits = match self.kind {
+            Kind::Sqlite => format!("substr('0000000' || n, -{width})"),
+            Kind::Postgres => format!("lpad(n::text, {width}, '0')"),
+        };
+        let columns = "currency_code, currency_scale, balance, held, overdraft_limit, \
+            unlimited_overdraft, state, sequence, version, last_hash, labels, create_time_us, \
+            update_time_us, caller";
+        let insert = format!(
+            "INSERT INTO accounts (account_id, {columns})
+             SELECT '{prefix}' || {digits}, {columns} FROM accounts, {}
+             WHERE account_id = 'pattern'",
+            self.numbers(count)
+        );
+        self.execute(&insert).await;
+    }
+
     /// The number of PostgreSQL sessions that wait for a lock.
     pub async fn lock_waits(&self) -> i64 {
         let name = &self.name;
