@@ -10,6 +10,7 @@
 
 mod commands;
 mod context;
+mod effective_times;
 mod error;
 mod metrics;
 mod queries;

@@ -24,20 +24,17 @@ use crate::{
         account::{Account, AccountChange, NewAccount},
         balance_sum::BalanceSum,
         command::Command,
-        effective_time::EffectivePosition,
         hold::Hold,
         ids::{AccountId, HoldId, RequestId, TransactionId},
         money::Amount,
-        query::{
-            AccountFilter, AccountRange, EffectiveRange, EntryRange, HoldFilter, TransactionFilter,
-        },
+        query::{AccountFilter, AccountRange, EntryRange, HoldFilter, TransactionFilter},
         rejection::{Rejection, TransactionName},
         transaction::{Entry, Transaction},
         unit_of_work::RequestRecord,
         verification::VerifiedAccount,
     },
     ledger::{CallContext, Error, EventStart, EventWatcher, Ledger, Watcher},
-    storage::{EXAMINED_FOR_BALANCE_MAX, Examined, Store},
+    storage::{Examined, Store},
 };
 
 /// How many watchers of one account a watcher of all events counts for: it keeps a page of events of all
@@ -88,7 +85,11 @@ impl Ledger {
     }
 
     /// Reads an account as recorded, without the holds that have expired since.
-    async fn known(&self, context: &CallContext, account_id: &AccountId) -> Result<Account, Error> {
+    pub(super) async fn known(
+        &self,
+        context: &CallContext,
+        account_id: &AccountId,
+    ) -> Result<Account, Error> {
         let id = account_id.clone();
         let read =
             self.read(context, false, |store| async move { store.account(&id, i64::MIN).await });
@@ -214,25 +215,6 @@ impl Ledger {
             |store: Arc<Store>| async move { store.list_entries(&account, &range, limit).await };
         self.read(context, false, page).await
     }
-
-    /// Reads a page of an account's entries, in the order in which they take effect. None of them is
-    /// waited for: an entry that is written later may take effect at any time.
-    pub async fn list_entries_by_effective_time(
-        &self,
-        context: &CallContext,
-        account_id: &AccountId,
-        range: &EffectiveRange,
-        limit: u64,
-    ) -> Result<Examined<Entry, EffectivePosition>, Error> {
-        context.caller.grant.check_read(account_id)?;
-        let account = self.known(context, account_id).await?;
-        let range = *range;
-        let page = |store: Arc<Store>| async move {
-            store.list_entries_by_effective_time(&account, &range, limit).await
-        };
-        self.read(context, false, page).await
-    }
-
     /// Reads a page of the transactions of all accounts, latest first.
     pub async fn list_transactions(
         &self,
@@ -272,29 +254,6 @@ impl Ledger {
         let rows = rows.into_iter().map(|it| grant.visible_transaction(it)).collect();
         Ok(Examined { rows, next })
     }
-
-    /// Reads a page of the transactions of one account by the times at which they take effect, latest
-    /// first.
-    pub async fn list_transactions_by_effective_time(
-        &self,
-        context: &CallContext,
-        account_id: &AccountId,
-        filter: &TransactionFilter,
-        range: &EffectiveRange,
-        limit: u64,
-    ) -> Result<Examined<Arc<Transaction>, EffectivePosition>, Error> {
-        context.caller.grant.check_read(account_id)?;
-        let account = self.known(context, account_id).await?;
-        let (is_scan, filter, range) = (filter.is_selective(), filter.clone(), *range);
-        let page = |store: Arc<Store>| async move {
-            store.list_transactions_by_effective_time(&account, &filter, &range, limit).await
-        };
-        let Examined { rows, next } = self.read(context, is_scan, page).await?;
-        let grant = &context.caller.grant;
-        let rows = rows.into_iter().map(|it| grant.visible_transaction(it)).collect();
-        Ok(Examined { rows, next })
-    }
-
     /// Reads the balance of an account after all entries of this time or before (None: now), and the
     /// sequence of the last of them.
     pub async fn balance_at(
@@ -310,29 +269,6 @@ impl Ledger {
         let (balance, sequence) = self.read(context, false, balance).await?;
         Ok((account, balance, sequence))
     }
-
-    /// Reads the sum of an account's entries that take effect at this time or before, in the smallest unit
-    /// of its currency.
-    ///
-    /// # Errors
-    /// Also: more entries have an effective time behind this time, or were written behind it, than a
-    /// balance may examine.
-    pub async fn balance_by_effective_time(
-        &self,
-        context: &CallContext,
-        account_id: &AccountId,
-        time_us: i64,
-    ) -> Result<(Account, i128), Error> {
-        context.caller.grant.check_read(account_id)?;
-        let account = self.known(context, account_id).await?;
-        let of = account.clone();
-        let balance =
-            |store: Arc<Store>| async move { store.balance_by_effective_time(&of, time_us).await };
-        let balance = self.read(context, true, balance).await?;
-        let balance = balance.ok_or(Error::TooManyEntries { max: EXAMINED_FOR_BALANCE_MAX })?;
-        Ok((account, balance))
-    }
-
     /// Reads a page of the changes of an account, oldest first.
     pub async fn list_account_changes(
         &self,

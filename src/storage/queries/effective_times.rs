@@ -240,7 +240,7 @@ pub static BALANCE: Sql = Sql::new(|kind| {
              string_agg({amount}, ' ') FILTER (WHERE effective_time_us <= $2) AS added, \
              string_agg({amount}, ' ') FILTER (WHERE sequence <= $3) AS taken \
          FROM (SELECT * FROM (SELECT amount, sequence, effective_time_us FROM entries \
-                 WHERE account_key = $1 AND effective_time_us > $2 AND sequence <= $4 \
+                 WHERE account_key = $1 AND effective_time_us > $2 \
                  ORDER BY effective_time_us LIMIT $5) late \
              UNION ALL \
              SELECT * FROM (SELECT amount, sequence, effective_time_us FROM entries \

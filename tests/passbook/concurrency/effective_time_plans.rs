@@ -36,32 +36,22 @@ async fn statements_by_effective_time_are_searched_by_indexes_and_complete(kind:
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "1").await;
     open_funded(&client, "b", "1").await;
-    // Of the first account each tenth entry takes effect before, of the other one the first 15,000 take
-    // effect behind all, in the reverse order: a page that examines only these is short.
-    let fill = format!(
-        "INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
-             create_time_us, hash, effective_time_us)
-         SELECT e.account_key, n + 1, e.transaction_id, e.amount, e.balance_after,
-             e.create_time_us + n, e.hash, CASE
-                 WHEN e.account_key = (SELECT min(account_key) FROM accounts)
-                 THEN CASE WHEN n % 10 = 0 THEN e.create_time_us - n END
-                 WHEN n <= 15000 THEN e.create_time_us + 1000000 - n END
-         FROM {} CROSS JOIN entries e WHERE e.sequence = 1",
-        database.numbers(ENTRIES)
-    );
-    database.execute(&fill).await;
+    open_funded(&client, "other", "1").await;
+    // Each tenth entry takes effect before it was written.
+    database.execute(&fill(&database, "a", "n % 10 = 0", "-")).await;
+    database.execute(&fill(&database, "other", "n % 10 = 0", "-")).await;
     let random_id = match kind {
         Kind::Sqlite => "randomblob(16)",
         Kind::Postgres => "gen_random_uuid()",
     };
-    let fill = format!(
+    let requests = format!(
         "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys,
              create_time_us)
          SELECT 'other', 'r-' || n, fingerprint, {random_id}, kind, entry_keys, create_time_us
          FROM {}, (SELECT * FROM requests LIMIT 1) r",
         database.numbers(ENTRIES)
     );
-    database.execute(&fill).await;
+    database.execute(&requests).await;
     database.execute("ANALYZE").await;
     let account_key = database.text("SELECT CAST(min(account_key) AS text) FROM accounts").await;
     let time = database.text("SELECT CAST(min(create_time_us) AS text) FROM entries").await;
@@ -80,8 +70,12 @@ async fn statements_by_effective_time_are_searched_by_indexes_and_complete(kind:
     assert_found(&found, &["requests_transaction_id"]);
     let balance = [&account_key, &time, "20000", "21001", "250001"].map(|it| it as &str);
     let found = plan(&database, "effective_times::BALANCE", &balance).await;
-    assert_found(&found, &["entries_by_effective_time", "entries_with_effective_time"]);
+    // What takes effect behind the time is found by either index, as PostgreSQL estimates.
+    assert_found(&found, &["entries_with_effective_time"]);
 
+    // The first 15,000 entries take effect behind all others, in the reverse order: a page that examines
+    // only these is short.
+    database.execute(&fill(&database, "b", "n <= 15000", "+ 1000000 -")).await;
     database.execute(&format!("UPDATE accounts SET sequence = {}", ENTRIES + 1)).await;
     for account_id in ["a", "b"] {
         let order = "COALESCE(effective_time_us, create_time_us), sequence";
@@ -89,13 +83,28 @@ async fn statements_by_effective_time_are_searched_by_indexes_and_complete(kind:
         let in_order =
             format!("SELECT CAST(sequence AS text) FROM entries WHERE {account} ORDER BY {order}");
         let mut expected = database.texts(&in_order).await;
+        let mut all_short = 0;
         for order in [EntryOrder::Ascending, EntryOrder::Descending] {
             let (listed, short) = all_pages(&client, account_id, order).await;
             assert!(listed == expected, "{account_id} {order:?}: {} entries", listed.len());
-            assert_eq!(short > 0, account_id == "b", "{account_id} {order:?}: {short} short pages");
+            all_short += short;
             expected.reverse();
         }
+        assert_eq!(all_short > 0, account_id == "b", "{account_id}: {all_short} short pages");
     }
+}
+
+/// Copies the only entry of an account so often. Those that match get an effective time.
+fn fill(database: &TestDatabase, account_id: &str, matches: &str, offset: &str) -> String {
+    format!(
+        "INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after,
+             create_time_us, hash, effective_time_us)
+         SELECT e.account_key, n + 1, e.transaction_id, e.amount, e.balance_after,
+             e.create_time_us + n, e.hash, CASE WHEN {matches} THEN e.create_time_us {offset} n END
+         FROM {} CROSS JOIN entries e WHERE e.sequence = 1 AND e.{}",
+        database.numbers(ENTRIES),
+        of_account(account_id)
+    )
 }
 
 /// The sequences of all entries by effective time, and the number of short pages before the last.
