@@ -96,7 +96,8 @@ async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static st
     // Without the key, which would reject a second entry with the same sequence.
     let unprotect = "DROP TABLE entries;
         CREATE TABLE entries (account_key INTEGER, sequence INTEGER, transaction_id BLOB,
-            amount TEXT, balance_after TEXT, create_time_us INTEGER, hash BLOB)";
+            amount TEXT, balance_after TEXT, create_time_us INTEGER, effective_time_us INTEGER,
+            hash BLOB)";
     database.execute(unprotect).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
@@ -148,7 +149,7 @@ async fn deposit_by_hand(
         ),
         format!(
             "INSERT INTO entries VALUES (1, {sequence}, {id}, '5', '{balance_after}',
-                {create_time_us}, X'{hash}')"
+                {create_time_us}, NULL, X'{hash}')"
         ),
         format!(
             "UPDATE accounts SET balance = '{balance_after}', sequence = {sequence},

@@ -129,7 +129,7 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
         at_time: Some(time),
         ..Default::default()
     };
-    let answer = client.get_balance(within(ms(300), request("alice"))).await;
+    let answer = server.patient().get_balance(within(ms(300), request("alice"))).await;
     assert_eq!(answer.expect_err("nobody knows").code(), Code::DeadlineExceeded);
     assert_eq!(balance(&client, "alice").await, "1.00", "a read of the present does not wait");
     let reader = client.clone();
