@@ -6,7 +6,7 @@ import { AccountServiceService as methods, EntryOrder } from "./gen/passbook/v1/
 import type { EventKind, WatchEventsRequest } from "./gen/passbook/v1/events.js";
 import { HoldState } from "./gen/passbook/v1/holds.js";
 import type { VerifyAccountResponse } from "./gen/passbook/v1/history.js";
-import { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";
+import { AccountState, TimeBasis, TransactionKind } from "./gen/passbook/v1/resources.js";
 import {
   type Account,
   type AccountChange,
@@ -132,10 +132,16 @@ export class Client {
 
   /** Lists accounts that match all filters, in byte order of their ids, page by page. */
   async *listAccounts(
-    filter: { currencyCode?: string; state?: AccountState; labels?: Labels } = {},
+    filter: {
+      accountIdPrefix?: string;
+      currencyCode?: string;
+      state?: AccountState;
+      labels?: Labels;
+    } = {},
     options?: CallOptions,
   ): AsyncGenerator<Account> {
     const request = {
+      accountIdPrefix: filter.accountIdPrefix ?? "",
       currencyCode: filter.currencyCode ?? "",
       state: filter.state ?? AccountState.UNSPECIFIED,
       labels: filter.labels ?? {},
@@ -434,6 +440,7 @@ export class Client {
       kind?: TransactionKind;
       startTime?: Date | Time;
       endTime?: Date | Time;
+      timeBasis?: TimeBasis;
       labels?: Labels;
     } = {},
     options?: CallOptions,
@@ -443,6 +450,7 @@ export class Client {
       kind: filter.kind ?? TransactionKind.UNSPECIFIED,
       startTime: optional(timestampMessage, filter.startTime),
       endTime: optional(timestampMessage, filter.endTime),
+      timeBasis: filter.timeBasis ?? TimeBasis.UNSPECIFIED,
       labels: filter.labels ?? {},
       ...FIRST_PAGE,
     };
@@ -459,6 +467,7 @@ export class Client {
       startTime?: Date | Time;
       endTime?: Date | Time;
       order?: EntryOrder;
+      timeBasis?: TimeBasis;
     },
     options?: CallOptions,
   ): AsyncGenerator<Entry> {
@@ -468,6 +477,7 @@ export class Client {
       startTime: optional(timestampMessage, filter.startTime),
       endTime: optional(timestampMessage, filter.endTime),
       order: filter.order ?? EntryOrder.UNSPECIFIED,
+      timeBasis: filter.timeBasis ?? TimeBasis.UNSPECIFIED,
       ...FIRST_PAGE,
     };
     for await (const page of this.#calls.pages(methods.listEntries, request, options)) {
@@ -477,12 +487,13 @@ export class Client {
 
   /** Returns the balance of an account at a time, or now. */
   async getBalance(
-    query: { accountId: string; atTime?: Date | Time },
+    query: { accountId: string; atTime?: Date | Time; timeBasis?: TimeBasis },
     options?: CallOptions,
   ): Promise<Balance> {
     const request = {
       accountId: query.accountId,
       atTime: optional(timestampMessage, query.atTime),
+      timeBasis: query.timeBasis ?? TimeBasis.UNSPECIFIED,
     };
     const { balance, sequence } = await this.#calls.read(methods.getBalance, request, options);
     return { balance: moneyOf(balance), sequence };

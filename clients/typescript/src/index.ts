@@ -13,7 +13,7 @@ export type { VerificationFault, VerifyAccountResponse } from "./gen/passbook/v1
 export { EventKind } from "./gen/passbook/v1/events.js";
 export { HoldState } from "./gen/passbook/v1/holds.js";
 export { AccountChangeKind } from "./gen/passbook/v1/lifecycle.js";
-export { AccountState, TransactionKind } from "./gen/passbook/v1/resources.js";
+export { AccountState, TimeBasis, TransactionKind } from "./gen/passbook/v1/resources.js";
 export type * from "./model.js";
 export { Decimal, money } from "./money.js";
 export type { Money } from "./money.js";
