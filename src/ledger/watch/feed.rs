@@ -115,7 +115,7 @@ impl EntryFeed {
                     (started_at.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX)
                 }
                 Err(error) => {
-                    if let Some(error) = outage.note(error, started_at) {
+                    if let Some(error) = outage.note(error) {
                         self.fail_all(&error);
                     }
                     // A failed poll may have taken long enough.

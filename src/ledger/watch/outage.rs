@@ -24,11 +24,11 @@ impl Outage {
     }
 
     /// Notes a read that failed, and returns the error for watchers if reads have failed for too long.
-    pub fn note(&mut self, error: StorageError, started_at: Instant) -> Option<Error> {
+    pub fn note(&mut self, error: StorageError) -> Option<Error> {
         match self.since {
             None => {
                 tracing::warn!(error = error.summary(), "cannot read new entries for watchers");
-                self.since = Some(started_at);
+                self.since = Some(Instant::now());
                 None
             }
             Some(since) if since.elapsed() > OUTAGE_TIME_MAX => {

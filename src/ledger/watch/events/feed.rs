@@ -125,7 +125,7 @@ impl EventFeed {
                     Duration::ZERO
                 }
                 Err(error) => {
-                    if let Some(error) = outage.note(error, started_at) {
+                    if let Some(error) = outage.note(error) {
                         self.state.send_modify(|state| state.error = Some(error));
                     }
                     RETRY_INTERVAL
