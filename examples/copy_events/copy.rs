@@ -26,9 +26,10 @@ impl Copy {
         let mut file = file.with_context(|| format!("cannot open {}", path.display()))?;
         file.try_lock().context("another program writes this file")?;
         let (mut token, mut end) = (None, 0);
-        let (mut lines, mut line) = (BufReader::new(&file), String::new());
-        while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
-            let message: Value = serde_json::from_str(&line).context("not a line of a copy")?;
+        // Bytes: what was not written to its end may end within a character.
+        let (mut lines, mut line) = (BufReader::new(&file), Vec::new());
+        while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
+            let message: Value = serde_json::from_slice(&line).context("not a line of a copy")?;
             token = Some(message["token"].as_str().context("a line without a token")?.to_owned());
             end += line.len() as u64;
             line.clear();
