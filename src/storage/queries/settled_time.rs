@@ -79,9 +79,8 @@ impl Store {
         while !pending.is_empty() {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            let now = active.list(&self.readers).await?.transactions;
-            let now: HashSet<_> = now.into_iter().map(|(id, _)| id).collect();
-            pending.retain(|id| now.contains(id));
+            let open = self.open_transactions().await?;
+            pending.retain(|id| open.contains(id));
         }
         Ok(())
     }
