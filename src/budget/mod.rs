@@ -51,7 +51,7 @@ const REQUEST_BYTES: Maxima =
 /// Bytes of responses that their callers have not read yet.
 const RESPONSE_BYTES: Maxima =
     Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 8 * MIB, connection: 32 * MIB };
-/// Streams of WatchEntries. Each may keep one or two unread pages in memory.
+/// Streams of WatchEntries and WatchEvents. Each may keep one or two unread pages in memory.
 const WATCHERS: Maxima =
     Maxima { server: 10_000, identity: 5000, anonymous: 0, connection: usize::MAX };
 const MIB: usize = 1024 * 1024;
@@ -71,7 +71,7 @@ pub enum Limit {
     ResponseBytes,
     /// Changes in the queue or in a transaction.
     Queue,
-    /// Streams of WatchEntries.
+    /// Streams of WatchEntries and WatchEvents.
     Watchers,
     /// Records a minute that move no money and are stored for good.
     Records,
