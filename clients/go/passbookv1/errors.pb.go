@@ -59,7 +59,7 @@ const (
 	ErrorReason_ERROR_REASON_INVALID_DESCRIPTION ErrorReason = 7
 	// There are too many labels, or a label is malformed.
 	ErrorReason_ERROR_REASON_INVALID_LABELS ErrorReason = 8
-	// A filter, sequence, time or order is out of its range.
+	// A filter, sequence, time or order is out of its range, or missing where the query needs it.
 	ErrorReason_ERROR_REASON_INVALID_FILTER ErrorReason = 9
 	// The page size is negative.
 	ErrorReason_ERROR_REASON_INVALID_PAGE_SIZE ErrorReason = 10

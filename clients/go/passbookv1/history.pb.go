@@ -345,7 +345,8 @@ type ListTransactionsRequest struct {
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.
 	PageToken string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// As in ListEntriesRequest. By effective time, an `account_id` is required.
+	// As in ListEntriesRequest. By effective time, an `account_id` is required: without one the error is
+	// `INVALID_FILTER`, because transactions of all accounts have no such order.
 	TimeBasis     TimeBasis `protobuf:"varint,8,opt,name=time_basis,json=timeBasis,proto3,enum=passbook.v1.TimeBasis" json:"time_basis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -115,11 +116,18 @@ class Story:
         self.client.withdraw("joint", usd("50.00"))
 
     def replay(self) -> None:
-        first = self.client.deposit("joint", usd("25.00"), request_id="bonus")
-        again = self.client.deposit("joint", usd("25.00"), request_id="bonus")
+        day_ago = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(days=1)
+
+        def bonus(amount: str) -> TransactionResult:
+            return self.client.deposit(
+                "joint", usd(amount), request_id="bonus", effective_time=day_ago
+            )
+
+        first, again = bonus("25.00"), bonus("25.00")
         check("replayed", (first.replayed, again.replayed), (False, True))
         check("id", again.transaction.transaction_id, first.transaction.transaction_id)
-        error = error_of(lambda: self.client.deposit("joint", usd("26.00"), request_id="bonus"))
+        check("effective time", first.transaction.entries[0].effective_time, day_ago)
+        error = error_of(lambda: bonus("26.00"))
         check("reason", error.reason, "REQUEST_ID_REUSED")
         check("balance", self.balance("joint"), Decimal("1025.00"))
 
@@ -153,6 +161,8 @@ class Story:
         check("forced", transaction.forced, True)
         check("balance", transaction.entries[0].balance_after, eur("-15.00"))
         self.client.reverse_transaction(transaction.transaction_id, eur("5.00"))
+        listed = self.client.list_accounts(account_id_prefix="pool-")
+        check("listed", [account.account_id for account in listed], sorted(pools))
         sums = self.client.sum_balances(account_id_prefix="pool-")
         check("sums", [(it.account_count, it.balance) for it in sums], [(100, eur("-10.00"))])
 

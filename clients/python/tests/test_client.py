@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,16 @@ import grpc
 import pytest
 from processes import EphemeralServer
 
-from passbook import Client, Leg, Money, PassbookError, Posting, Tls, TransactionResult
+from passbook import (
+    Client,
+    Leg,
+    Money,
+    NewAccount,
+    PassbookError,
+    Posting,
+    Tls,
+    TransactionResult,
+)
 from passbook.v1 import account_service_pb2, account_service_pb2_grpc
 
 if TYPE_CHECKING:
@@ -84,6 +94,38 @@ def test_changes_of_many_threads_have_their_own_results(client: Client) -> None:
     assert [result.transaction.request_id for result in results] == request_ids
     assert sum(result.replayed for result in results) == 100
     assert client.get_account("dave").balance == usd("1.00")
+
+
+def test_every_change_of_balances_takes_effect_when_it_says(client: Client) -> None:
+    client.batch_create_accounts([NewAccount("USD", f"dates:{name}") for name in ("a", "b")])
+    a, b, cent = "dates:a", "dates:b", usd("0.01")
+    client.deposit(a, usd("10.00"))
+    client.place_hold(a, cent, hold_id="dates")
+    day = datetime.now(timezone.utc).replace(microsecond=123456) - timedelta(days=1)
+    legs = [Leg(a, cent), Leg(b, cent)]
+    deposit = client.deposit(a, cent, effective_time=day).transaction
+    posting = client.batch_post_transactions([Posting(legs, effective_time=day)])[0]
+    assert isinstance(posting, TransactionResult)
+    for transaction in (
+        deposit,
+        client.withdraw(a, cent, effective_time=day).transaction,
+        client.transfer(a, b, cent, effective_time=day).transaction,
+        client.post_transaction(legs, effective_time=day).transaction,
+        posting.transaction,
+        client.reverse_transaction(deposit.transaction_id, effective_time=day).transaction,
+        client.capture_hold("dates", effective_time=day).transaction,
+    ):
+        times = [transaction.effective_time, *(it.effective_time for it in transaction.entries)]
+        assert set(times) == {day}
+        assert transaction.create_time != day
+    by_effective_time = list(client.list_entries(a, by_effective_time=True))
+    assert [it.sequence for it in by_effective_time] == [2, 3, 4, 5, 6, 7, 8, 1]
+    latest = next(client.list_transactions(account_id=a, by_effective_time=True))
+    assert latest.effective_time is None
+    balance = client.get_balance(a, at_time=day, by_effective_time=True)
+    assert (balance.balance, balance.sequence) == (usd("-0.01"), 8)
+    listed = client.list_accounts(account_id_prefix="dates:")
+    assert [it.account_id for it in listed] == [a, b]
 
 
 def test_a_batch_has_a_result_for_each_posting(client: Client) -> None:

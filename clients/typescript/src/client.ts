@@ -19,6 +19,7 @@ import {
   type Events,
   type Hold,
   type HoldResult,
+  type MoneyChange,
   type NewAccount,
   type Posting,
   type RequestResult,
@@ -32,6 +33,7 @@ import {
   conditionMessage,
   entryOf,
   holdOf,
+  moneyChangeMessage,
   newAccountMessage,
   optional,
   postingMessage,
@@ -45,7 +47,7 @@ import { openedOf, resultOf, streamTransactions, watchEntries, watchEvents } fro
 type Labels = Record<string, string>;
 
 /** A deposit or a withdrawal. */
-export interface OneAccountChange extends Change {
+export interface OneAccountChange extends MoneyChange {
   accountId: string;
   amount: Money;
   condition?: Condition;
@@ -54,7 +56,7 @@ export interface OneAccountChange extends Change {
 }
 
 /** A transfer. The condition is that of the source. */
-export interface TransferChange extends Change {
+export interface TransferChange extends MoneyChange {
   sourceAccountId: string;
   destinationAccountId: string;
   amount: Money;
@@ -249,7 +251,7 @@ export class Client {
   /** Moves money between two accounts. */
   async transfer(change: TransferChange, options?: CallOptions): Promise<TransactionResult> {
     const request = {
-      ...changeMessage(change),
+      ...moneyChangeMessage(change),
       sourceAccountId: change.sourceAccountId,
       destinationAccountId: change.destinationAccountId,
       amount: moneyMessage(change.amount),
@@ -299,11 +301,11 @@ export class Client {
 
   /** Posts the opposite of a transaction: all that is not reversed yet, or an amount of it. */
   async reverseTransaction(
-    change: Change & Pick<Posting, "force"> & { transactionId: string; amount?: Money },
+    change: MoneyChange & Pick<Posting, "force"> & { transactionId: string; amount?: Money },
     options?: CallOptions,
   ): Promise<TransactionResult> {
     const request = {
-      ...changeMessage(change),
+      ...moneyChangeMessage(change),
       transactionId: change.transactionId,
       amount: optional(moneyMessage, change.amount),
       force: change.force ?? false,
@@ -369,7 +371,7 @@ export class Client {
    * held. With `allowExcess` the amount may be more than is held, if it is available.
    */
   async captureHold(
-    change: Change & {
+    change: MoneyChange & {
       holdId: string;
       amount?: Money;
       destinationAccountId?: string;
@@ -379,7 +381,7 @@ export class Client {
     options?: CallOptions,
   ): Promise<CaptureResult> {
     const request = {
-      ...changeMessage(change),
+      ...moneyChangeMessage(change),
       holdId: change.holdId,
       amount: optional(moneyMessage, change.amount),
       destinationAccountId: change.destinationAccountId ?? "",
@@ -574,7 +576,7 @@ function stateMessage({ accountId, reason, expectedVersion }: StateChange) {
 
 function oneAccountMessage(change: OneAccountChange) {
   return {
-    ...changeMessage(change),
+    ...moneyChangeMessage(change),
     accountId: change.accountId,
     amount: moneyMessage(change.amount),
     condition: optional(conditionMessage, change.condition),

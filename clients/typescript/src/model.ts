@@ -27,7 +27,7 @@ export interface Leg {
   condition?: Condition;
 }
 
-/** What every change of balances takes. */
+/** What every change of balances or holds takes. */
 export interface Change {
   /** The id of the request. Store it before the call. Default: the client makes one. */
   requestId?: string;
@@ -35,8 +35,14 @@ export interface Change {
   labels?: Record<string, string>;
 }
 
+/** What every change of balances takes. */
+export interface MoneyChange extends Change {
+  /** When it counts (its value date), in the past or in the future. Default: when it is applied. */
+  effectiveTime?: Date | Time;
+}
+
 /** A request of one or more legs: all are applied or none is. */
-export interface Posting extends Change {
+export interface Posting extends MoneyChange {
   legs: readonly Leg[];
   /** A dry run. */
   validateOnly?: boolean;
@@ -78,19 +84,26 @@ export type AccountChange = Omit<lifecycle.AccountChange, "before" | "after" | "
 };
 
 /** One line of an account's statement. A dry run has no time. */
-export type Entry = Omit<resources.Entry, "amount" | "balanceAfter" | "createTime"> & {
+export type Entry = Omit<
+  resources.Entry,
+  "amount" | "balanceAfter" | "createTime" | "effectiveTime"
+> & {
   amount: Money;
   balanceAfter: Money;
   createTime: Time | undefined;
+  /** When it counts, if that is not its `createTime`. */
+  effectiveTime: Time | undefined;
 };
 
 /** What one applied request did to balances. A dry run has no time. */
 export type Transaction = Omit<
   resources.Transaction,
-  "entries" | "createTime" | "reversedAmount"
+  "entries" | "createTime" | "effectiveTime" | "reversedAmount"
 > & {
   entries: Entry[];
   createTime: Time | undefined;
+  /** When it counts, if that is not its `createTime`. */
+  effectiveTime: Time | undefined;
   /** The sum of the reversals, if only a part was reversed. */
   reversedAmount: Money | undefined;
 };
@@ -201,6 +214,7 @@ export function entryOf(message: resources.Entry): Entry {
     amount: moneyOf(message.amount),
     balanceAfter: moneyOf(message.balanceAfter),
     createTime: optional(timeOf, message.createTime),
+    effectiveTime: optional(timeOf, message.effectiveTime),
   };
 }
 
@@ -210,6 +224,7 @@ export function transactionOf(message: resources.Transaction | undefined): Trans
     ...transaction,
     entries: transaction.entries.map(entryOf),
     createTime: optional(timeOf, transaction.createTime),
+    effectiveTime: optional(timeOf, transaction.effectiveTime),
     reversedAmount: optional(moneyOf, transaction.reversedAmount),
   };
 }
@@ -290,7 +305,7 @@ export function legMessage(leg: Leg): service.Leg {
   };
 }
 
-/** The fields that all changes of balances have. */
+/** The fields that all changes of balances and holds have. */
 export function changeMessage(change: Change): Required<Change> {
   return {
     requestId: change.requestId ?? crypto.randomUUID(),
@@ -299,9 +314,17 @@ export function changeMessage(change: Change): Required<Change> {
   };
 }
 
+/** The fields that all changes of balances have. */
+export function moneyChangeMessage(change: MoneyChange) {
+  return {
+    ...changeMessage(change),
+    effectiveTime: optional(timestampMessage, change.effectiveTime),
+  };
+}
+
 export function postingMessage(posting: Posting): service.PostTransactionRequest {
   return {
-    ...changeMessage(posting),
+    ...moneyChangeMessage(posting),
     legs: posting.legs.map(legMessage),
     validateOnly: posting.validateOnly ?? false,
     force: posting.force ?? false,

@@ -5,7 +5,14 @@ import { after, before, test } from "node:test";
 
 import { Big } from "big.js";
 
-import { Client, type ClientOptions, PassbookError, money, status } from "../src/index.js";
+import {
+  Client,
+  type ClientOptions,
+  PassbookError,
+  TimeBasis,
+  money,
+  status,
+} from "../src/index.js";
 import { timestampMessage } from "../src/model.js";
 import { moneyMessage } from "../src/money.js";
 import { startEphemeral } from "./processes.js";
@@ -70,6 +77,39 @@ test("concurrent changes have their own results", async () => {
   );
   assert.equal(results.filter((result) => result.replayed).length, 100);
   assert.equal((await client.getAccount("dave")).balance.value.toFixed(2), "1.00");
+});
+
+test("every change of balances takes effect when it says", async () => {
+  const [a, b, amount] = ["dates:a", "dates:b", usd("0.01")];
+  for (const accountId of [a, b]) await client.createAccount({ accountId, currencyCode: "USD" });
+  await client.deposit({ accountId: a, amount: usd("10.00") });
+  await client.placeHold({ accountId: a, amount, holdId: "dates" });
+  const seconds = new Date(Date.now() - 24 * 60 * 60 * 1000).toISOString().slice(0, 19);
+  const effectiveTime = `${seconds}.123456Z`;
+  const legs = [a, b].map((accountId) => ({ accountId, amount }));
+  const deposit = await client.deposit({ accountId: a, amount, effectiveTime });
+  const { transactionId } = deposit.transaction;
+  const transfer = { sourceAccountId: a, destinationAccountId: b, amount, effectiveTime };
+  for (const { transaction } of [
+    deposit,
+    await client.withdraw({ accountId: a, amount, effectiveTime }),
+    await client.transfer(transfer),
+    await client.postTransaction({ legs, effectiveTime }),
+    await client.reverseTransaction({ transactionId, effectiveTime }),
+    await client.captureHold({ holdId: "dates", effectiveTime }),
+  ]) {
+    const times = transaction.entries.map((entry) => entry.effectiveTime);
+    assert.deepEqual([...new Set([transaction.effectiveTime, ...times])], [effectiveTime]);
+    assert.notEqual(transaction.createTime, effectiveTime);
+  }
+  const timeBasis = TimeBasis.EFFECTIVE_TIME;
+  const { balance } = await client.getBalance({ accountId: a, atTime: effectiveTime, timeBasis });
+  assert.equal(balance.value.toFixed(2), "-0.02");
+  const listed = [];
+  for await (const account of client.listAccounts({ accountIdPrefix: "dates:" })) {
+    listed.push(account.accountId);
+  }
+  assert.deepEqual(listed, [a, b]);
 });
 
 test("a batch has a result for each posting", async () => {

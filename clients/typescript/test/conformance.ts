@@ -108,11 +108,15 @@ class Story {
   }
 
   async replay(): Promise<void> {
-    const bonus = { accountId: "joint", amount: usd("25.00"), requestId: "bonus" };
+    const effectiveTime = new Date(Date.now() - 24 * 60 * 60 * 1000);
+    effectiveTime.setMilliseconds(0);
+    const bonus = { accountId: "joint", amount: usd("25.00"), requestId: "bonus", effectiveTime };
     const first = await this.client.deposit(bonus);
     const again = await this.client.deposit(bonus);
     assert.deepEqual([first.replayed, again.replayed], [false, true]);
     assert.equal(again.transaction.transactionId, first.transaction.transactionId);
+    const stored = first.transaction.entries[0]?.effectiveTime ?? "";
+    assert.equal(Date.parse(stored), effectiveTime.getTime());
     const error = await errorOf(this.client.deposit({ ...bonus, amount: usd("26.00") }));
     assert.equal(error.reason, "REQUEST_ID_REUSED");
     await this.checkBalance("joint", "1025.00");
@@ -159,6 +163,11 @@ class Story {
     assert.equal(transaction.entries[0]?.balanceAfter.value.toFixed(2), "-15.00");
     const { transactionId } = transaction;
     await this.client.reverseTransaction({ transactionId, amount: eur("5.00") });
+    const listed = [];
+    for await (const account of this.client.listAccounts({ accountIdPrefix: "pool-" })) {
+      listed.push(account.accountId);
+    }
+    assert.deepEqual(listed, pools.sort());
     const sums = await this.client.sumBalances({ accountIdPrefix: "pool-" });
     const texts = sums.map(
       (sum) => `${sum.accountCount} ${sum.currencyCode} ${sum.balance.value.toFixed(2)}`,

@@ -273,9 +273,10 @@ fn an_effective_time_is_a_part_of_the_request() {
     assert_eq!(BTreeSet::from(fingerprints).len(), 3);
 }
 
+const DAY: i64 = 86_400_000_000;
+
 #[test]
 fn an_effective_time_has_bounds_and_is_the_last_rule() {
-    const DAY: i64 = 86_400_000_000;
     let (earliest, latest) = (NOW - 3660 * DAY, NOW + 366 * DAY);
     let cases = [
         (earliest - 1, false),
@@ -303,6 +304,50 @@ fn an_effective_time_has_bounds_and_is_the_last_rule() {
         let rejection = apply(&mut work, poor).unwrap_err();
         assert!(matches!(rejection, Rejection::InsufficientFunds { .. }), "{rejection}");
     }
+}
+
+#[test]
+fn the_bounds_of_an_effective_time_are_counted_from_the_time_of_the_transaction() {
+    // The clock was set back by a second.
+    let mut ahead = account("a", "0.00");
+    ahead.update_time_us = NOW + 1_000_000;
+    let mut work = work(vec![ahead]);
+    let at =
+        |id, time_us| Request { effective_time_us: Some(time_us), ..posting(id, &[("a", "1.00")]) };
+    let (made, _) = apply(&mut work, at("1", NOW + 1_000_000)).unwrap();
+    assert_eq!(made.entries[0].effective_time_us, None, "it is the time of the transaction");
+    apply(&mut work, at("2", NOW + 1_000_000 + 366 * DAY)).unwrap();
+    let rejection = apply(&mut work, at("3", NOW - 3660 * DAY)).unwrap_err();
+    assert!(matches!(rejection, Rejection::EffectiveTimeOutOfRange { .. }), "{rejection}");
+}
+
+#[test]
+fn a_repeat_has_the_first_result_also_where_the_bounds_have_moved_since() {
+    let request =
+        |id, time_us| Request { effective_time_us: Some(time_us), ..posting(id, &[("a", "1.00")]) };
+    let (in_time, too_early) = (request("1", NOW - 3660 * DAY), request("2", NOW + 366 * DAY + 1));
+    let mut first = work(vec![account("a", "0.00")]);
+    let (made, _) = apply(&mut first, in_time.clone()).unwrap();
+    let rejection = apply(&mut first, too_early.clone()).unwrap_err();
+    let records = first.new_records().iter().map(|it| (it.request.key.clone(), it.record.clone()));
+    let mut later = UnitOfWork::new(LockedState {
+        accounts: vec![account("a", "1.00")],
+        records: records.collect(),
+        now_us: NOW + DAY,
+        ..LockedState::default()
+    });
+    assert_eq!(apply(&mut later, in_time.clone()).unwrap().0, made);
+    assert_eq!(apply(&mut later, too_early.clone()).unwrap_err(), rejection);
+    // Without their records, both would be judged the other way.
+    let anew = |request: Request| {
+        let mut later = UnitOfWork::new(LockedState {
+            accounts: vec![account("a", "1.00")],
+            now_us: NOW + DAY,
+            ..LockedState::default()
+        });
+        apply(&mut later, request)
+    };
+    assert!(anew(in_time).is_err() && anew(too_early).is_ok());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The commands for people, as they and their scripts use them.
 
+mod check_statement;
 mod connections;
 mod contexts;
 mod events;

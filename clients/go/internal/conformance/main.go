@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/shopspring/decimal"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"passbook.example/passbook"
 	"passbook.example/passbook/passbookv1"
@@ -236,18 +239,26 @@ func (s *story) rejection(ctx context.Context) error {
 }
 
 func (s *story) replay(ctx context.Context) error {
-	first, err := s.deposit(ctx, "joint", "25.00", "bonus")
+	dayAgo := timestamppb.New(time.Now().AddDate(0, 0, -1).Truncate(time.Second))
+	bonus := func(amount string) (*passbookv1.DepositResponse, error) {
+		return s.both.Deposit(ctx, &passbookv1.DepositRequest{
+			RequestId: "bonus", AccountId: "joint", Amount: usd(amount), EffectiveTime: dayAgo,
+		})
+	}
+	first, err := bonus("25.00")
 	if err != nil {
 		return err
 	}
-	second, err := s.deposit(ctx, "joint", "25.00", "bonus")
+	second, err := bonus("25.00")
 	if err != nil {
 		return err
 	}
-	_, err = s.deposit(ctx, "joint", "26.00", "bonus")
+	_, err = bonus("26.00")
 	_, reused := expectReason(err, passbookv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED)
 	firstID, secondID := first.GetTransaction().GetTransactionId(), second.GetTransaction().GetTransactionId()
+	effective := first.GetTransaction().GetEntries()[0].GetEffectiveTime()
 	return errors.Join(reused,
+		expect("the effective time", proto.Equal(effective, dayAgo), effective, dayAgo),
 		expect("the first result", !first.GetReplayed(), "replayed", "new"),
 		expect("the second result", second.GetReplayed(), "new", "replayed"),
 		expect("its transaction", secondID == firstID && firstID != "", secondID, firstID),
@@ -342,6 +353,21 @@ func (s *story) manyAccounts(ctx context.Context) error {
 		TransactionId: forced.GetTransaction().GetTransactionId(), Amount: eur("5.00"),
 	})
 	if err != nil {
+		return err
+	}
+	listed, err := s.both.ListAccounts(ctx, &passbookv1.ListAccountsRequest{AccountIdPrefix: "pool-"})
+	if err != nil {
+		return err
+	}
+	var got, want []string
+	for _, account := range listed.GetAccounts() {
+		got = append(got, account.GetAccountId())
+	}
+	for _, request := range batch.GetRequests()[:pools] {
+		want = append(want, request.GetAccountId())
+	}
+	slices.Sort(want)
+	if err := expect("the list", slices.Equal(got, want), got, want); err != nil {
 		return err
 	}
 	sums, err := s.both.SumBalances(ctx, &passbookv1.SumBalancesRequest{AccountIdPrefix: "pool-"})

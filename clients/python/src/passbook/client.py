@@ -33,6 +33,7 @@ from passbook.model import (
     optional_money,
     optional_name,
     optional_timestamp,
+    time_basis,
 )
 from passbook.v1 import account_service_pb2 as service
 from passbook.v1 import events_pb2, history_pb2, holds_pb2, lifecycle_pb2
@@ -55,7 +56,8 @@ class Client:
 
     Every call raises `PassbookError`. `timeout` (seconds) bounds a call with all of its attempts.
     A change has a `request_id`, which stays the same in all attempts: choose it yourself and store
-    it before the call, or the client makes one.
+    it before the call, or the client makes one. `effective_time` is when a change of balances
+    counts (its value date), if that is not when it is applied.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class Client:
     def list_accounts(
         self,
         *,
+        account_id_prefix: str = "",
         currency_code: str = "",
         state: Literal["open", "frozen", "closed"] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -144,6 +147,7 @@ class Client:
     ) -> Iterator[Account]:
         """List accounts that match all filters, in byte order of their ids, page by page."""
         request = service.ListAccountsRequest(
+            account_id_prefix=account_id_prefix,
             currency_code=currency_code,
             state=optional_name("ACCOUNT_STATE_", state),
             labels=labels,
@@ -259,6 +263,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         condition: Condition | None = None,
         validate_only: bool = False,
+        effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> TransactionResult:
         """Add money to an account."""
@@ -270,6 +275,7 @@ class Client:
             labels=labels,
             condition=optional_condition(condition),
             validate_only=validate_only,
+            effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("Deposit", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -285,6 +291,7 @@ class Client:
         condition: Condition | None = None,
         validate_only: bool = False,
         force: bool = False,
+        effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> TransactionResult:
         """Take money out of an account.
@@ -300,6 +307,7 @@ class Client:
             condition=optional_condition(condition),
             validate_only=validate_only,
             force=force,
+            effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("Withdraw", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -316,6 +324,7 @@ class Client:
         condition: Condition | None = None,
         validate_only: bool = False,
         force: bool = False,
+        effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> TransactionResult:
         """Move money between two accounts. The condition and `force` are those of the source."""
@@ -329,6 +338,7 @@ class Client:
             condition=optional_condition(condition),
             validate_only=validate_only,
             force=force,
+            effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("Transfer", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -342,6 +352,7 @@ class Client:
         labels: Mapping[str, str] | None = None,
         validate_only: bool = False,
         force: bool = False,
+        effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> TransactionResult:
         """Post up to 100 legs on any accounts: all are applied or none is."""
@@ -352,6 +363,7 @@ class Client:
             labels=labels,
             validate_only=validate_only,
             force=force,
+            effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("PostTransaction", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -389,6 +401,7 @@ class Client:
         description: str = "",
         labels: Mapping[str, str] | None = None,
         force: bool = False,
+        effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> TransactionResult:
         """Post the opposite of a transaction: of a part, or of all that is not reversed yet."""
@@ -399,6 +412,7 @@ class Client:
             description=description,
             labels=labels,
             force=force,
+            effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("ReverseTransaction", request, timeout)
         return TransactionResult(Transaction.of(response.transaction), response.replayed)
@@ -470,6 +484,7 @@ class Client:
         request_id: str | None = None,
         description: str = "",
         labels: Mapping[str, str] | None = None,
+        effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> CaptureResult:
         """Take the money of a hold, all or part of it, and release the rest.
@@ -486,6 +501,7 @@ class Client:
             labels=labels,
             keep_open=keep_open,
             allow_excess=allow_excess,
+            effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("CaptureHold", request, timeout)
         return CaptureResult(
@@ -545,15 +561,21 @@ class Client:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        by_effective_time: bool = False,
         timeout: float | None = None,
     ) -> Iterator[Transaction]:
-        """List transactions that match all filters, latest first, page by page."""
+        """List transactions that match all filters, latest first, page by page.
+
+        With `by_effective_time`, they are selected and sorted by the times at which they take
+        effect. This needs an `account_id`.
+        """
         request = history_pb2.ListTransactionsRequest(
             account_id=account_id,
             kind=optional_name("TRANSACTION_KIND_", kind),
             start_time=optional_timestamp(start_time),
             end_time=optional_timestamp(end_time),
             labels=labels,
+            time_basis=time_basis(by_effective_time=by_effective_time),
         )
         for page in self._calls.pages("ListTransactions", request, timeout):
             yield from map(Transaction.of, page.transactions)
@@ -566,14 +588,20 @@ class Client:
         start_time: datetime | None = None,
         end_time: datetime | None = None,
         descending: bool = False,
+        by_effective_time: bool = False,
         timeout: float | None = None,
     ) -> Iterator[Entry]:
-        """List the statement of an account, oldest first, page by page."""
+        """List the statement of an account, oldest first, page by page.
+
+        With `by_effective_time`, entries are selected and sorted by the times at which they take
+        effect.
+        """
         request = service.ListEntriesRequest(
             account_id=account_id,
             after_sequence=after_sequence,
             start_time=optional_timestamp(start_time),
             end_time=optional_timestamp(end_time),
+            time_basis=time_basis(by_effective_time=by_effective_time),
         )
         if descending:
             request.order = service.ENTRY_ORDER_DESCENDING
@@ -581,11 +609,22 @@ class Client:
             yield from map(Entry.of, page.entries)
 
     def get_balance(
-        self, account_id: str, *, at_time: datetime | None = None, timeout: float | None = None
+        self,
+        account_id: str,
+        *,
+        at_time: datetime | None = None,
+        by_effective_time: bool = False,
+        timeout: float | None = None,
     ) -> Balance:
-        """Return the balance of an account at a time, or now."""
+        """Return the balance of an account at a time, or now.
+
+        With `by_effective_time`, it is the sum of all entries that take effect at this time or
+        before.
+        """
         request = history_pb2.GetBalanceRequest(
-            account_id=account_id, at_time=optional_timestamp(at_time)
+            account_id=account_id,
+            at_time=optional_timestamp(at_time),
+            time_basis=time_basis(by_effective_time=by_effective_time),
         )
         response = self._calls.read("GetBalance", request, timeout)
         return Balance(Money.of(response.balance), response.sequence)

@@ -75,6 +75,13 @@ def optional_name(prefix: str, name: str | None) -> str | None:
     return None if name is None else f"{prefix}{name.upper()}"
 
 
+def time_basis(*, by_effective_time: bool) -> resources_pb2.TimeBasis:
+    """The time by which a query selects and sorts."""
+    if by_effective_time:
+        return resources_pb2.TIME_BASIS_EFFECTIVE_TIME
+    return resources_pb2.TIME_BASIS_UNSPECIFIED
+
+
 def _time(message: Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=timezone.utc)
 
@@ -133,6 +140,8 @@ class Posting:
     labels: Mapping[str, str] = field(default_factory=dict)
     validate_only: bool = False
     force: bool = False
+    effective_time: datetime | None = None
+    """When it counts, if that is not when it is applied."""
 
     def to_message(self) -> service.PostTransactionRequest:
         """The posting in the contract's form."""
@@ -143,6 +152,7 @@ class Posting:
             labels=self.labels,
             validate_only=self.validate_only,
             force=self.force,
+            effective_time=optional_timestamp(self.effective_time),
         )
 
 
@@ -268,6 +278,8 @@ class Entry:
     balance_after: Money
     create_time: datetime | None
     """None in a dry run."""
+    effective_time: datetime | None
+    """When it counts, if that is not its `create_time`."""
     hash: bytes
 
     @classmethod
@@ -280,6 +292,9 @@ class Entry:
             amount=Money.of(message.amount),
             balance_after=Money.of(message.balance_after),
             create_time=_time(message.create_time) if message.HasField("create_time") else None,
+            effective_time=(
+                _time(message.effective_time) if message.HasField("effective_time") else None
+            ),
             hash=message.hash,
         )
 
@@ -305,6 +320,8 @@ class Transaction:
     """The sum of the reversals, if only a part was reversed."""
     created_by: str
     forced: bool
+    effective_time: datetime | None
+    """When it counts, if that is not its `create_time`."""
 
     @classmethod
     def of(cls, message: resources_pb2.Transaction) -> Transaction:
@@ -323,6 +340,9 @@ class Transaction:
             reversed_amount=Money.of(message.reversed_amount) if has_reversed else None,
             created_by=message.created_by,
             forced=message.forced,
+            effective_time=(
+                _time(message.effective_time) if message.HasField("effective_time") else None
+            ),
         )
 
 

@@ -58,11 +58,12 @@ impl Caller {
 
     async fn call(&mut self, command: Command) -> Reply {
         let is_read = command.is_read();
+        let in_stream = command.request_id().is_some() && self.generator.one_in(3);
         loop {
             let client = self.generator.random.usize(0..self.clients.len());
             let from_us = now_us() - CLOCK_SLACK_US;
             let client = &self.clients[client];
-            let reply = command.send(client, &mut self.generator.random).await;
+            let reply = command.send(client, &mut self.generator.random, in_stream).await;
             let to_us = now_us() + CLOCK_SLACK_US;
             // A read of several pages may have met a hold before and after its expiry.
             if is_read && self.model.expires_within(from_us, to_us) {
@@ -73,17 +74,17 @@ impl Caller {
                 reply == expected,
                 "{command:#?}\nthe service: {reply:#?}\nthe model: {expected:#?}"
             );
-            self.count(&command, &reply);
+            self.count(&command, &reply, in_stream);
             return reply;
         }
     }
 
-    fn count(&mut self, command: &Command, reply: &Reply) {
+    fn count(&mut self, command: &Command, reply: &Reply, in_stream: bool) {
         let kind = format!("{command:?}");
         let kind = kind.split('(').next().unwrap_or_default();
         let result = match reply {
             Ok(response) if response.replayed => format!("{kind} replayed"),
-            Ok(_) => kind.to_owned(),
+            Ok(response) => format!("{kind}{}", detail(command, response, in_stream)),
             Err(rejection) => {
                 let state = rejection.metadata.get("state").map(|state| format!(" {state}"));
                 format!("{}{}", rejection.reason, state.unwrap_or_default())
@@ -137,6 +138,18 @@ impl Caller {
             let request = GetRequestOutcomeRequest { request_id };
             self.call(Command::GetRequestOutcome(request)).await.expect("a result");
         }
+    }
+}
+
+/// What a history must contain besides the plain result.
+fn detail(command: &Command, response: &Response, in_stream: bool) -> &'static str {
+    let is_forced = response.transactions.iter().any(|it| it.forced);
+    match command {
+        Command::ListAccounts(it) if !it.account_id_prefix.is_empty() => {
+            if response.accounts.is_empty() { " without a match" } else { " by prefix" }
+        }
+        _ if in_stream && is_forced && !command.is_dry_run() => " forced in a stream",
+        _ => "",
     }
 }
 

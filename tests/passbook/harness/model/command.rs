@@ -197,9 +197,15 @@ impl Command {
     }
 
     /// Repeats the call until there is a result. Reads lists to their ends.
-    pub async fn send(&self, client: &Client, random: &mut fastrand::Rng) -> Reply {
+    pub async fn send(
+        &self,
+        client: &Client,
+        random: &mut fastrand::Rng,
+        in_stream: bool,
+    ) -> Reply {
         for _ in 0..100 {
-            let status = match self.respelled(random).send_once(client, random).await {
+            let command = self.respelled(random);
+            let status = match command.send_once(client, random, in_stream).await {
                 Ok(response) => return Ok(response),
                 Err(status) => status,
             };
@@ -215,6 +221,7 @@ impl Command {
         self,
         client: &Client,
         random: &mut fastrand::Rng,
+        in_stream: bool,
     ) -> Result<Response, Status> {
         let client = client.clone();
         match self {
@@ -224,15 +231,15 @@ impl Command {
             Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
             Self::Unfreeze(it) => Ok(account(client.unfreeze_account(timed(it)).await?.account)),
             Self::Close(it) => Ok(account(client.close_account(timed(it)).await?.account)),
-            Self::Deposit(it) => change(client, it, random).await,
-            Self::Withdraw(it) => change(client, it, random).await,
-            Self::Transfer(it) => change(client, it, random).await,
-            Self::Post(it) => change(client, it, random).await,
-            Self::PlaceHold(it) => change(client, it, random).await,
-            Self::UpdateHold(it) => change(client, it, random).await,
-            Self::CaptureHold(it) => change(client, it, random).await,
-            Self::ReleaseHold(it) => change(client, it, random).await,
-            Self::Reverse(it) => change(client, it, random).await,
+            Self::Deposit(it) => change(client, it, random, in_stream).await,
+            Self::Withdraw(it) => change(client, it, random, in_stream).await,
+            Self::Transfer(it) => change(client, it, random, in_stream).await,
+            Self::Post(it) => change(client, it, random, in_stream).await,
+            Self::PlaceHold(it) => change(client, it, random, in_stream).await,
+            Self::UpdateHold(it) => change(client, it, random, in_stream).await,
+            Self::CaptureHold(it) => change(client, it, random, in_stream).await,
+            Self::ReleaseHold(it) => change(client, it, random, in_stream).await,
+            Self::Reverse(it) => change(client, it, random, in_stream).await,
             Self::GetRequestOutcome(it) => {
                 Ok(outcome(client.get_request_outcome(timed(it)).await?))
             }
@@ -266,17 +273,18 @@ async fn create_in_batch(
     }
 }
 
-/// Makes a change: by a unary call or a stream; a posting also by a batch.
+/// Makes a change: by a stream in one of its two forms, or by a unary call; a posting also by a batch.
 async fn change(
     client: Client,
     request: impl Into<Change>,
     random: &mut fastrand::Rng,
+    in_stream: bool,
 ) -> Result<Response, Status> {
-    let change = match (random.u8(0..8), request.into()) {
-        (0..2, Change::Post(request)) => Change::PostInBatch(request),
-        (2..4, Change::Post(request)) => Change::PostInStream(request),
-        (4..6, request) => request.in_stream(),
-        (_, request) => request,
+    let change = match (in_stream, random.bool(), request.into()) {
+        (true, true, Change::Post(request)) => Change::PostInStream(request),
+        (true, _, request) => request.in_stream(),
+        (false, true, Change::Post(request)) => Change::PostInBatch(request),
+        (false, _, request) => request,
     };
     change.send(&client, DEADLINE).await.map(made)
 }

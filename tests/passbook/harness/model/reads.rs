@@ -120,8 +120,10 @@ impl Model {
 
     fn list_accounts(&self, request: &ListAccountsRequest) -> Vec<passbook::proto::Account> {
         let state = AccountState::try_from(request.state).expect("a state");
-        let ids = self.accounts.iter().filter(|(_, account)| {
-            (request.currency_code.is_empty() || request.currency_code == account.currency_code)
+        let ids = self.accounts.iter().filter(|(account_id, account)| {
+            account_id.starts_with(&request.account_id_prefix)
+                && (request.currency_code.is_empty()
+                    || request.currency_code == account.currency_code)
                 && (state == AccountState::Unspecified || state == account.state)
                 && request.labels.iter().all(|(key, value)| account.labels.get(key) == Some(value))
         });
@@ -131,12 +133,15 @@ impl Model {
     fn sum_balances(&self, request: &SumBalancesRequest) -> Vec<BalanceSum> {
         let SumBalancesRequest { account_id_prefix, currency_code, state, labels } =
             request.clone();
-        let all = ListAccountsRequest { currency_code, state, labels, ..Default::default() };
+        let all = ListAccountsRequest {
+            account_id_prefix,
+            currency_code,
+            state,
+            labels,
+            ..Default::default()
+        };
         let mut sums: BTreeMap<String, (i64, [i128; 3])> = BTreeMap::new();
         for account in self.list_accounts(&all) {
-            if !account.account_id.starts_with(&account_id_prefix) {
-                continue;
-            }
             let (count, sum) = sums.entry(account.currency_code).or_default();
             *count += 1;
             for (sum, money) in
@@ -327,18 +332,32 @@ impl Generator {
                 ..ListAccountChangesRequest::default()
             }),
             9 => Command::SumBalances(SumBalancesRequest {
-                account_id_prefix: if self.one_in(2) { self.caller.clone() } else { String::new() },
+                account_id_prefix: self.account_id_prefix(model),
                 currency_code: (*self.pick(&["", "", "USD", "JPY"])).to_owned(),
                 state: self.random.i32(0..4),
                 labels: self.labels(),
             }),
             _ => Command::ListAccounts(ListAccountsRequest {
+                account_id_prefix: self.account_id_prefix(model),
                 currency_code: (*self.pick(&["", "", "USD", "JPY"])).to_owned(),
                 state: self.random.i32(0..4),
                 labels: self.labels(),
                 page_size: page_size.max(7),
                 ..ListAccountsRequest::default()
             }),
+        }
+    }
+
+    /// None, what the ids of this caller begin with, or what the id of an account begins with.
+    fn account_id_prefix(&mut self, model: &Model) -> String {
+        match self.random.u8(0..4) {
+            0 => String::new(),
+            1 => self.caller.clone(),
+            _ => {
+                let mut account_id = self.account(model);
+                account_id.truncate(self.random.usize(1..=account_id.len()));
+                account_id
+            }
         }
     }
 

@@ -1,10 +1,13 @@
 package passbook.conformance;
 
 import com.google.protobuf.Empty;
+import com.google.protobuf.Timestamp;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import java.io.IOException;
 import java.math.BigDecimal;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -45,6 +48,7 @@ import passbook.v1.GetAccountRequest;
 import passbook.v1.GetRequestOutcomeRequest;
 import passbook.v1.HoldState;
 import passbook.v1.Leg;
+import passbook.v1.ListAccountsRequest;
 import passbook.v1.ListEntriesRequest;
 import passbook.v1.ListTransactionsRequest;
 import passbook.v1.Money;
@@ -265,15 +269,22 @@ public final class Conformance {
   }
 
   private void replay() {
-    DepositResponse first = pay("joint", "25.00", "bonus");
-    DepositResponse second = pay("joint", "25.00", "bonus");
+    Instant dayAgo = Instant.now().minus(1, ChronoUnit.DAYS);
+    Timestamp effective = Timestamp.newBuilder().setSeconds(dayAgo.getEpochSecond()).build();
+    DepositRequest.Builder bonus =
+        deposit("joint", "25.00", "bonus").toBuilder().setEffectiveTime(effective);
+    DepositResponse first = both.blocking().deposit(bonus.build());
+    DepositResponse second = both.blocking().deposit(bonus.build());
+    expect(
+        "its effective time", first.getTransaction().getEntries(0).getEffectiveTime(), effective);
     expect("replayed at first", first.getReplayed(), false);
     expect("replayed at last", second.getReplayed(), true);
     expect(
         "the transaction",
         second.getTransaction().getTransactionId(),
         first.getTransaction().getTransactionId());
-    expectError(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, () -> pay("joint", "26.00", "bonus"));
+    DepositRequest other = bonus.setAmount(usd("26.00")).build();
+    expectError(ErrorReason.ERROR_REASON_REQUEST_ID_REUSED, () -> both.blocking().deposit(other));
     expectBalance("joint", "1025.00");
   }
 
@@ -349,6 +360,15 @@ public final class Conformance {
                 .setTransactionId(forced.getTransactionId())
                 .setAmount(eur("5.00"))
                 .build());
+    List<String> listed =
+        both
+            .blocking()
+            .listAccounts(ListAccountsRequest.newBuilder().setAccountIdPrefix("pool-").build())
+            .getAccountsList()
+            .stream()
+            .map(Account::getAccountId)
+            .toList();
+    expect("the list", listed, accounts.subList(0, 100).stream().sorted().toList());
     var sums =
         both.blocking()
             .sumBalances(SumBalancesRequest.newBuilder().setAccountIdPrefix("pool-").build())
