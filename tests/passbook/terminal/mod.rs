@@ -1,5 +1,6 @@
 //! The commands for people, as they and their scripts use them.
 
+mod completions;
 mod connections;
 mod contexts;
 mod events;
