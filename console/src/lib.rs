@@ -82,6 +82,7 @@ pub fn router(services: Services, config: ConsoleConfig) -> Router {
         .route("/hold", get(pages::holds::show))
         .route("/changes", get(pages::changes::list))
         .route("/verify", get(pages::verify::show))
+        .route("/events", get(pages::events::show))
         .route("/request", get(pages::request::show))
         .route("/health", get(pages::health::show))
         .route("/login", post(login::log_in))

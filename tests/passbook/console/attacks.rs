@@ -57,6 +57,7 @@ async fn texts_of_callers_are_never_markup() {
             format!("/?label=note%3D{encoded}"),
             format!("/statement?account_id={encoded}&from={encoded}"),
             format!("/transactions?kind={encoded}&label={encoded}"),
+            format!("/events?prefix={encoded}&kind={encoded}&currency={encoded}&after={encoded}"),
             format!("/{encoded}"),
         ]);
     }

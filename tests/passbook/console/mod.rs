@@ -3,5 +3,6 @@
 mod accounts_by_the_million;
 mod attacks;
 mod chromium;
+mod events;
 mod pages;
 mod sessions;
