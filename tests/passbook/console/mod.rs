@@ -4,5 +4,6 @@ mod accounts_by_the_million;
 mod attacks;
 mod chromium;
 mod events;
+mod jwt;
 mod pages;
 mod sessions;
