@@ -39,8 +39,9 @@ use crate::{
     sessions::{SessionLimits, Sessions},
 };
 
-/// The most bytes of a form. A JWT has a few thousand.
-const FORM_SIZE_MAX: usize = 8 * 1024;
+/// The most bytes of a form. A token can be as long as in a call (`header_size_max`: 16 KiB by default),
+/// and the address of the page to show after the login comes with it.
+const FORM_SIZE_MAX: usize = 32 * 1024;
 
 /// The settings of the console.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,7 @@ pub fn router(services: Services, config: ConsoleConfig) -> Router {
         .route("/hold", get(pages::holds::show))
         .route("/changes", get(pages::changes::list))
         .route("/verify", get(pages::verify::show))
+        .route("/events", get(pages::events::show))
         .route("/request", get(pages::request::show))
         .route("/health", get(pages::health::show))
         .route("/login", post(login::log_in))

@@ -13,6 +13,9 @@ use crate::{calls::Problem, chart::Chart, login, session::Session};
 const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The most rows of a feed, of one page and of all that the script has loaded.
+pub const FEED_ROWS_MAX: usize = 200;
+
 /// A page.
 #[derive(Template)]
 #[template(path = "page.html", whitespace = "minimize")]
@@ -29,6 +32,9 @@ pub struct Section {
     heading: String,
     /// The script loads the section again and again.
     is_live: bool,
+    /// Where the rows after those of this section are, if it is a feed: the script puts them above those
+    /// that are there.
+    next: Option<String>,
     contents: Vec<Content>,
 }
 
@@ -142,12 +148,16 @@ impl Page {
 
 impl Section {
     pub fn new(id: &'static str, heading: impl Into<String>) -> Self {
-        Self { id, heading: heading.into(), is_live: false, contents: Vec::new() }
+        Self { id, heading: heading.into(), is_live: false, next: None, contents: Vec::new() }
     }
 
     pub fn live(mut self) -> Self {
         self.is_live = true;
         self
+    }
+
+    pub fn feed(self, next: String) -> Self {
+        Self { next: Some(next), ..self.live() }
     }
 
     pub fn with(mut self, content: Content) -> Self {

@@ -3,13 +3,14 @@
 //! * `connect/`: URL, hosts, pools, sessions. `schema/`: migrations. `error`: by SQLSTATE.
 //! * `tables`, `dialect`: what statements are built from. `entity/`: rows and domain types.
 //! * `queries/`: what is read, a file a noun. `write/`: the transaction that changes anything.
-//! * `snapshot`, `archive/`, `heads`, `verify/`: the whole ledger as of one instant.
+//! * `snapshot`, `archive/`, `commit_pages`, `heads`, `verify/`: the whole ledger as of one instant.
 //!
 //! A function that takes a `&DatabaseTransaction` joins its caller's transaction; only
 //! [`crate::ledger`] begins and commits, through [`Writer`] and [`WriteTransaction`]. Entities and
 //! `DbErr` never leave this module. It imports nothing but the domain and the migrations.
 
 mod archive;
+mod commit_pages;
 mod connect;
 mod dialect;
 mod entity;

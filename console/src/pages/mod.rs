@@ -4,6 +4,7 @@
 pub mod account;
 pub mod accounts;
 pub mod changes;
+pub mod events;
 pub mod health;
 pub mod holds;
 pub mod request;

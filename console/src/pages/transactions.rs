@@ -115,7 +115,8 @@ fn form(filter: &Filter) -> Form {
     Form { action: "/transactions", inputs, submit: "Show" }
 }
 
-fn row(transaction: &Transaction) -> Vec<Cell> {
+/// The first legs.
+pub fn legs(transaction: &Transaction) -> String {
     let leg =
         |entry: &Entry| format!("{} {}", entry.account_id, view::money(entry.amount.as_ref()));
     let shown = transaction.entries.iter().take(LEGS_SHOWN).map(leg);
@@ -124,11 +125,15 @@ fn row(transaction: &Transaction) -> Vec<Cell> {
     if others > 0 {
         legs += &format!(" and {others} more");
     }
+    legs
+}
+
+fn row(transaction: &Transaction) -> Vec<Cell> {
     vec![
         view::time(transaction.create_time.as_ref()).into(),
         view::transaction(&transaction.transaction_id),
         kind_name(transaction).into(),
-        legs.into(),
+        legs(transaction).into(),
         Cell::from(&transaction.description),
         Cell::from(&transaction.created_by),
     ]

@@ -108,7 +108,9 @@ fn an_account_below_its_limit_takes_every_change_that_does_not_lower_it() {
     assert!(change(&mut work, "a", limit("20.00")).unwrap().below_limit, "still below");
     let rejection = change(&mut work, "a", limit("19.99")).unwrap_err();
     assert!(matches!(rejection, Rejection::InsufficientFunds { .. }));
+    assert!(!work.is_marked(&id("a")), "nothing has changed");
     assert!(!change(&mut work, "a", limit("50.00")).unwrap().below_limit);
+    assert!(work.is_marked(&id("a")));
 }
 
 #[test]

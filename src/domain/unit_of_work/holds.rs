@@ -10,7 +10,7 @@ use crate::domain::{
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
-    unit_of_work::{Effects, EventKey, UnitOfWork, posting::Funds},
+    unit_of_work::{Effects, EventKey, UnitOfWork, mark_limit, posting::Funds},
 };
 
 impl UnitOfWork {
@@ -25,9 +25,7 @@ impl UnitOfWork {
                 self.events.push(EventKey::HoldExpired(hold.hold_id.clone()));
                 self.changed_holds.insert(hold.hold_id.clone());
                 self.changed.insert(hold.account_id.clone());
-                if account.mark_limit(false) {
-                    self.marked.insert(hold.account_id.clone());
-                }
+                mark_limit(account, false, &mut self.marked);
             }
         }
     }
@@ -243,9 +241,7 @@ impl UnitOfWork {
             && let Some(account) = self.accounts.get_mut(&hold.account_id)
         {
             account.held = account.held.plus(-amount);
-            if account.mark_limit(false) {
-                self.marked.insert(hold.account_id.clone());
-            }
+            mark_limit(account, false, &mut self.marked);
         }
         self.changed_holds.insert(hold_id.clone());
     }

@@ -298,6 +298,26 @@ fn held_money_is_captured_although_the_account_is_below_its_limit() {
     assert!(!is_below(&work), "the rest of the hold is available again");
 }
 
+#[test]
+fn the_end_of_a_hold_takes_the_mark_from_an_account_that_was_below_its_limit() {
+    for is_released in [true, false] {
+        let mut work = work(vec![account("a", "10.00")]);
+        let new = NewHold { expire_time_us: Some(NOW + 1), ..new_hold("a", "7.00") };
+        let hold = place(&mut work, "1", new).unwrap();
+        make(&mut work, Request { force: true, ..posting("2", &[("a", "-8.00")]) }).unwrap();
+        work.marked.clear();
+        match is_released {
+            true => drop(make(&mut work, release("3", &hold)).unwrap()),
+            false => {
+                work.now_us += 1;
+                work.expire_holds();
+            }
+        }
+        assert!(!work.changed().any(|account| account.below_limit));
+        assert!(work.is_marked(&id("a")), "{is_released}");
+    }
+}
+
 /// Each request is wrong in all ways from its place in this list on.
 #[test]
 fn rejections_of_holds_come_in_one_fixed_order() {

@@ -256,14 +256,19 @@ impl UnitOfWork {
             account.version += 1;
             account.update_time_us = account.update_time_us.max(self.now_us);
             self.changed.insert(account_id.clone());
-            if account.mark_limit(false) {
-                self.marked.insert(account_id.clone());
-            }
+            mark_limit(account, false, &mut self.marked);
         }
     }
 
     fn account(&self, account_id: &AccountId) -> Result<&Account, Rejection> {
         let missing = || Rejection::AccountNotFound { account_id: account_id.clone() };
         self.accounts.get(account_id).ok_or_else(missing)
+    }
+}
+
+/// Marks an account after a change as below its limit or not, and remembers that the mark has changed.
+fn mark_limit(account: &mut Account, is_forced: bool, marked: &mut BTreeSet<AccountId>) {
+    if account.mark_limit(is_forced) {
+        marked.insert(account.account_id.clone());
     }
 }

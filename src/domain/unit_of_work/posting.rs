@@ -11,7 +11,7 @@ use crate::domain::{
     money::Amount,
     rejection::Rejection,
     transaction::{Entry, Transaction, TransactionKind},
-    unit_of_work::UnitOfWork,
+    unit_of_work::{UnitOfWork, mark_limit},
 };
 
 impl UnitOfWork {
@@ -91,8 +91,8 @@ impl UnitOfWork {
         }
         // After all legs, because they are judged together.
         for account_id in &touched {
-            if self.accounts.get_mut(account_id).is_some_and(|it| it.mark_limit(request.force)) {
-                self.marked.insert(account_id.clone());
+            if let Some(account) = self.accounts.get_mut(account_id) {
+                mark_limit(account, request.force, &mut self.marked);
             }
         }
         // Not `append`, which rebuilds the set from both.

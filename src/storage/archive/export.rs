@@ -20,10 +20,11 @@ use crate::{
     domain::ids::AccountId,
     storage::{
         Snapshot, StorageError,
+        commit_pages::page_of_commits,
         dialect::DatabaseKind,
         hex::to_hex,
         schema_version,
-        tables::{Column, ColumnType, TABLES, Table},
+        tables::{COMMITS, Column, ColumnType, TABLES, Table},
     },
 };
 
@@ -97,16 +98,12 @@ async fn export(
         output.write_all(&text)?;
         count += rows.len() as u64;
         lines.fetch_add(rows.len() as u64, Ordering::Relaxed);
-        match rows.last() {
-            Some(last) if rows.len() == PAGE => {
-                statement = kind.statement(next.as_str(), key_of(table, fields.len(), last)?);
-            }
-            _ => return Ok(count),
-        }
+        let Some(last) = rows.last() else { return Ok(count) };
+        statement = kind.statement(next.as_str(), key_of(table, fields.len(), last)?);
     }
 }
 
-/// The statement for the first page, and for those after a key.
+/// The statement for the first page, and for those after a key. The first empty page is the end.
 fn page_sql(kind: DatabaseKind, table: &Table, has_key: bool) -> String {
     let select = |column: &Column| match column.kind {
         ColumnType::Amount | ColumnType::Json => kind.text(column.name),
@@ -115,6 +112,10 @@ fn page_sql(kind: DatabaseKind, table: &Table, has_key: bool) -> String {
     let columns = table.inserted().map(select).collect::<Vec<_>>().join(", ");
     let key: Vec<_> = page_key(table).iter().map(|column| column.name).collect();
     let (key, key_length) = (key.join(", "), key.len());
+    if table.name == COMMITS.name {
+        // Numbers begin with 1.
+        return page_of_commits(&format!("{columns}, {key}"), if has_key { "$1" } else { "0" });
+    }
     let after = match (has_key, key_length) {
         (false, _) => String::new(),
         (true, 1) => format!("WHERE {key} > $1"),

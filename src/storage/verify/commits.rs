@@ -18,12 +18,12 @@ use crate::{
         verification::LedgerFault,
     },
     storage::{
-        StorageError, dialect::DatabaseKind, entity::commits::Model, tables::COMMITS,
-        verify::error::VerifyError,
+        StorageError, commit_pages::page_of_commits, dialect::DatabaseKind, entity::commits::Model,
+        tables::COMMITS, verify::error::VerifyError,
     },
 };
 
-/// Rows in one page.
+/// Rows of other tables in one page.
 const PAGE: usize = 10_000;
 /// Parts of all events, by their hashes.
 const BUCKETS: usize = 4096;
@@ -144,19 +144,17 @@ async fn for_each_event(
             }
         }
     }
-    let columns = COMMITS.column_list("");
-    let sql =
-        format!("SELECT {columns} FROM commits WHERE number > $1 ORDER BY number LIMIT {PAGE}");
+    let sql = page_of_commits(&COMMITS.column_list(""), "$1");
     let mut after = 0_i64;
     loop {
         let rows = connection.query_all_raw(kind.statement(sql.as_str(), [after.into()])).await?;
+        if rows.is_empty() {
+            return Ok(());
+        }
         for row in &rows {
             let commit = Model::from_query_result(row, "")?;
             commit.events()?.iter().for_each(|event| act(event, -1));
             after = commit.number;
-        }
-        if rows.len() < PAGE {
-            return Ok(());
         }
     }
 }

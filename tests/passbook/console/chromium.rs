@@ -119,3 +119,75 @@ async fn a_person_signs_in_searches_and_watches() {
     browser.run("document.querySelector('header form button').click()").await;
     browser.sees("Sign in").await;
 }
+
+/// How many rows of the feed have this text.
+async fn rows_with(browser: &Chromium, text: &str) -> u64 {
+    let rows = "[...document.querySelectorAll('#events tbody tr')]";
+    let script = format!("return {rows}.filter(it => it.innerText.includes({text:?})).length");
+    browser.run(&script).await.as_u64().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_appear_on_an_open_page() {
+    let Some(browser) = Chromium::open(&["--window-size=1200,800"]).await else {
+        return skipped("chromedriver is not installed: apt-get install chromium-driver");
+    };
+    let desk = Desk::open(&[]).await;
+    let policy = [identity("clerk", &["read"], &["a"]), identity("owner", &["*"], &[""])];
+    let tokens = [("clerk", TOKEN), ("owner", "owner-token")];
+    desk.callers.set_policy(&policy.concat());
+    desk.callers.set_tokens(&tokens.map(|(name, token)| credentials::entry(name, token)).concat());
+    let client = desk.server.client_of("owner-token");
+    eventually("the owner is known", async || {
+        client.get_account(missing_account()).await.is_err_and(|it| it.code() == Code::NotFound)
+    })
+    .await;
+    open_all(&client, &["alice", "vault"]).await;
+
+    browser.go(&format!("http://{}/events", desk.console.0)).await;
+    browser.type_into("#token", TOKEN).await;
+    browser.press(ENTER).await;
+    browser.sees("No new event.").await;
+    browser.run("window.isSamePage = true").await;
+
+    // What may not be read stays away, and comes before what is seen.
+    deposited(&client, "vault", "666.66").await;
+    let mut request = deposit("alice", "77.77");
+    request.labels = labels(&[("note", "<img src=x onerror=\"document.title='taken'\">")]);
+    client.deposit(request).await.expect("applied");
+    browser.sees("alice 77.77 USD").await;
+    browser.sees("note=<img src=x onerror").await;
+    assert_ne!(browser.run("return document.title").await, "taken");
+    assert!(!browser.text().await.contains("666.66"));
+
+    // Rows stay, the latest is on top, and none comes twice.
+    deposited(&client, "alice", "88.88").await;
+    browser.sees("alice 88.88 USD").await;
+    assert_eq!(rows_with(&browser, "88.88").await, 1);
+    assert_eq!(rows_with(&browser, "77.77").await, 1);
+    let first = browser.run("return document.querySelector('#events tbody tr').innerText").await;
+    assert!(first.as_str().is_some_and(|it| it.contains("88.88")), "{first}");
+
+    // The page keeps 200 rows.
+    post_many(&client, "alice", 230).await;
+    deposited(&client, "alice", "99.99").await;
+    browser.sees("alice 99.99 USD").await;
+    let count = browser.run("return document.querySelectorAll('#events tbody tr').length").await;
+    assert_eq!(count, 200);
+    assert_eq!(rows_with(&browser, "77.77").await, 0, "the oldest are gone");
+    assert_eq!(browser.run("return window.isSamePage").await, true, "it was never loaded again");
+
+    // Paused, and then nothing is missing.
+    browser.run("document.getElementById('live-switch').click()").await;
+    browser.sees("Paused").await;
+    deposited(&client, "alice", "11.11").await;
+    browser.run("document.getElementById('live-switch').click()").await;
+    browser.sees("alice 11.11 USD").await;
+
+    // A right that is taken away is the reason that the page shows, and a token that is revoked ends it.
+    desk.callers.set_policy(&policy.concat().replacen("\"read\"", "\"GetAccount\"", 1));
+    browser.sees("The page shows what it was. PERMISSION_DENIED").await;
+    desk.callers.set_tokens(&credentials::entry("owner", "owner-token"));
+    browser.sees("You are signed out").await;
+    browser.sees("alice 11.11 USD").await;
+}

@@ -8,12 +8,12 @@ use crate::harness::{
 
 /// A ledger with something of everything: a deposit, a transfer, a reversal, a hold, a freeze and a
 /// rejected request.
-struct Story {
-    transfer: Transaction,
-    hold: Hold,
+pub(super) struct Story {
+    pub(super) transfer: Transaction,
+    pub(super) hold: Hold,
 }
 
-async fn play(client: &Client) -> Story {
+pub(super) async fn play(client: &Client) -> Story {
     let labels = labels(&[("customer", "4711")]);
     open_with(client, CreateAccountRequest { labels, ..account_of("alice", "USD") }).await;
     open(client, "shop").await;
@@ -37,7 +37,7 @@ async fn play(client: &Client) -> Story {
 
 /// Asserts that a page has these texts.
 #[track_caller]
-fn has(page: &str, texts: &[&str]) {
+pub(super) fn has(page: &str, texts: &[&str]) {
     for text in texts {
         assert!(page.contains(text), "{text:?} is not in: {page}");
     }

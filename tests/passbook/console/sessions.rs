@@ -46,7 +46,9 @@ async fn a_session_begins_with_a_token_and_ends_with_the_logout() {
     let desk = Desk::open(&[]).await;
     let mut browser = desk.console.browser();
     assert!(!is_signed_in(&browser).await);
-    for path in ["/account?id=a", "/health", "/request", "/transactions", "/login", "/logout"] {
+    for path in
+        ["/account?id=a", "/events", "/health", "/request", "/transactions", "/login", "/logout"]
+    {
         let status = browser.get(path).await.status;
         let expected = if path.starts_with("/log") { 405 } else { 401 };
         assert_eq!(status, expected, "{path}");

@@ -80,6 +80,12 @@ impl Chromium {
         self.command("POST", "/execute/sync", json!({ "script": script, "args": [] })).await
     }
 
+    /// Runs a command of the DevTools protocol.
+    pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({ "cmd": command, "params": parameters });
+        self.command("POST", "/goog/cdp/execute", body).await
+    }
+
     /// Types keys into the element that this selector of CSS finds.
     pub async fn type_into(&self, selector: &str, keys: &str) {
         let using = json!({ "using": "css selector", "value": selector });
