@@ -161,6 +161,15 @@ impl EventFilter {
     }
 }
 
+/// A commit. After a failover or a restore that has lost it, another commit may have its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CommitId {
+    /// 0 before the first commit.
+    pub number: i64,
+    /// In microseconds since the Unix epoch.
+    pub time_us: i64,
+}
+
 /// A place between two events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventPosition {
@@ -171,4 +180,12 @@ pub struct EventPosition {
     pub commit_time_us: i64,
     /// How many events of that commit lie before the position.
     pub event_count: u32,
+}
+
+impl EventPosition {
+    /// The commit of the position.
+    #[must_use]
+    pub fn commit_id(&self) -> CommitId {
+        CommitId { number: self.commit, time_us: self.commit_time_us }
+    }
 }
