@@ -10,6 +10,12 @@ use crate::domain::{
     unit_of_work::Effects,
 };
 
+/// The bytes of an event, of an entry and of a label in memory, with their ids, without the texts of
+/// callers.
+const EVENT_SIZE: usize = 512;
+const ENTRY_SIZE: usize = 256;
+const LABEL_SIZE: usize = 64;
+
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -110,6 +116,30 @@ impl Event {
             Self::AccountOpened(account) => vec![(&account.account_id, &account.currency)],
             Self::AccountChanged(change) => vec![(&change.account_id, &change.currency)],
         }
+    }
+
+    /// The bytes that the event takes in memory, about. The texts of callers are exact.
+    pub fn size(&self) -> usize {
+        let of_labels = |labels: &Labels| -> usize {
+            labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_SIZE).sum()
+        };
+        let of_hold = |hold: &Hold| hold.description.len() + of_labels(&hold.labels);
+        let texts = match self {
+            Self::Request(Effects { transaction, hold }) => {
+                let of_transaction = transaction.as_ref().map_or(0, |it| {
+                    let entries = it.entries.len() * ENTRY_SIZE;
+                    entries + it.description.len() + of_labels(&it.labels)
+                });
+                of_transaction + hold.as_deref().map_or(0, of_hold)
+            }
+            Self::HoldUpdated(hold) | Self::HoldExpired(hold) => of_hold(hold),
+            Self::AccountOpened(account) => of_labels(&account.labels),
+            Self::AccountChanged(change) => {
+                let labels = of_labels(&change.before.labels) + of_labels(&change.after.labels);
+                change.reason.len() + labels
+            }
+        };
+        EVENT_SIZE + texts
     }
 
     /// The labels: of the transaction, or of the hold without one, or of the account afterwards.

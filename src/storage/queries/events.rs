@@ -21,7 +21,8 @@ use crate::{
         dialect::{DatabaseKind, Sql},
         entity::{account_changes, accounts::account_of, commits::Model, requests},
         queries::{
-            accounts, holds, opening_attributes::opening_attributes, requests::with_effects,
+            accounts, holds, opening_attributes::opening_attributes, page::fitting,
+            requests::with_effects,
         },
         tables::{ACCOUNT_CHANGES, COMMITS, REQUESTS},
     },
@@ -31,6 +32,9 @@ use crate::{
 const PAGE_EVENTS_MAX: usize = 500;
 /// The most entries in a page, unless its first event alone has more.
 const PAGE_ENTRIES_MAX: usize = 2000;
+/// The most bytes of a page in memory, unless its first event alone has more. Large labels count only
+/// here: events with them are read and cut off again.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The most numbers of commits that one statement looks at.
 const NUMBERS_MAX: usize = 10_000;
 
@@ -199,12 +203,15 @@ impl Store {
         }
         let requests = self.requests_by_id(&keys).await?;
         let whole = keys.len();
-        keys.truncate(fitting(&keys, &requests));
-        has_more |= keys.len() < whole;
-        if has_more && let Some((last, _)) = keys.last() {
+        let entry_counts = keys.iter().map(|(_, key)| entry_count(key, &requests));
+        let fitting_keys = fitting(entry_counts, PAGE_ENTRIES_MAX);
+        keys.truncate(fitting_keys);
+        let mut events = self.contents(keys, requests).await?;
+        events.truncate(fitting(events.iter().map(|(_, event)| event.size()), PAGE_BYTES_MAX));
+        has_more |= events.len() < whole;
+        if has_more && let Some((last, _)) = events.last() {
             end = *last;
         }
-        let events = self.contents(keys, requests).await?;
         Ok(Some(EventPage { events, end, has_more }))
     }
 
@@ -366,18 +373,10 @@ fn position(commit: &Model, event_count: usize) -> Result<EventPosition, Storage
     Ok(EventPosition { commit: number, commit_time_us, event_count })
 }
 
-/// How many of these events fit into a page by their entries; at least the first one.
-fn fitting(
-    keys: &[(EventPosition, EventKey)],
-    requests: &HashMap<TransactionId, requests::Model>,
-) -> usize {
-    let entries = keys.iter().map(|(_, key)| match key {
+/// The number of entries of an event.
+fn entry_count(key: &EventKey, requests: &HashMap<TransactionId, requests::Model>) -> usize {
+    match key {
         EventKey::Request(id) => requests.get(id).map_or(0, requests::Model::entry_count),
         EventKey::HoldExpired(_) | EventKey::AccountOpened(_) | EventKey::AccountChanged(..) => 0,
-    });
-    let sums = entries.scan(0, |sum, count| {
-        *sum += count;
-        Some(*sum)
-    });
-    sums.take_while(|sum| *sum <= PAGE_ENTRIES_MAX).count().max(1)
+    }
 }

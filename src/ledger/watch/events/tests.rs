@@ -1,15 +1,109 @@
 //! Pages of events, on a real SQLite file.
 
+use std::sync::Arc;
+
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use crate::{
     domain::{
-        event::{CommitId, EventPosition},
+        account::{AccountUpdate, AttributeChange, Labels},
+        command::Request,
+        event::{CommitId, Event, EventPosition},
+        fixtures::{id, posting},
         ids::Identity,
+        unit_of_work::Effects,
     },
-    ledger::watch::tests::{deposit, ledger},
-    storage::StorageError,
+    ledger::{
+        Ledger,
+        watch::{
+            EventStart, EventWatcher,
+            tests::{context, deposit, ledger},
+        },
+    },
+    storage::{EventPage, StorageError},
 };
+
+async fn watcher(ledger: &Ledger) -> EventWatcher {
+    let start = EventStart::After(EventPosition::default());
+    let watcher = EventWatcher::new(ledger.event_feed.clone(), start, Identity::anonymous());
+    watcher.await.unwrap()
+}
+
+/// The next pages, with exactly so many events.
+async fn pages(watcher: &mut EventWatcher, event_count: usize) -> Vec<Arc<EventPage>> {
+    let (mut pages, mut count) = (Vec::new(), 0);
+    while count < event_count {
+        let page = watcher.next().await.unwrap();
+        count += page.events.len();
+        pages.push(page);
+    }
+    assert_eq!(count, event_count);
+    pages
+}
+
+/// The bytes of labels of an event.
+fn label_bytes(event: &Event) -> usize {
+    let of =
+        |labels: &Labels| labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    match event {
+        Event::Request(Effects { transaction: Some(transaction), .. }) => of(&transaction.labels),
+        Event::AccountChanged(change) => of(&change.before.labels) + of(&change.after.labels),
+        _ => 0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_has_a_megabyte_at_most_however_large_the_labels_are() {
+    const MEGABYTE: usize = 1024 * 1024;
+    const COUNT: i64 = 150;
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    let labels = |first: i64| -> Labels {
+        (first..first + 32).map(|number| (format!("{number:063}"), "x".repeat(256))).collect()
+    };
+    let deposits = (1..=COUNT).map(async |number| {
+        let request = posting(&number.to_string(), &[("a", "1.00")]);
+        ledger.execute(&context(), Request { labels: labels(0), ..request }).await.unwrap();
+    });
+    join_all(deposits).await;
+    for number in 1..=COUNT {
+        let change = AttributeChange::Update {
+            labels: Some(labels(number)),
+            overdraft_limit: None,
+            unlimited_overdraft: None,
+        };
+        let update = AccountUpdate {
+            account_id: id("a"),
+            change,
+            expected_version: None,
+            reason: String::new(),
+            created_by: Identity::anonymous(),
+        };
+        ledger.update_account(&context(), update).await.unwrap();
+    }
+
+    let pages = pages(&mut watcher(&ledger).await, 1 + 2 * COUNT as usize).await;
+
+    let bytes = pages.iter().map(|page| page.events.iter().map(|it| label_bytes(&it.1)).sum());
+    let bytes: Vec<usize> = bytes.collect();
+    assert!(bytes.iter().all(|bytes| *bytes <= MEGABYTE), "{bytes:?}");
+    assert!(bytes.len() <= 7, "{bytes:?}");
+    // Each event once, and in order.
+    let events: Vec<_> = pages.iter().flat_map(|page| &page.events).collect();
+    let entries = events.iter().filter_map(|(_, event)| match event {
+        Event::Request(Effects { transaction, .. }) => {
+            Some(transaction.as_ref()?.entries[0].sequence)
+        }
+        _ => None,
+    });
+    assert!(entries.eq(1..=COUNT));
+    let versions = events.iter().filter_map(|(_, event)| match event {
+        Event::AccountChanged(change) => Some(change.version),
+        _ => None,
+    });
+    assert!(versions.eq(COUNT + 2..=2 * COUNT + 1));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_read_up_to_a_commit_that_is_gone() {
