@@ -1,13 +1,12 @@
 //! Finds up to which commit the ledger is complete, and reads pages of events; one a process.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep, sleep_until},
 };
 
@@ -19,9 +18,8 @@ use crate::{
     },
     ledger::{
         Error,
-        watch::{feed::RETRY_INTERVAL, outage::Outage, read::read},
+        watch::{feed::RETRY_INTERVAL, outage::Outage, read::read, shared::SharedPages},
     },
-    lock::lock,
     restart::spawn_restarting,
     storage::{EventPage, StorageError, Store},
 };
@@ -70,16 +68,16 @@ pub struct EventFeed {
     reads: Semaphore,
     /// One of them for the watchers of one identity.
     gate: Gate,
-    shared: Mutex<VecDeque<SharedPage>>,
+    /// None: the ledger does not have the position.
+    shared: SharedPages<PageKey, Option<Arc<EventPage>>>,
 }
 
-/// A page, read by the first watcher that needs it. None: the ledger does not have the position.
-type CellOfPage = Arc<OnceCell<Option<Arc<EventPage>>>>;
-
-struct SharedPage {
+#[derive(PartialEq)]
+struct PageKey {
     after: EventPosition,
-    until: CommitId,
-    page: CellOfPage,
+    /// The page has the next commit. Wherever it ends, a watcher that is further behind the feed goes on
+    /// from there: so watchers that begin at different times share pages, too.
+    has_next_commit: bool,
 }
 
 impl EventFeed {
@@ -92,7 +90,7 @@ impl EventFeed {
             subscribed: Notify::new(),
             reads: Semaphore::new(reads_max),
             gate: budgets.gate(1),
-            shared: Mutex::default(),
+            shared: SharedPages::new(SHARED_PAGES_MAX),
         });
         let running = feed.clone();
         spawn_restarting("event feed", move || {
@@ -121,7 +119,7 @@ impl EventFeed {
         loop {
             if self.state.receiver_count() == 0 {
                 // Nobody would notice that the ledger loses their commits.
-                lock(&self.shared).clear();
+                self.shared.clear();
                 self.subscribed.notified().await;
                 continue;
             }
@@ -202,7 +200,7 @@ impl EventFeed {
         tracing::warn!(
             "the ledger has lost commits, by a failover or a restore: streams behind them end"
         );
-        lock(&self.shared).clear();
+        self.shared.clear();
         self.state.send_modify(|state| {
             state.complete = None;
             state.losses += 1;
@@ -230,8 +228,8 @@ impl EventFeed {
     ) -> Result<Option<Arc<EventPage>>, StorageError> {
         // Taken before the page: others that share the page must not wait for this identity.
         let _own = self.gate.enter(identity).await;
-        let cell = self.shared_page(after, until);
-        cell.get_or_try_init(|| self.read_page(after, until)).await.cloned()
+        let key = PageKey { after, has_next_commit: until.number > after.commit };
+        self.shared.get_or_read(key, self.read_page(after, until)).await
     }
 
     async fn read_page(
@@ -242,19 +240,5 @@ impl EventFeed {
         // Fails only if the semaphore were closed, which nothing does.
         let _permit = self.reads.acquire().await;
         Ok(read(self.store.events(after, until)).await?.map(Arc::new))
-    }
-
-    fn shared_page(&self, after: EventPosition, until: CommitId) -> CellOfPage {
-        let mut shared = lock(&self.shared);
-        let is_it = |it: &&SharedPage| (it.after, it.until) == (after, until);
-        if let Some(known) = shared.iter().rev().find(is_it) {
-            return known.page.clone();
-        }
-        if shared.len() == SHARED_PAGES_MAX {
-            shared.pop_front();
-        }
-        let page = CellOfPage::default();
-        shared.push_back(SharedPage { after, until, page: page.clone() });
-        page
     }
 }

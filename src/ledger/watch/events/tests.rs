@@ -1,9 +1,11 @@
-//! Pages of events, on a real SQLite file.
+//! Pages of events, on a real SQLite file: what is read does not depend on how many watch, and a page has
+//! a bounded size.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use crate::{
     domain::{
@@ -40,6 +42,34 @@ async fn pages(watcher: &mut EventWatcher, event_count: usize) -> Vec<Arc<EventP
     }
     assert_eq!(count, event_count);
     pages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_watchers_that_begin_at_different_times_read_what_one_reads() {
+    const WATCHERS: u64 = 50;
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    deposit(&ledger, 1..=600).await;
+    deposit(&ledger, 601..=1200).await;
+    // The feed drops its pages when nobody is subscribed.
+    let _subscribed = ledger.event_feed.subscribe();
+    let watching = (0..WATCHERS).map(async |number| {
+        sleep(Duration::from_millis(10 * number)).await;
+        pages(&mut watcher(&ledger).await, 1 + 1400).await
+    });
+    let deposits = async {
+        for number in 1201..=1400 {
+            deposit(&ledger, number..=number).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let (watched, ()) = join(join_all(watching), deposits).await;
+
+    let pointers = |pages: &[Arc<EventPage>]| pages.iter().map(Arc::as_ptr).collect::<Vec<_>>();
+    let first = pointers(&watched[0]);
+    for pages in &watched {
+        assert_eq!(pointers(pages), first);
+    }
 }
 
 /// The bytes of labels of an event.
