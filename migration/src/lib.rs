@@ -42,7 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000004_scales_are_kept::MIGRATION),
             Box::new(m20261126_000005_account_keys::MIGRATION),
             Box::new(m20261126_000006_force_and_parts::MIGRATION),
-            Box::new(m20261126_000007_commits::MIGRATION),
+            Box::new(m20261126_000007_commits::Commits),
             Box::new(m20261126_000008_living_holds::MIGRATION),
             Box::new(m20261127_000009_effective_times::MIGRATION),
         ]
@@ -61,11 +61,9 @@ struct Migration {
 }
 
 /// The same statements for each database.
-pub struct Sql {
-    /// For PostgreSQL.
-    pub postgres: &'static str,
-    /// For SQLite.
-    pub sqlite: &'static str,
+struct Sql {
+    postgres: &'static str,
+    sqlite: &'static str,
 }
 
 impl MigrationName for Migration {

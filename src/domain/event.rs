@@ -10,6 +10,12 @@ use crate::domain::{
     unit_of_work::Effects,
 };
 
+/// The bytes of an event, of an entry and of a label in memory, with their ids, without the texts of
+/// callers.
+const EVENT_SIZE: usize = 512;
+const ENTRY_SIZE: usize = 256;
+const LABEL_SIZE: usize = 64;
+
 /// The kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -112,6 +118,30 @@ impl Event {
         }
     }
 
+    /// The bytes that the event takes in memory, about. The texts of callers are exact.
+    pub fn size(&self) -> usize {
+        let of_labels = |labels: &Labels| -> usize {
+            labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_SIZE).sum()
+        };
+        let of_hold = |hold: &Hold| hold.description.len() + of_labels(&hold.labels);
+        let texts = match self {
+            Self::Request(Effects { transaction, hold }) => {
+                let of_transaction = transaction.as_ref().map_or(0, |it| {
+                    let entries = it.entries.len() * ENTRY_SIZE;
+                    entries + it.description.len() + of_labels(&it.labels)
+                });
+                of_transaction + hold.as_deref().map_or(0, of_hold)
+            }
+            Self::HoldUpdated(hold) | Self::HoldExpired(hold) => of_hold(hold),
+            Self::AccountOpened(account) => of_labels(&account.labels),
+            Self::AccountChanged(change) => {
+                let labels = of_labels(&change.before.labels) + of_labels(&change.after.labels);
+                change.reason.len() + labels
+            }
+        };
+        EVENT_SIZE + texts
+    }
+
     /// The labels: of the transaction, or of the hold without one, or of the account afterwards.
     fn labels(&self) -> Option<&Labels> {
         match self {
@@ -161,6 +191,15 @@ impl EventFilter {
     }
 }
 
+/// A commit. After a failover or a restore that has lost it, another commit may have its number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CommitId {
+    /// 0 before the first commit.
+    pub number: i64,
+    /// In microseconds since the Unix epoch.
+    pub time_us: i64,
+}
+
 /// A place between two events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventPosition {
@@ -171,4 +210,12 @@ pub struct EventPosition {
     pub commit_time_us: i64,
     /// How many events of that commit lie before the position.
     pub event_count: u32,
+}
+
+impl EventPosition {
+    /// The commit of the position.
+    #[must_use]
+    pub fn commit_id(&self) -> CommitId {
+        CommitId { number: self.commit, time_us: self.commit_time_us }
+    }
 }

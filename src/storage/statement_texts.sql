@@ -166,16 +166,20 @@ JOIN entries e ON e.account_key = name.value->>0 AND e.sequence = name.value->>1
 a.account_key = e.account_key
 
 -- events::NEW_COMMITS, postgres
-SELECT $1 = 0 OR EXISTS (SELECT 1 FROM commits WHERE number = $1) AS has_first, coalesce(max(number)
+SELECT (SELECT create_time_us FROM commits WHERE number = $1) AS time_us, consecutive, (SELECT
+create_time_us FROM commits WHERE number = consecutive) AS consecutive_time_us, last, (SELECT
+create_time_us FROM commits WHERE number = last) AS last_time_us FROM (SELECT coalesce(max(number)
 FILTER (WHERE number = $1 + position), $1) AS consecutive, coalesce(max(number), $1) AS last FROM
 (SELECT number, row_number() OVER (ORDER BY number) AS position FROM commits WHERE number > $1 ORDER
-BY number LIMIT 10000) new
+BY number LIMIT 10000) new) found
 
 -- events::NEW_COMMITS, sqlite
-SELECT $1 = 0 OR EXISTS (SELECT 1 FROM commits WHERE number = $1) AS has_first, coalesce(max(number)
+SELECT (SELECT create_time_us FROM commits WHERE number = $1) AS time_us, consecutive, (SELECT
+create_time_us FROM commits WHERE number = consecutive) AS consecutive_time_us, last, (SELECT
+create_time_us FROM commits WHERE number = last) AS last_time_us FROM (SELECT coalesce(max(number)
 FILTER (WHERE number = $1 + position), $1) AS consecutive, coalesce(max(number), $1) AS last FROM
 (SELECT number, row_number() OVER (ORDER BY number) AS position FROM commits WHERE number > $1 ORDER
-BY number LIMIT 10000) new
+BY number LIMIT 10000) new) found
 
 -- events::LAST_COMMIT, postgres
 SELECT number, create_time_us, transaction_ids, other_events FROM commits ORDER BY number DESC LIMIT
@@ -186,18 +190,20 @@ SELECT number, create_time_us, transaction_ids, other_events FROM commits ORDER 
 1
 
 -- events::COMMITS_OF_PAGE, postgres
-SELECT number, create_time_us, transaction_ids, other_events FROM (SELECT c.*, sum(c.size) OVER
-(ORDER BY c.number) - c.size AS size_before FROM (SELECT number, create_time_us, transaction_ids,
-other_events, CASE number WHEN $1 THEN 0 ELSE length(transaction_ids) +
-coalesce(length(other_events), 0) END AS size FROM commits WHERE number >= $1 AND number <= $2 ORDER
-BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16 ORDER BY number
+SELECT number, create_time_us, transaction_ids, other_events, (SELECT create_time_us FROM commits
+WHERE number = $2) AS until_time_us FROM (SELECT c.*, sum(c.size) OVER (ORDER BY c.number) - c.size
+AS size_before FROM (SELECT number, create_time_us, transaction_ids, other_events, CASE number WHEN
+$1 THEN 0 ELSE length(transaction_ids) + coalesce(length(other_events), 0) END AS size FROM commits
+WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16
+ORDER BY number
 
 -- events::COMMITS_OF_PAGE, sqlite
-SELECT number, create_time_us, transaction_ids, other_events FROM (SELECT c.*, sum(c.size) OVER
-(ORDER BY c.number) - c.size AS size_before FROM (SELECT number, create_time_us, transaction_ids,
-other_events, CASE number WHEN $1 THEN 0 ELSE length(transaction_ids) +
-coalesce(length(other_events), 0) END AS size FROM commits WHERE number >= $1 AND number <= $2 ORDER
-BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16 ORDER BY number
+SELECT number, create_time_us, transaction_ids, other_events, (SELECT create_time_us FROM commits
+WHERE number = $2) AS until_time_us FROM (SELECT c.*, sum(c.size) OVER (ORDER BY c.number) - c.size
+AS size_before FROM (SELECT number, create_time_us, transaction_ids, other_events, CASE number WHEN
+$1 THEN 0 ELSE length(transaction_ids) + coalesce(length(other_events), 0) END AS size FROM commits
+WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16
+ORDER BY number
 
 -- events::REQUESTS_BY_ID, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,

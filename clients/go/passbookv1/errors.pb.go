@@ -208,8 +208,9 @@ const (
 	// `account_id_prefix`. Metadata: max (accounts).
 	ErrorReason_ERROR_REASON_TOO_MANY_ACCOUNTS ErrorReason = 66
 	// FAILED_PRECONDITION: WatchEvents was asked to resume after an event that this ledger does not
-	// have: the token is of another ledger, or of changes that were lost when an older state of the
-	// ledger was restored. Compare what you have with the ledger, and watch from the beginning.
+	// have: the token is of another ledger, or of changes that a failover to a standby or a restore has
+	// lost. A stream that has sent such changes ends with it, too. Compare what you have with the
+	// ledger, and watch from the beginning.
 	ErrorReason_ERROR_REASON_EVENT_TOKEN_UNKNOWN ErrorReason = 67
 	// FAILED_PRECONDITION: GetBalance by effective time would examine more entries than it may. Metadata:
 	// max (entries).

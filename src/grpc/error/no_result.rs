@@ -67,7 +67,7 @@ impl From<Error> for StatusBuilder {
             }
             Error::EventTokenUnknown => {
                 let message = "this ledger does not have the event of the token: it is of another ledger, \
-                               or was lost when an older state was restored";
+                               or was lost by a failover or a restore";
                 Self::new(Code::FailedPrecondition, E::EventTokenUnknown, message)
             }
             Error::TooManyAccounts { max } => {

@@ -1,17 +1,13 @@
 //! Reads the pages that the feed has published before a watcher came, or faster than it could follow.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     budget::{Budgets, Gate},
     domain::ids::{AccountId, Identity},
-    ledger::watch::{page::Page, read::read},
-    lock::lock,
+    ledger::watch::{page::Page, read::read, shared::SharedPages},
     storage::{StorageError, Store, WatchedAccount},
 };
 
@@ -31,25 +27,24 @@ pub struct CatchUp {
     reads: Semaphore,
     /// Half of them for the watchers of one identity.
     gate: Gate,
-    shared: Mutex<VecDeque<SharedPage>>,
+    shared: SharedPages<PageKey, Page>,
 }
 
-/// A page, read by the first watcher that needs it.
-struct SharedPage {
+#[derive(PartialEq)]
+struct PageKey {
     account_id: AccountId,
     /// The page begins after this sequence, a multiple of its size.
     after_sequence: i64,
     /// The page was read after the feed had published this entry, which may be the last of the page.
     /// A watcher that comes when the feed is no further needs nothing newer.
     published: i64,
-    page: Arc<OnceCell<Page>>,
 }
 
 impl CatchUp {
     pub fn new(store: Arc<Store>, budgets: &Budgets) -> Self {
         let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
         let (reads, gate) = (Semaphore::new(reads_max), budgets.gate(reads_max / 2));
-        Self { store, reads, gate, shared: Mutex::default() }
+        Self { store, reads, gate, shared: SharedPages::new(SHARED_PAGES_MAX) }
     }
 
     /// Reads a page with the next entries of one account, for a watcher of this identity. The page may
@@ -65,9 +60,13 @@ impl CatchUp {
         let _own = self.gate.enter(identity).await;
         let size = WATCHER_PAGE_SIZE as i64;
         let start = account.after_sequence - account.after_sequence % size;
-        let cell = self.shared_page(&account.account_id, start, published.min(start + size));
         let whole = WatchedAccount { after_sequence: start, ..account.clone() };
-        cell.get_or_try_init(|| self.read_page(&whole)).await.cloned()
+        let key = PageKey {
+            account_id: account.account_id.clone(),
+            after_sequence: start,
+            published: published.min(start + size),
+        };
+        self.shared.get_or_read(key, self.read_page(&whole)).await
     }
 
     async fn read_page(&self, account: &WatchedAccount) -> Result<Page, StorageError> {
@@ -77,33 +76,5 @@ impl CatchUp {
         let pages = read(self.store.new_entries(accounts, WATCHER_PAGE_SIZE)).await?;
         let entries = pages.into_iter().next().unwrap_or_else(|| Ok(Vec::new()))?;
         Ok(Page::new(entries))
-    }
-
-    fn shared_page(
-        &self,
-        account_id: &AccountId,
-        after_sequence: i64,
-        published: i64,
-    ) -> Arc<OnceCell<Page>> {
-        let mut shared = lock(&self.shared);
-        let is_it = |it: &&SharedPage| {
-            (it.after_sequence, it.published) == (after_sequence, published)
-                && it.account_id == *account_id
-        };
-        if let Some(known) = shared.iter().rev().find(is_it) {
-            return known.page.clone();
-        }
-        if shared.len() == SHARED_PAGES_MAX {
-            shared.pop_front();
-        }
-        let page = Arc::default();
-        let account_id = account_id.clone();
-        shared.push_back(SharedPage {
-            account_id,
-            after_sequence,
-            published,
-            page: Arc::clone(&page),
-        });
-        page
     }
 }

@@ -29,6 +29,7 @@ mod feed;
 mod outage;
 mod page;
 mod read;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod watcher;

@@ -26,7 +26,7 @@ use crate::{
 /// Fewer than a page has.
 const MESSAGE_ENTRIES_MAX: usize = 20;
 
-async fn ledger(directory: &TempDir) -> Ledger {
+pub(super) async fn ledger(directory: &TempDir) -> Ledger {
     let path = directory.path().join("passbook.db");
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
     let store = Store::connect(url, None).await.unwrap();
@@ -37,12 +37,12 @@ async fn ledger(directory: &TempDir) -> Ledger {
     ledger
 }
 
-fn context() -> CallContext {
+pub(super) fn context() -> CallContext {
     let deadline = Instant::now() + Duration::from_secs(60);
     CallContext { caller: Caller::unrestricted(""), deadline, audit: None }
 }
 
-async fn deposit(ledger: &Ledger, sequences: impl Iterator<Item = i64>) {
+pub(super) async fn deposit(ledger: &Ledger, sequences: impl Iterator<Item = i64>) {
     let deposits = sequences.map(async |sequence| {
         ledger.execute(&context(), posting(&sequence.to_string(), &[("a", "1.00")])).await.unwrap();
     });

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use migration::m20261126_000007_commits::HISTORY;
+use migration::m20261126_000007_commits::write_commits;
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
@@ -104,7 +104,7 @@ impl Store {
         fill(&transaction, input, progress).await?;
         if !has_rows(&transaction, &COMMITS).await? {
             // An export of the schema before.
-            transaction.execute_unprepared(commits_of_history(kind)).await?;
+            write_commits(&transaction).await?;
         }
         if kind == DatabaseKind::Postgres {
             // Without statistics the planner takes the tables for empty.
@@ -130,13 +130,6 @@ async fn require_empty(transaction: &DatabaseTransaction) -> Result<(), ImportEr
         }
     }
     Ok(())
-}
-
-fn commits_of_history(kind: DatabaseKind) -> &'static str {
-    match kind {
-        DatabaseKind::Sqlite => HISTORY.sqlite,
-        DatabaseKind::Postgres => HISTORY.postgres,
-    }
 }
 
 async fn has_rows(transaction: &DatabaseTransaction, table: &Table) -> Result<bool, DbErr> {

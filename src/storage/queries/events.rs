@@ -5,13 +5,13 @@ use std::{
     sync::Arc,
 };
 
-use sea_orm::{ConnectionTrait, FromQueryResult};
+use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
 
 use crate::{
     domain::{
         account::{Account, AccountChange, NewAccount},
         command::UPDATE_HOLD,
-        event::{Event, EventPosition},
+        event::{CommitId, Event, EventPosition},
         hold::Hold,
         ids::{AccountId, HoldId, TransactionId},
         unit_of_work::{Effects, EventKey},
@@ -21,7 +21,8 @@ use crate::{
         dialect::{DatabaseKind, Sql},
         entity::{account_changes, accounts::account_of, commits::Model, requests},
         queries::{
-            accounts, holds, opening_attributes::opening_attributes, requests::with_effects,
+            accounts, holds, opening_attributes::opening_attributes, page::fitting,
+            requests::with_effects,
         },
         tables::{ACCOUNT_CHANGES, COMMITS, REQUESTS},
     },
@@ -31,19 +32,20 @@ use crate::{
 const PAGE_EVENTS_MAX: usize = 500;
 /// The most entries in a page, unless its first event alone has more.
 const PAGE_ENTRIES_MAX: usize = 2000;
+/// The most bytes of a page in memory, unless its first event alone has more. Large labels count only
+/// here: events with them are read and cut off again.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The most numbers of commits that one statement looks at.
 const NUMBERS_MAX: usize = 10_000;
 
-/// The commits after a number.
+/// The commits after one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewCommits {
-    /// Whether there is a commit with that number, or the number is 0.
-    pub has_first: bool,
-    /// The last of those that follow on that number and on each other; the number itself if there are
+    /// The last of those whose numbers follow on it and on each other; the commit itself if there are
     /// none.
-    pub consecutive: i64,
-    /// The last one of all that one statement looks at; the number itself if there are none.
-    pub last: i64,
+    pub consecutive: CommitId,
+    /// The last one of all that one statement looks at; the commit itself if there are none.
+    pub last: CommitId,
 }
 
 /// Events that follow on each other.
@@ -58,12 +60,16 @@ pub struct EventPage {
 }
 
 pub static NEW_COMMITS: Sql = Sql::new(|_| {
+    let time = |number| format!("(SELECT create_time_us FROM commits WHERE number = {number})");
     format!(
-        "SELECT $1 = 0 OR EXISTS (SELECT 1 FROM commits WHERE number = $1) AS has_first, \
-             coalesce(max(number) FILTER (WHERE number = $1 + position), $1) AS consecutive, \
-             coalesce(max(number), $1) AS last \
-         FROM (SELECT number, row_number() OVER (ORDER BY number) AS position FROM commits \
-             WHERE number > $1 ORDER BY number LIMIT {NUMBERS_MAX}) new"
+        "SELECT {} AS time_us, consecutive, {} AS consecutive_time_us, last, {} AS last_time_us \
+         FROM (SELECT coalesce(max(number) FILTER (WHERE number = $1 + position), $1) AS consecutive, \
+                 coalesce(max(number), $1) AS last \
+             FROM (SELECT number, row_number() OVER (ORDER BY number) AS position FROM commits \
+                 WHERE number > $1 ORDER BY number LIMIT {NUMBERS_MAX}) new) found",
+        time("$1"),
+        time("consecutive"),
+        time("last"),
     )
 });
 
@@ -72,10 +78,11 @@ pub static LAST_COMMIT: Sql = Sql::new(|_| {
 });
 
 // The first row is the commit of the position, and does not count. Others have at least one event
-// each, of at least 16 bytes.
+// each, of at least 16 bytes. The time of the last commit shows whether it is still the same.
 pub static COMMITS_OF_PAGE: Sql = Sql::new(|_| {
     format!(
-        "SELECT {columns} FROM (\
+        "SELECT {columns}, (SELECT create_time_us FROM commits WHERE number = $2) AS until_time_us \
+         FROM (\
              SELECT c.*, sum(c.size) OVER (ORDER BY c.number) - c.size AS size_before FROM (\
                  SELECT {columns}, CASE number WHEN $1 THEN 0 \
                      ELSE length(transaction_ids) + coalesce(length(other_events), 0) END AS size \
@@ -122,17 +129,24 @@ pub static CHANGES_BY_KEY: Sql = Sql::new(|kind| {
 });
 
 impl Store {
-    /// The numbers of the commits after this one.
-    pub async fn new_commits(&self, after: i64) -> Result<NewCommits, StorageError> {
-        let statement = NEW_COMMITS.statement(self.kind(), [after.into()]);
+    /// The commits after this one. None if the ledger does not have it, and it is not the beginning.
+    pub async fn new_commits(&self, after: CommitId) -> Result<Option<NewCommits>, StorageError> {
+        let statement = NEW_COMMITS.statement(self.kind(), [after.number.into()]);
         let row = self.readers.query_one_raw(statement).await?;
         let none = || StorageError::Corrupt("the statement for new commits has no row".to_owned());
         let row = row.ok_or_else(none)?;
-        Ok(NewCommits {
-            has_first: row.try_get("", "has_first")?,
-            consecutive: row.try_get("", "consecutive")?,
-            last: row.try_get("", "last")?,
-        })
+        let time_us: Option<i64> = row.try_get("", "time_us")?;
+        if after != CommitId::default() && time_us != Some(after.time_us) {
+            return Ok(None);
+        }
+        let commit = |number: &str, time: &str| -> Result<_, StorageError> {
+            let time_us: Option<i64> = row.try_get("", time)?;
+            Ok(CommitId { number: row.try_get("", number)?, time_us: time_us.unwrap_or_default() })
+        };
+        Ok(Some(NewCommits {
+            consecutive: commit("consecutive", "consecutive_time_us")?,
+            last: commit("last", "last_time_us")?,
+        }))
     }
 
     /// The position behind the last commit that can be seen. Commits before it may still be on their
@@ -144,14 +158,17 @@ impl Store {
         position(&commit, commit.events()?.len())
     }
 
-    /// The next events after a position, in commits up to this one, which exists. None if the ledger
-    /// does not have the commit of the position.
+    /// The next events after a position, in commits up to this one, up to which the ledger is complete.
+    /// None if the ledger does not have the commit of the position.
+    ///
+    /// # Errors
+    /// `Aborted` if the ledger no longer has the commit `until`: what comes before it may be incomplete.
     pub async fn events(
         &self,
         after: EventPosition,
-        until: i64,
+        until: CommitId,
     ) -> Result<Option<EventPage>, StorageError> {
-        let values = [after.commit.into(), until.into()];
+        let values = [after.commit.into(), until.number.into()];
         let statement = COMMITS_OF_PAGE.statement(self.kind(), values);
         let rows = self.readers.query_all_raw(statement).await?;
         let commits = rows.iter().map(|row| Model::from_query_result(row, ""));
@@ -163,7 +180,13 @@ impl Store {
         if !is_known {
             return Ok(None);
         }
-        let (mut keys, mut end, mut has_more) = (Vec::new(), after, after.commit < until);
+        let time_of = |row: &QueryResult| row.try_get("", "until_time_us");
+        let until_time_us: Option<Option<i64>> = rows.first().map(time_of).transpose()?;
+        if until != CommitId::default() && until_time_us.flatten() != Some(until.time_us) {
+            let reason = format!("the ledger has lost commit {}", until.number);
+            return Err(StorageError::Aborted(reason));
+        }
+        let (mut keys, mut end, mut has_more) = (Vec::new(), after, after.commit < until.number);
         for commit in &commits {
             let events = commit.events()?;
             let skipped =
@@ -172,7 +195,7 @@ impl Store {
                 keys.push((position(commit, index + 1)?, key.clone()));
             }
             end = position(commit, events.len())?;
-            has_more = commit.number < until;
+            has_more = commit.number < until.number;
         }
         if keys.len() > PAGE_EVENTS_MAX {
             keys.truncate(PAGE_EVENTS_MAX);
@@ -180,12 +203,15 @@ impl Store {
         }
         let requests = self.requests_by_id(&keys).await?;
         let whole = keys.len();
-        keys.truncate(fitting(&keys, &requests));
-        has_more |= keys.len() < whole;
-        if has_more && let Some((last, _)) = keys.last() {
+        let entry_counts = keys.iter().map(|(_, key)| entry_count(key, &requests));
+        let fitting_keys = fitting(entry_counts, PAGE_ENTRIES_MAX);
+        keys.truncate(fitting_keys);
+        let mut events = self.contents(keys, requests).await?;
+        events.truncate(fitting(events.iter().map(|(_, event)| event.size()), PAGE_BYTES_MAX));
+        has_more |= events.len() < whole;
+        if has_more && let Some((last, _)) = events.last() {
             end = *last;
         }
-        let events = self.contents(keys, requests).await?;
         Ok(Some(EventPage { events, end, has_more }))
     }
 
@@ -347,18 +373,10 @@ fn position(commit: &Model, event_count: usize) -> Result<EventPosition, Storage
     Ok(EventPosition { commit: number, commit_time_us, event_count })
 }
 
-/// How many of these events fit into a page by their entries; at least the first one.
-fn fitting(
-    keys: &[(EventPosition, EventKey)],
-    requests: &HashMap<TransactionId, requests::Model>,
-) -> usize {
-    let entries = keys.iter().map(|(_, key)| match key {
+/// The number of entries of an event.
+fn entry_count(key: &EventKey, requests: &HashMap<TransactionId, requests::Model>) -> usize {
+    match key {
         EventKey::Request(id) => requests.get(id).map_or(0, requests::Model::entry_count),
         EventKey::HoldExpired(_) | EventKey::AccountOpened(_) | EventKey::AccountChanged(..) => 0,
-    });
-    let sums = entries.scan(0, |sum, count| {
-        *sum += count;
-        Some(*sum)
-    });
-    sums.take_while(|sum| *sum <= PAGE_ENTRIES_MAX).count().max(1)
+    }
 }

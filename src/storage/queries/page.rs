@@ -34,6 +34,16 @@ pub struct Examined<Row, Cursor> {
     pub next: Option<Cursor>,
 }
 
+/// How many rows fit into a page by their sizes: the first ones with at most `size_max` in all, and at
+/// least one.
+pub fn fitting(sizes: impl Iterator<Item = usize>, size_max: usize) -> usize {
+    let sums = sizes.scan(0, |sum, size| {
+        *sum += size;
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= size_max).count().max(1)
+}
+
 /// The database's clock, which a statement reads into the column `now_us` of all its rows.
 pub fn now_us(rows: &[QueryResult]) -> Result<i64, StorageError> {
     match rows.first() {

@@ -124,12 +124,7 @@ impl Store {
 /// Returns whether more follow.
 pub(super) fn cut(rows: &mut Vec<Model>, limit: u64) -> bool {
     let found = rows.len();
-    let entries = rows.iter().map(Model::entry_count);
-    let sums = entries.scan(0, |sum, entries| {
-        *sum += entries;
-        Some(*sum)
-    });
-    let fitting = sums.take_while(|sum| *sum <= PAGE_ENTRIES_MAX).count().max(1);
+    let fitting = page::fitting(rows.iter().map(Model::entry_count), PAGE_ENTRIES_MAX);
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX).min(fitting));
     rows.len() < found
 }

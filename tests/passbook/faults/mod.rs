@@ -16,4 +16,5 @@ mod shutdown;
 mod sqlite_file;
 mod two_primaries;
 mod watch_entries_faults;
+mod watch_events_after_losses;
 mod watch_events_faults;

@@ -4,6 +4,7 @@ mod admin_port;
 mod bench;
 mod cli;
 mod closed_pipes;
+mod commits_of_history;
 mod configuration;
 mod configuration_spelling;
 mod currency_tables;

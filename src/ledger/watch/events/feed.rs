@@ -1,24 +1,25 @@
 //! Finds up to which commit the ledger is complete, and reads pages of events; one a process.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
-    sync::{Notify, OnceCell, Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
     budget::{Budgets, Gate},
-    domain::{event::EventPosition, ids::Identity},
+    domain::{
+        event::{CommitId, EventPosition},
+        ids::Identity,
+    },
     ledger::{
         Error,
-        watch::{feed::RETRY_INTERVAL, outage::Outage, read::read},
+        watch::{feed::RETRY_INTERVAL, outage::Outage, read::read, shared::SharedPages},
     },
-    lock::lock,
     restart::spawn_restarting,
     storage::{EventPage, StorageError, Store},
 };
@@ -38,9 +39,11 @@ const READS_SHARE: u32 = 4;
 /// How far the ledger is complete.
 #[derive(Clone, Debug, Default)]
 pub struct FeedState {
-    /// All commits up to this one can be seen, and it exists. None: that is not known yet. 0: there is
-    /// no commit.
-    pub complete: Option<i64>,
+    /// All commits up to this one can be seen, and it exists. None: that is not known yet. The default:
+    /// there is no commit.
+    complete: Option<CommitId>,
+    /// How often the ledger has lost commits since this process began.
+    pub losses: u64,
     /// Since when the feed has waited for a database transaction of a server, if that is long.
     pub delayed_since: Option<SystemTime>,
     /// Why the database cannot be read, if that has lasted for long.
@@ -48,11 +51,11 @@ pub struct FeedState {
 }
 
 impl FeedState {
-    /// The number up to which commits are complete, if it is known.
+    /// The commit up to which the ledger is complete, if it is known.
     ///
     /// # Errors
     /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`).
-    pub fn complete(&self) -> Result<Option<i64>, Error> {
+    pub fn complete(&self) -> Result<Option<CommitId>, Error> {
         self.error.clone().map_or(Ok(self.complete), Err)
     }
 }
@@ -65,16 +68,16 @@ pub struct EventFeed {
     reads: Semaphore,
     /// One of them for the watchers of one identity.
     gate: Gate,
-    shared: Mutex<VecDeque<SharedPage>>,
+    /// None: the ledger does not have the position.
+    shared: SharedPages<PageKey, Option<Arc<EventPage>>>,
 }
 
-/// A page, read by the first watcher that needs it. None: the ledger does not have the position.
-type CellOfPage = Arc<OnceCell<Option<Arc<EventPage>>>>;
-
-struct SharedPage {
+#[derive(PartialEq)]
+struct PageKey {
     after: EventPosition,
-    until: i64,
-    page: CellOfPage,
+    /// The page has the next commit. Wherever it ends, a watcher that is further behind the feed goes on
+    /// from there: so watchers that begin at different times share pages, too.
+    has_next_commit: bool,
 }
 
 impl EventFeed {
@@ -87,7 +90,7 @@ impl EventFeed {
             subscribed: Notify::new(),
             reads: Semaphore::new(reads_max),
             gate: budgets.gate(1),
-            shared: Mutex::default(),
+            shared: SharedPages::new(SHARED_PAGES_MAX),
         });
         let running = feed.clone();
         spawn_restarting("event feed", move || {
@@ -115,6 +118,8 @@ impl EventFeed {
         let mut outage = Outage::default();
         loop {
             if self.state.receiver_count() == 0 {
+                // Nobody would notice that the ledger loses their commits.
+                self.shared.clear();
                 self.subscribed.notified().await;
                 continue;
             }
@@ -142,17 +147,15 @@ impl EventFeed {
             let Some(known) = known else {
                 let last = read(self.store.last_position()).await?;
                 self.wait_for_missing().await?;
-                self.publish(last.commit);
+                self.publish(last.commit_id());
                 continue;
             };
-            let new = read(self.store.new_commits(known)).await?;
-            if !new.has_first {
-                // A failover has lost commits.
-                self.state.send_modify(|state| state.complete = None);
+            let Some(new) = read(self.store.new_commits(known)).await? else {
+                self.note_loss();
                 continue;
-            }
+            };
             self.publish(new.consecutive);
-            if new.consecutive < new.last {
+            if new.consecutive != new.last {
                 self.wait_for_missing().await?;
                 self.publish(new.last);
             } else if new.last == known {
@@ -182,24 +185,37 @@ impl EventFeed {
         Ok(())
     }
 
-    fn publish(&self, complete: i64) {
+    fn publish(&self, complete: CommitId) {
         ::metrics::gauge!("passbook_event_feed_delay_seconds").set(0.0);
         self.state.send_if_modified(|state| {
             let is_new = state.complete != Some(complete);
-            *state = FeedState { complete: Some(complete), ..FeedState::default() };
+            let losses = state.losses;
+            *state = FeedState { complete: Some(complete), losses, ..FeedState::default() };
             is_new
         });
     }
 
-    /// Whether the ledger has this position, for a watcher of this identity.
-    pub async fn has(
+    /// Notes that the last complete commit is gone, so that all watchers look their positions up again.
+    fn note_loss(&self) {
+        tracing::warn!(
+            "the ledger has lost commits, by a failover or a restore: streams behind them end"
+        );
+        self.shared.clear();
+        self.state.send_modify(|state| {
+            state.complete = None;
+            state.losses += 1;
+        });
+    }
+
+    /// Reads the rest of the position's commit, which is complete, for a watcher of this identity. None
+    /// if the ledger does not have the position at this moment.
+    pub async fn rest_of_commit(
         &self,
         position: EventPosition,
         identity: &Identity,
-    ) -> Result<bool, StorageError> {
+    ) -> Result<Option<Arc<EventPage>>, StorageError> {
         let _own = self.gate.enter(identity).await;
-        // The rest of its commit, which is complete.
-        Ok(self.read_page(position, position.commit).await?.is_some())
+        self.read_page(position, position.commit_id()).await
     }
 
     /// Reads the events after a position, for a watcher of this identity. None if the ledger does not
@@ -207,36 +223,22 @@ impl EventFeed {
     pub async fn page(
         &self,
         after: EventPosition,
-        until: i64,
+        until: CommitId,
         identity: &Identity,
     ) -> Result<Option<Arc<EventPage>>, StorageError> {
         // Taken before the page: others that share the page must not wait for this identity.
         let _own = self.gate.enter(identity).await;
-        let cell = self.shared_page(after, until);
-        cell.get_or_try_init(|| self.read_page(after, until)).await.cloned()
+        let key = PageKey { after, has_next_commit: until.number > after.commit };
+        self.shared.get_or_read(key, self.read_page(after, until)).await
     }
 
     async fn read_page(
         &self,
         after: EventPosition,
-        until: i64,
+        until: CommitId,
     ) -> Result<Option<Arc<EventPage>>, StorageError> {
         // Fails only if the semaphore were closed, which nothing does.
         let _permit = self.reads.acquire().await;
         Ok(read(self.store.events(after, until)).await?.map(Arc::new))
-    }
-
-    fn shared_page(&self, after: EventPosition, until: i64) -> CellOfPage {
-        let mut shared = lock(&self.shared);
-        let is_it = |it: &&SharedPage| (it.after, it.until) == (after, until);
-        if let Some(known) = shared.iter().rev().find(is_it) {
-            return known.page.clone();
-        }
-        if shared.len() == SHARED_PAGES_MAX {
-            shared.pop_front();
-        }
-        let page = CellOfPage::default();
-        shared.push_back(SharedPage { after, until, page: page.clone() });
-        page
     }
 }

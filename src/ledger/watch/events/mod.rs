@@ -15,6 +15,8 @@
 //! encoding, which are different for each watcher.
 
 mod feed;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use feed::{EventFeed, FeedState};

@@ -1,14 +1,17 @@
 //! One watcher: every event after a position, once, in order.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    domain::{event::EventPosition, ids::Identity},
+    domain::{
+        event::{CommitId, EventPosition},
+        ids::Identity,
+    },
     ledger::{
         Error,
         watch::{
@@ -20,6 +23,10 @@ use crate::{
     },
     storage::EventPage,
 };
+
+/// How often a watcher that is ahead of the feed looks its position up: the feed would not notice that
+/// the ledger loses a commit which the feed has not seen.
+const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +45,8 @@ pub struct EventWatcher {
     position: EventPosition,
     /// More events may be there already.
     has_more: bool,
+    /// The losses that the feed had noticed when the position was read.
+    losses: u64,
     identity: Identity,
 }
 
@@ -52,14 +61,16 @@ impl EventWatcher {
         identity: Identity,
     ) -> Result<Self, Error> {
         let state = feed.subscribe();
+        let losses = state.borrow().losses;
         let position = match start {
             EventStart::Now => feed.now().await.map_err(Error::from_read)?,
             EventStart::After(position) => {
-                let is_known = feed.has(position, &identity).await.map_err(Error::from_read)?;
-                is_known.then_some(position).ok_or(Error::EventTokenUnknown)?
+                let rest = feed.rest_of_commit(position, &identity).await;
+                rest.map_err(Error::from_read)?.ok_or(Error::EventTokenUnknown)?;
+                position
             }
         };
-        Ok(Self { feed, state, position, has_more: true, identity })
+        Ok(Self { feed, state, position, has_more: true, losses, identity })
     }
 
     /// The position behind the last event that was yielded.
@@ -75,23 +86,23 @@ impl EventWatcher {
     /// Waits for the next events. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), or an event cannot be read.
+    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), an event cannot be read, or the ledger
+    /// has lost the position.
     pub async fn next(&mut self) -> Result<Arc<EventPage>, Error> {
         let mut failing_since: Option<Instant> = None;
         loop {
-            let complete = self.complete().await?;
-            match self.feed.page(self.position, complete, &self.identity).await {
+            let (until, losses) = self.until().await?;
+            let page = match until {
+                Some(until) => self.feed.page(self.position, until, &self.identity).await,
+                None => self.feed.rest_of_commit(self.position, &self.identity).await,
+            };
+            match page {
                 Ok(None) => return Err(Error::EventTokenUnknown),
                 Ok(Some(page)) => {
-                    let is_missing = page.events.is_empty() && complete > self.position.commit;
-                    self.has_more = page.has_more;
-                    self.position = page.end;
+                    failing_since = None;
+                    (self.has_more, self.losses, self.position) = (page.has_more, losses, page.end);
                     if !page.events.is_empty() {
                         return Ok(page);
-                    }
-                    if is_missing {
-                        // A failover has lost commits, which the feed will notice.
-                        sleep(RETRY_INTERVAL).await;
                     }
                 }
                 Err(error) => {
@@ -105,18 +116,27 @@ impl EventWatcher {
         }
     }
 
-    /// The commit up to which to read, when there may be events up to it. Never before the commit of
-    /// the position, which another server may have found first.
-    async fn complete(&mut self) -> Result<i64, Error> {
-        let (position, has_more) = (self.position.commit, self.has_more);
-        let is_ahead = |state: &FeedState| {
+    /// Waits until there may be events, or the ledger may have lost the position. Returns the commit up
+    /// to which to read, and the losses that the feed has noticed. None: the feed is behind the position.
+    async fn until(&mut self) -> Result<(Option<CommitId>, u64), Error> {
+        let (own, has_more, losses) = (self.position.commit_id(), self.has_more, self.losses);
+        // Another server may have found the commit of the position before the feed.
+        let is_behind =
+            |complete: Option<CommitId>| complete.is_none_or(|it| it.number < own.number);
+        let is_due = |state: &FeedState| match state.complete() {
             // An error ends the wait, too.
-            state.complete().map_or(true, |complete| {
-                complete.is_some_and(|complete| has_more || complete > position)
-            })
+            Err(_) => true,
+            Ok(_) if state.losses != losses => true,
+            Ok(complete) => complete.is_some_and(|it| has_more || it.number > own.number),
         };
-        // The feed lives as long as its watchers.
-        let state = self.state.wait_for(is_ahead).await.map_err(|_| Error::ShuttingDown)?;
-        Ok(state.complete()?.unwrap_or_default().max(position))
+        let is_behind_now = self.state.borrow().complete().is_ok_and(is_behind);
+        let limit = if is_behind_now { POSITION_CHECK_INTERVAL } else { Duration::MAX };
+        if let Ok(state) = timeout(limit, self.state.wait_for(is_due)).await {
+            // The feed lives as long as its watchers.
+            state.map_err(|_| Error::ShuttingDown)?;
+        }
+        let state = self.state.borrow();
+        let complete = state.complete()?;
+        Ok((complete.filter(|_| !is_behind(complete)), state.losses))
     }
 }

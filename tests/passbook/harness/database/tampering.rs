@@ -1,5 +1,7 @@
 //! Tampers with the tables, and restores them.
 
+use migration::m20261126_000007_commits::write_commits;
+
 use crate::harness::{Kind, TestDatabase};
 
 const TABLES: [&str; 6] =
@@ -33,19 +35,8 @@ impl<'a> Tampering<'a> {
 
     /// Replaces all commits by those of the rows as they are.
     pub async fn make_commits(&self) {
-        let history = match self.0.kind {
-            Kind::Postgres => {
-                include_str!(
-                    "../../../../migration/src/m20261126_000007_commits/postgres_history.sql"
-                )
-            }
-            Kind::Sqlite => {
-                include_str!(
-                    "../../../../migration/src/m20261126_000007_commits/sqlite_history.sql"
-                )
-            }
-        };
-        self.0.execute(&format!("DELETE FROM commits; {history}")).await;
+        self.0.execute("DELETE FROM commits").await;
+        write_commits(self.0.raw().await).await.expect("the commits are made");
     }
 
     /// Restores the rows.

@@ -1,0 +1,138 @@
+//! WatchEvents after a failover or a restore that has lost the newest commits: a stream that has received
+//! them ends and says why, and no other stream leaves anything out.
+
+use sea_orm::ConnectionTrait;
+use tokio::time::timeout;
+use tonic::transport::Endpoint;
+
+use crate::harness::*;
+
+on_both_databases! {
+    a_stream_behind_lost_commits_ends_without_a_new_commit,
+    a_stream_behind_commits_whose_numbers_others_have_ends,
+    a_stream_before_lost_commits_gets_those_that_took_their_place,
+}
+
+/// The commits that open carol and dave.
+const NEWEST: &str = "(other_events LIKE '%carol%' OR other_events LIKE '%dave%')";
+
+async fn assert_lost(watching: &mut EventWatching) {
+    let end = timeout(PATIENCE, watching.end()).await.expect("it does not wait without an end");
+    assert_reason(&end, Reason::EventTokenUnknown);
+}
+
+/// Opens these accounts, each in a commit of its own.
+async fn open_all(client: &Client, account_ids: &[&str]) {
+    for account_id in account_ids {
+        open(client, account_id).await;
+    }
+}
+
+/// The ids of the accounts that these events open.
+fn opened(events: &[Event]) -> Vec<String> {
+    events.iter().filter_map(|event| Some(event.account.clone()?.account_id)).collect()
+}
+
+async fn a_stream_behind_lost_commits_ends_without_a_new_commit(kind: Kind) {
+    let (database, servers, client) = start_two_servers(kind).await;
+    let _tampering = Tampering::begin(&database).await;
+    let [mut watching, mut of_other] = [
+        EventWatching::begin(&client, all_events()).await,
+        EventWatching::begin(&servers[1].client(), all_events()).await,
+    ];
+    open_all(&client, &["alice", "bob"]).await;
+    watching.take(2).await;
+    let before = watching.token.clone();
+    open_all(&client, &["carol", "dave"]).await;
+    watching.take(2).await;
+    of_other.take(4).await;
+    let behind = watching.token.clone();
+
+    database.execute(&format!("DELETE FROM commits WHERE {NEWEST}")).await;
+
+    assert_lost(&mut watching).await;
+    assert_lost(&mut of_other).await;
+    must_fail(
+        EventWatching::try_begin(&client, events_after(&behind)).await.map(drop),
+        Reason::EventTokenUnknown,
+    );
+    let mut resumed = EventWatching::begin(&client, events_after(&before)).await;
+    open(&client, "erin").await;
+    assert_eq!(opened(&resumed.take(1).await), ["erin"]);
+}
+
+/// Deletes the newest commits. Others get their numbers at once, which open the accounts in the other
+/// order.
+async fn replace_newest_commits(database: &TestDatabase) {
+    let sql = "CREATE TABLE replaced AS SELECT * FROM commits WHERE NEWEST;
+        BEGIN;
+        DELETE FROM commits WHERE number IN (SELECT number FROM replaced);
+        INSERT INTO commits (number, create_time_us, transaction_ids, other_events)
+            SELECT other.number, other.create_time_us + 1, it.transaction_ids, it.other_events
+            FROM replaced it JOIN replaced other ON other.number <> it.number;
+        COMMIT";
+    database.execute(&sql.replace("NEWEST", NEWEST)).await;
+}
+
+async fn a_stream_behind_commits_whose_numbers_others_have_ends(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    let _tampering = Tampering::begin(&database).await;
+    let mut watching = EventWatching::begin(&client, all_events()).await;
+    open_all(&client, &["alice", "bob"]).await;
+    watching.take(2).await;
+    let before = watching.token.clone();
+    open_all(&client, &["carol", "dave"]).await;
+    assert_eq!(opened(&watching.take(2).await), ["carol", "dave"]);
+
+    replace_newest_commits(&database).await;
+
+    assert_lost(&mut watching).await;
+    let mut resumed = EventWatching::begin(&client, events_after(&before)).await;
+    assert_eq!(opened(&resumed.take(2).await), ["dave", "carol"]);
+}
+
+async fn a_stream_before_lost_commits_gets_those_that_took_their_place(kind: Kind) {
+    const COUNT: usize = 4000;
+    let (database, server, client) = start_loaded_server(kind).await;
+    let _tampering = Tampering::begin(&database).await;
+    open(&client, "hot").await;
+    post_many(&client, "hot", COUNT).await;
+    open_all(&client, &["carol", "dave"]).await;
+    // Reads one message and stops, with small windows of flow control.
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
+    let endpoint = endpoint.initial_stream_window_size(16_384);
+    let narrow = Client::anonymous(endpoint.initial_connection_window_size(65_535).connect_lazy());
+    let mut slow = EventWatching::begin(&narrow, all_events()).await;
+    let seen = slow.next().await.expect("the first events").len();
+    // Has the same pages, to the end.
+    let mut fast = EventWatching::begin(&client, all_events()).await;
+    assert_eq!(opened(&fast.take(COUNT + 3).await), ["hot", "carol", "dave"]);
+
+    replace_newest_commits(&database).await;
+
+    assert_lost(&mut fast).await;
+    let rest = slow.take(COUNT + 3 - seen).await;
+    assert_eq!(opened(&rest), ["dave", "carol"]);
+}
+
+/// The feed of the server waits for a session with the name of a server, and has not seen the commit of
+/// the token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_that_is_behind_a_commit_which_the_feed_never_saw() {
+    let (database, servers, client) = start_two_servers(Kind::Postgres).await;
+    let _tampering = Tampering::begin(&database).await;
+    let mut watching = EventWatching::begin(&client, all_events()).await;
+    open_all(&client, &["alice", "bob"]).await;
+    watching.take(2).await;
+    let hanging = database.connect().await;
+    let sql = "SET application_name = 'passbook'; BEGIN; \
+               SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE";
+    hanging.execute_unprepared(sql).await.expect("it hangs");
+    let other = servers[1].client();
+    let mut resumed = EventWatching::begin(&other, events_after(&watching.token)).await;
+
+    database.execute("DELETE FROM commits WHERE other_events LIKE '%bob%'").await;
+
+    assert_lost(&mut resumed).await;
+    hanging.execute_unprepared("ROLLBACK").await.expect("it was open until now");
+}
