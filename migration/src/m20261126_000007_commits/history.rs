@@ -178,8 +178,11 @@ fn of_account(touches: Vec<&Touch>) -> Vec<i64> {
 mod tests {
     use super::*;
 
-    /// Touches of accounts by events, each at its place: `(account, sequence, version)`.
-    fn places(events: &[&[(i64, Option<i64>, Option<i64>)]]) -> Vec<i64> {
+    /// The account, the sequence and the version of a touch.
+    type AccountTouch = (i64, Option<i64>, Option<i64>);
+
+    /// The places of these events, which touch these accounts, in order.
+    fn places(events: &[&[AccountTouch]]) -> Vec<i64> {
         let touch = |place, (account_key, sequence, version)| Touch {
             time_us: 7,
             place,
