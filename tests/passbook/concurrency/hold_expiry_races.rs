@@ -19,12 +19,14 @@ on_both_databases! {
     concurrent_servers_record_the_expiry_of_a_hold_once,
 }
 
-/// How long before the expiry the capture is sent, in microseconds. It shrinks after each capture
-/// in time and grows after each late one, so that half of them are in time.
+/// How long before the expiry the capture is sent, in microseconds. It shrinks by a part after each
+/// capture in time and grows by the same part after each late one, so that half of them are in time,
+/// however long a call takes on this machine.
 struct Lead(AtomicI64);
 
 impl Lead {
-    const STEP_US: i64 = 300;
+    const PART: i64 = 16;
+    const MIN_US: i64 = 300;
     const MAX_US: i64 = 250_000;
 
     async fn wait_for(&self, expire_time_us: i64) {
@@ -34,9 +36,10 @@ impl Lead {
     }
 
     fn learn(&self, is_captured: bool) {
-        let step_us = if is_captured { -Self::STEP_US } else { Self::STEP_US };
-        let lead_us = self.0.load(Ordering::Relaxed) + step_us;
-        self.0.store(lead_us.clamp(0, Self::MAX_US), Ordering::Relaxed);
+        let lead_us = self.0.load(Ordering::Relaxed);
+        let step_us = lead_us / Self::PART;
+        let lead_us = if is_captured { lead_us - step_us } else { lead_us + step_us };
+        self.0.store(lead_us.clamp(Self::MIN_US, Self::MAX_US), Ordering::Relaxed);
     }
 }
 
