@@ -143,9 +143,7 @@ async fn the_policy_decides_which_events_a_person_sees() {
     ];
     let tokens = [("boss", "boss-token"), ("clerk", "clerk-token"), ("guest", "guest-token")];
     let callers = Callers::new(&tokens, &policy.concat());
-    let arguments = callers.arguments();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let (server, console) = Server::start_with_console(&database, &arguments).await;
+    let (server, console) = callers.serve_with_console(&database, &[]).await;
     let client = server.client_of("boss-token");
     open_all(&client, &["alice", "bob"]).await;
     let path = begin(&client, 2).await;

@@ -87,9 +87,7 @@ async fn questions_of_support_have_a_page(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let policy = identity("clerk", &["*"], &[""]);
     let callers = Callers::new(&[("clerk", "clerk-token")], &policy);
-    let arguments = callers.arguments();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let (server, console) = Server::start_with_console(&database, &arguments).await;
+    let (server, console) = callers.serve_with_console(&database, &[]).await;
     let story = play(&server.client_of("clerk-token")).await;
     ask(&console.signed_in("clerk-token").await, &story, "clerk").await;
 }
@@ -173,9 +171,7 @@ async fn the_policy_decides_what_a_person_sees() {
     ];
     let tokens = [("boss", "boss-token"), ("clerk", "clerk-token")];
     let callers = Callers::new(&tokens, &policy.concat());
-    let arguments = callers.arguments();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let (server, console) = Server::start_with_console(&database, &arguments).await;
+    let (server, console) = callers.serve_with_console(&database, &[]).await;
     let client = server.client_of("boss-token");
     open_all(&client, &["alice", "bob"]).await;
     deposited(&client, "alice", "5.00").await;

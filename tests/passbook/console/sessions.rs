@@ -21,9 +21,7 @@ impl Desk {
     pub async fn open(more: &[&str]) -> Self {
         let database = TestDatabase::create(Kind::Sqlite).await;
         let callers = Callers::new(&[("clerk", TOKEN)], &identity("clerk", &["*"], &[""]));
-        let arguments = callers.arguments();
-        let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(more.to_vec()).collect();
-        let (server, console) = Server::start_with_console(&database, &arguments).await;
+        let (server, console) = callers.serve_with_console(&database, more).await;
         Self { callers, server, console, _database: database }
     }
 }

@@ -10,7 +10,10 @@ use tonic::{
     service::Interceptor,
 };
 
-use crate::harness::{Client, Server, TestDatabase};
+use crate::harness::{
+    Client, Server, TestDatabase,
+    console::{CONSOLE, Console},
+};
 
 /// Adds the `authorization` header to each call, if there is one.
 #[derive(Clone, Default)]
@@ -78,6 +81,16 @@ impl Callers {
         let mut all: Vec<&str> = arguments.iter().map(String::as_str).collect();
         all.extend(more);
         Server::start_with(database, &all).await
+    }
+
+    pub async fn serve_with_console(
+        &self,
+        database: &TestDatabase,
+        more: &[&str],
+    ) -> (Server, Console) {
+        let server = self.serve(database, &[&CONSOLE, more].concat()).await;
+        let console = server.console();
+        (server, console)
     }
 }
 
