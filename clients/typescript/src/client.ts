@@ -46,6 +46,14 @@ import { openedOf, resultOf, streamTransactions, watchEntries, watchEvents } fro
 
 type Labels = Record<string, string>;
 
+/** Which accounts are listed or summed: those that match all that is given. */
+export interface AccountFilter {
+  accountIdPrefix?: string;
+  currencyCode?: string;
+  state?: AccountState;
+  labels?: Labels;
+}
+
 /** A deposit or a withdrawal. */
 export interface OneAccountChange extends MoneyChange {
   accountId: string;
@@ -133,43 +141,16 @@ export class Client {
   }
 
   /** Lists accounts that match all filters, in byte order of their ids, page by page. */
-  async *listAccounts(
-    filter: {
-      accountIdPrefix?: string;
-      currencyCode?: string;
-      state?: AccountState;
-      labels?: Labels;
-    } = {},
-    options?: CallOptions,
-  ): AsyncGenerator<Account> {
-    const request = {
-      accountIdPrefix: filter.accountIdPrefix ?? "",
-      currencyCode: filter.currencyCode ?? "",
-      state: filter.state ?? AccountState.UNSPECIFIED,
-      labels: filter.labels ?? {},
-      ...FIRST_PAGE,
-    };
+  async *listAccounts(filter: AccountFilter = {}, options?: CallOptions): AsyncGenerator<Account> {
+    const request = { ...accountFilterMessage(filter), ...FIRST_PAGE };
     for await (const page of this.#calls.pages(methods.listAccounts, request, options)) {
       yield* page.accounts.map(accountOf);
     }
   }
 
   /** Sums the accounts that match all filters, by currency, from one snapshot. */
-  async sumBalances(
-    filter: {
-      accountIdPrefix?: string;
-      currencyCode?: string;
-      state?: AccountState;
-      labels?: Labels;
-    } = {},
-    options?: CallOptions,
-  ): Promise<BalanceSum[]> {
-    const request = {
-      accountIdPrefix: filter.accountIdPrefix ?? "",
-      currencyCode: filter.currencyCode ?? "",
-      state: filter.state ?? AccountState.UNSPECIFIED,
-      labels: filter.labels ?? {},
-    };
+  async sumBalances(filter: AccountFilter = {}, options?: CallOptions): Promise<BalanceSum[]> {
+    const request = accountFilterMessage(filter);
     const response = await this.#calls.read(methods.sumBalances, request, options);
     return response.sums.map(balanceSumOf);
   }
@@ -568,6 +549,15 @@ function startMessage(
   if (start === "beginning") return { $case: "fromBeginning", value: {} };
   if (start === "now") return { $case: "fromNow", value: {} };
   return { $case: "afterToken", value: start.afterToken };
+}
+
+function accountFilterMessage(filter: AccountFilter) {
+  return {
+    accountIdPrefix: filter.accountIdPrefix ?? "",
+    currencyCode: filter.currencyCode ?? "",
+    state: filter.state ?? AccountState.UNSPECIFIED,
+    labels: filter.labels ?? {},
+  };
 }
 
 function stateMessage({ accountId, reason, expectedVersion }: StateChange) {

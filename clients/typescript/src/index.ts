@@ -4,7 +4,7 @@ export { status } from "@grpc/grpc-js";
 
 export type { CallOptions, ClientOptions } from "./calls.js";
 export { Client } from "./client.js";
-export type { OneAccountChange, StateChange, TransferChange } from "./client.js";
+export type { AccountFilter, OneAccountChange, StateChange, TransferChange } from "./client.js";
 export { PassbookError } from "./errors.js";
 export type { Outcome } from "./errors.js";
 export { EntryOrder } from "./gen/passbook/v1/account_service.js";
