@@ -118,7 +118,7 @@ impl EventFeed {
         let mut outage = Outage::default();
         loop {
             if self.state.receiver_count() == 0 {
-                // Nobody would notice that the ledger loses their commits.
+                // The feed does not poll now, so it would not notice a loss of the commits of its pages.
                 self.shared.clear();
                 self.subscribed.notified().await;
                 continue;
