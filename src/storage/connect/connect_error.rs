@@ -51,9 +51,10 @@ impl From<String> for HostError {
 impl From<&SqlxError> for HostError {
     fn from(error: &SqlxError) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
-        // 57P03: the server is starting up. 53300: all connections are taken.
-        let may_pass =
-            matches!(error, SqlxError::Io(_)) || matches!(code.as_deref(), Some("57P03" | "53300"));
+        // 57P03: the server is starting up. 53300: all connections are taken. 57014: it took longer than
+        // the statement timeout of the new session, so it is busy.
+        let may_pass = matches!(error, SqlxError::Io(_))
+            || matches!(code.as_deref(), Some("57P03" | "53300" | "57014"));
         Self { reason: reason(error), may_pass }
     }
 }
