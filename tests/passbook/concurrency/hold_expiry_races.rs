@@ -1,8 +1,11 @@
 //! A hold is captured at the moment of its expiry.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::task::JoinSet;
@@ -27,12 +30,18 @@ struct Lead(AtomicI64);
 impl Lead {
     const PART: i64 = 16;
     const MIN_US: i64 = 300;
-    const MAX_US: i64 = 250_000;
+    const MAX_US: i64 = 1_000_000;
+
+    /// How long a hold lives that is captured with this lead. The more slowly calls are answered, the
+    /// longer it takes to learn that the hold was placed, too.
+    fn lifetime(&self) -> Duration {
+        ms(300) + 3 * Duration::from_micros(self.0.load(Ordering::Relaxed) as u64)
+    }
 
     async fn wait_for(&self, expire_time_us: i64) {
         let at_us = expire_time_us - self.0.load(Ordering::Relaxed) - fastrand::i64(0..2_000);
         let now_us = microseconds(&Some(from_now(ms(0))));
-        tokio::time::sleep(std::time::Duration::from_micros((at_us - now_us).max(0) as u64)).await;
+        tokio::time::sleep(Duration::from_micros((at_us - now_us).max(0) as u64)).await;
     }
 
     fn learn(&self, is_captured: bool) {
@@ -60,7 +69,7 @@ async fn three_withdrawals(round: &Round, amounts: [&str; 3]) {
 async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let [placing, capturing, _] = &round.clients;
     let hold = hold_named(&round.name("h"), &round.name("a"), "7");
-    let hold = place_briefly(placing, hold).await;
+    let hold = place_for(placing, hold, lead.lifetime()).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
     let call = Change::CaptureHold(capture(&hold.hold_id));
@@ -68,7 +77,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let observe = async {
         let now_us = microseconds(&Some(from_now(ms(0))));
         let time_us = (expire_time_us - now_us).max(0) as u64;
-        tokio::time::sleep(std::time::Duration::from_micros(time_us)).await;
+        tokio::time::sleep(Duration::from_micros(time_us)).await;
         let mut seen = Vec::new();
         for _ in 0..4 {
             let account = get(observer, &hold.account_id).await;
@@ -156,7 +165,8 @@ async fn the_earlier_of_an_update_and_an_expiry_wins(kind: Kind) {
 async fn extend_in_time(clients: &[Client], number: usize, lead: &Lead) -> bool {
     let account_id = name("a", number);
     open_funded(&clients[0], &account_id, "10").await;
-    let hold = place_briefly(&clients[0], hold_named(&name("h", number), &account_id, "7")).await;
+    let hold = hold_named(&name("h", number), &account_id, "7");
+    let hold = place_for(&clients[0], hold, lead.lifetime()).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
     let later = Some(timestamp(expire_time_us + 3_600_000_000));

@@ -408,7 +408,11 @@ pub fn timestamp(microseconds: i64) -> Timestamp {
 /// Places a hold with the shortest expiry that the server still accepts. It may have expired on
 /// return.
 pub async fn place_briefly(client: &Client, request: PlaceHoldRequest) -> Hold {
-    let mut time = Duration::from_millis(300);
+    place_for(client, request, ms(300)).await
+}
+
+/// Places a hold that expires after this time, or a longer one if that has passed on arrival.
+pub async fn place_for(client: &Client, request: PlaceHoldRequest, mut time: Duration) -> Hold {
     loop {
         let request = PlaceHoldRequest {
             request_id: new_request_id(),
