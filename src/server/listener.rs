@@ -34,6 +34,9 @@ const PREFACE_LENGTH: usize = 24;
 /// as were ever open at the same time, for as long as the connection lives: without this bound, a
 /// burst of calls that are denied at once costs as much as calls in flight.
 const READ_AT_A_TIME: usize = 16 * 1024;
+/// How long the peer of a connection that the server has ended may take to read the rest and to end
+/// the connection, too.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 /// The pause after an error of accept, most likely too many open files: until a connection ends.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
@@ -55,6 +58,8 @@ pub struct Connection {
     read: usize,
     /// Ends after other tasks have run. Until then nothing is read.
     calls_run: Option<JoinHandle<()>>,
+    /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
+    linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
     _permit: OwnedSemaphorePermit,
 }
@@ -175,6 +180,7 @@ impl Acceptor {
             read_waits: false,
             read: 0,
             calls_run: None,
+            linger: None,
             _permit: permit,
         })
     }
@@ -202,6 +208,18 @@ impl Connection {
             self.unread.get_or_insert_with(|| budget::Connection::unread(&self.connection));
         } else if self.unread.take().is_some() && std::mem::take(&mut self.read_waits) {
             context.waker().wake_by_ref();
+        }
+    }
+
+    /// Discards what the peer still sends, until it ends the connection.
+    fn poll_end_of_peer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut discarded = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut discarded);
+            match ready!(Pin::new(&mut self.io).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
         }
     }
 }
@@ -276,7 +294,21 @@ impl AsyncWrite for Connection {
         flushed
     }
 
+    /// Ends when the peer has ended its side. If the socket were closed earlier, TCP would answer what the
+    /// peer still sends with a reset, and a peer that gets one loses the responses that it has not read
+    /// yet (RFC 9112, 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+            self.linger = Some(Box::pin(sleep(LINGER_TIME_MAX)));
+        }
+        if self.connection.poll_closing(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let is_over = self.linger.as_mut().is_none_or(|it| it.as_mut().poll(context).is_ready());
+        if is_over || self.poll_end_of_peer(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
     }
 }

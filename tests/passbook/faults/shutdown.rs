@@ -1,7 +1,13 @@
 //! SIGTERM: accepted requests are answered, then the process exits.
 
 use sea_orm::{ConnectionTrait, TransactionTrait};
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    sync::watch,
+    task::JoinSet,
+    time::Instant,
+};
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::{
@@ -14,6 +20,7 @@ on_both_databases! {
     every_accepted_request_is_answered_at_shutdown,
     an_idle_server_shuts_down_at_once,
     an_open_connection_does_not_delay_the_shutdown,
+    a_connection_with_bytes_in_flight_ends_without_a_reset,
     at_shutdown_health_changes_first_and_calls_are_still_answered,
     a_second_signal_ends_the_shutdown_delay,
 }
@@ -102,7 +109,7 @@ async fn an_open_connection_does_not_delay_the_shutdown(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let mut server = Server::start_with(&database, &["--shutdown-grace", "2s"]).await;
     // One connection that never sends a byte, and one of an idle client.
-    let silent = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
+    let silent = TcpStream::connect(server.address).await.expect("a connection");
     let client = server.client();
     open(&client, "alice").await;
 
@@ -111,6 +118,64 @@ async fn an_open_connection_does_not_delay_the_shutdown(kind: Kind) {
     let status = server.wait(PATIENCE).await.expect("the grace period is over");
     assert_eq!(status.code(), Some(0), "{}", server.log());
     drop((silent, client));
+}
+
+/// The frames of HTTP/2 that have no payload but for eight bytes of a PING, by their type.
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, 0];
+    frame.extend(payload);
+    frame
+}
+
+/// A reset would make the client lose the responses that it has not read.
+async fn a_connection_with_bytes_in_flight_ends_without_a_reset(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let mut server = Server::start_with(&database, &["--shutdown-grace", "30s"]).await;
+    let connection = TcpStream::connect(server.address).await.expect("a connection");
+    connection.set_nodelay(true).expect("no delay");
+    let (reader, mut writer) = connection.into_split();
+    let mut reader = BufReader::new(reader);
+    writer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("the preface");
+    writer.write_all(&frame(SETTINGS, 0, &[])).await.expect("the settings");
+    let (answers, mut to_send) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    // Sends all the time, also while the server closes the connection.
+    let sending = tokio::spawn(async move {
+        loop {
+            let next = to_send.try_recv().unwrap_or_else(|_| frame(PING, 0, &[7; 8]).repeat(20));
+            writer.write_all(&next).await?;
+            tokio::task::yield_now().await;
+            if to_send.is_closed() {
+                return std::io::Result::Ok(());
+            }
+        }
+    });
+
+    tokio::time::sleep(ms(200)).await;
+    server.terminate();
+    let mut header = [0; 9];
+    let end = loop {
+        if let Err(end) = reader.read_exact(&mut header).await {
+            break end;
+        }
+        let length = usize::from(header[1]) << 8 | usize::from(header[2]);
+        let mut payload = vec![0; length];
+        reader.read_exact(&mut payload).await.expect("a whole frame");
+        // The server waits for the answer to its PING before it ends.
+        if matches!(header[3], SETTINGS | PING) && header[4] != ACK {
+            let payload = if header[3] == PING { &payload[..] } else { &[] };
+            answers.send(frame(header[3], ACK, payload)).expect("it sends");
+        }
+    };
+
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "{end}");
+    drop((answers, reader));
+    sending.await.expect("no panic").expect("the server reads to the end");
+    let status = server.wait(PATIENCE).await.expect("there is nothing to wait for");
+    assert_eq!(status.code(), Some(0), "{}", server.log());
 }
 
 /// During `shutdown_delay` a load balancer can remove the server without losing a call.
