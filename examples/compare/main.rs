@@ -45,6 +45,9 @@ struct Compare {
     docs: PathBuf,
 }
 
+/// The title of the last section of the page, which `scripts/compare-clients` writes.
+const CLIENTS_TITLE: &str = "## Clients";
+
 /// All values of each figure, in the order of the rounds.
 type Values = BTreeMap<&'static str, Vec<f64>>;
 
@@ -85,14 +88,17 @@ async fn main() -> anyhow::Result<()> {
     let about = lab.about().await?;
     lab.close().await?;
     let page = compare.docs.join("benchmarks.md");
+    let before = std::fs::read_to_string(&page).unwrap_or_default();
     let mut text = if compare.servers {
-        let page = std::fs::read_to_string(&page)?;
-        page.split(servers::TITLE).next().unwrap_or_default().to_owned()
+        before.split(servers::TITLE).next().unwrap_or_default().to_owned()
     } else {
         report::markdown(&values, &about, compare.rounds, compare.seconds) + "\n"
     };
     if !runs.is_empty() {
         text += &servers::section(&runs, &about, compare.rounds, compare.seconds);
+    }
+    if let Some(clients) = before.find(CLIENTS_TITLE) {
+        text = format!("{}\n\n{}", text.trim_end(), &before[clients..]);
     }
     println!("{text}");
     if compare.only.is_none() {
