@@ -133,6 +133,32 @@ async fn many_events_are_cut_and_the_page_says_so() {
     assert_eq!(shown + left_out, 450, "{shown} are shown");
 }
 
+/// A page reads 2,000 events, or for 2 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_follow_goes_on_with_what_happens_then() {
+    const COUNT: usize = 4000;
+    let (_database, server, console) = start_console(&[]).await;
+    let (client, browser) = (server.client(), console.browser());
+    open(&client, "alice").await;
+    let mut path = begin(&client, 1).await;
+    post_many(&client, "alice", COUNT).await;
+    while path.contains("after=") {
+        let page = browser.page(&path).await;
+        path = next(&page);
+        let rows = rows(&page);
+        let Some(newest) = rows.first() else {
+            return skipped("what this machine sends has pauses of 100 ms");
+        };
+        let counts = rows.iter().filter_map(|row| row[3].split_once(" events that happened"));
+        let older: usize = counts.map(|it| it.0.parse::<usize>().expect("a count")).sum();
+        assert!(rows.len() + older < 3000, "{} and {older}", rows.len());
+        let is_behind = newest[3].starts_with("More happens");
+        assert_eq!(is_behind, path == "/events", "{newest:?}, then {path}");
+    }
+    assert_eq!(path, "/events", "without a token");
+    has(&browser.page(&path).await, &["No new event."]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_policy_decides_which_events_a_person_sees() {
     let database = TestDatabase::create(Kind::Sqlite).await;
