@@ -405,13 +405,12 @@ pub fn timestamp(microseconds: i64) -> Timestamp {
     Timestamp { seconds: microseconds.div_euclid(1_000_000), nanos: nanos as i32 }
 }
 
-/// Places a hold with the shortest expiry that the server still accepts. It may have expired on
-/// return.
+/// Places a hold with the shortest expiry that the server still accepts. It may have expired.
 pub async fn place_briefly(client: &Client, request: PlaceHoldRequest) -> Hold {
     place_for(client, request, ms(300)).await
 }
 
-/// Places a hold that expires after this time, or a longer one if that has passed on arrival.
+/// Places a hold that expires after this time, or a longer one if this is over on arrival.
 pub async fn place_for(client: &Client, request: PlaceHoldRequest, mut time: Duration) -> Hold {
     loop {
         let request = PlaceHoldRequest {
@@ -421,7 +420,6 @@ pub async fn place_for(client: &Client, request: PlaceHoldRequest, mut time: Dur
         };
         match client.place_hold(request).await {
             Ok(answer) => return answer.hold.expect("a hold"),
-            // The machine is slow: the time had passed on arrival.
             Err(status) if reason(&status) == "EXPIRE_TIME_PASSED" => time *= 2,
             Err(status) => panic!("{status:?}"),
         }
