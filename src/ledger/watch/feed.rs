@@ -101,12 +101,14 @@ impl EntryFeed {
     }
 
     async fn run(&self) {
-        let mut outage = Outage::default();
+        let mut outage = Outage::of("entries");
         loop {
             let started_at = Instant::now();
             let accounts = self.watched_accounts();
             if accounts.is_empty() {
                 self.subscribed.notified().await;
+                // A read that failed before the idle time says nothing about the next one.
+                outage = Outage::of("entries");
                 continue;
             }
             let pause = match self.poll(accounts, started_at).await {

@@ -10,16 +10,22 @@ use crate::{ledger::Error, storage::StorageError};
 pub const OUTAGE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The failed reads of a feed since the last one that succeeded.
-#[derive(Default)]
 pub struct Outage {
+    /// The name of the feed, for the log.
+    feed: &'static str,
     since: Option<Instant>,
 }
 
 impl Outage {
+    /// No read of this feed has failed yet.
+    pub fn of(feed: &'static str) -> Self {
+        Self { feed, since: None }
+    }
+
     /// Notes a read that succeeded.
     pub fn end(&mut self) {
         if self.since.take().is_some() {
-            tracing::info!("watchers get new entries again");
+            tracing::info!(feed = self.feed, "a feed of watchers reads the database again");
         }
     }
 
@@ -27,7 +33,12 @@ impl Outage {
     pub fn note(&mut self, error: StorageError) -> Option<Error> {
         match self.since {
             None => {
-                tracing::warn!(error = error.summary(), "cannot read new entries for watchers");
+                let error = error.summary();
+                tracing::warn!(
+                    feed = self.feed,
+                    error,
+                    "a feed of watchers cannot read the database"
+                );
                 self.since = Some(Instant::now());
                 None
             }

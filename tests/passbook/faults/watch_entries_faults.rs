@@ -175,7 +175,7 @@ async fn watchers_see_only_outages_that_last() {
     });
     received.await.expect("entries arrive when the database is back");
     let log = behind.log();
-    let warnings = log.lines().filter(|line| line.contains("cannot read new entries")).count();
+    let warnings = log.lines().filter(|line| line.contains("cannot read the database")).count();
     assert_eq!(warnings, 1, "{log}");
 
     // A watcher may have read this entry itself. The next one comes from the feed, which has

@@ -46,17 +46,21 @@ pub struct FeedState {
     pub losses: u64,
     /// Since when the feed has waited for a database transaction of a server, if that is long.
     pub delayed_since: Option<SystemTime>,
-    /// Why the database cannot be read, if that has lasted for long.
-    error: Option<Error>,
+    /// Why the database cannot be read, if that has lasted for long, and when this was noted.
+    error: Option<(Instant, Error)>,
 }
 
 impl FeedState {
-    /// The commit up to which the ledger is complete, if it is known.
+    /// The commit up to which the ledger is complete, if it is known, for a watch that began at this time.
     ///
     /// # Errors
-    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`).
-    pub fn complete(&self) -> Result<Option<CommitId>, Error> {
-        self.error.clone().map_or(Ok(self.complete), Err)
+    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`). An outage from before the watch is none:
+    /// the watch began with a read that succeeded.
+    pub fn complete(&self, began_at: Instant) -> Result<Option<CommitId>, Error> {
+        match &self.error {
+            Some((noted_at, error)) if *noted_at > began_at => Err(error.clone()),
+            Some(_) | None => Ok(self.complete),
+        }
     }
 }
 
@@ -115,12 +119,14 @@ impl EventFeed {
     }
 
     async fn run(&self) {
-        let mut outage = Outage::default();
+        let mut outage = Outage::of("events");
         loop {
             if self.state.receiver_count() == 0 {
                 // The feed does not poll now, so it would not notice a loss of the commits of its pages.
                 self.shared.clear();
                 self.subscribed.notified().await;
+                // A read that failed before the idle time says nothing about the next one.
+                outage = Outage::of("events");
                 continue;
             }
             let started_at = Instant::now();
@@ -131,7 +137,8 @@ impl EventFeed {
                 }
                 Err(error) => {
                     if let Some(error) = outage.note(error) {
-                        self.state.send_modify(|state| state.error = Some(error));
+                        let noted = Some((Instant::now(), error));
+                        self.state.send_modify(|state| state.error = noted);
                     }
                     RETRY_INTERVAL
                 }
@@ -240,5 +247,22 @@ impl EventFeed {
         // Fails only if the semaphore were closed, which nothing does.
         let _permit = self.reads.acquire().await;
         Ok(read(self.store.events(after, until)).await?.map(Arc::new))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMIT: CommitId = CommitId { number: 7, time_us: 8 };
+
+    #[test]
+    fn an_outage_ends_the_watches_that_it_met_and_no_later_ones() {
+        let now = Instant::now();
+        let error = Some((now, Error::DatabaseUnavailable(None)));
+        let state = FeedState { complete: Some(COMMIT), error, ..FeedState::default() };
+        let before = now.checked_sub(Duration::from_nanos(1)).unwrap();
+        assert!(matches!(state.complete(before), Err(Error::DatabaseUnavailable(None))));
+        assert!(matches!(state.complete(now), Ok(Some(COMMIT))));
     }
 }

@@ -47,6 +47,7 @@ pub struct EventWatcher {
     has_more: bool,
     /// The losses that the feed had noticed when the position was read.
     losses: u64,
+    began_at: Instant,
     identity: Identity,
 }
 
@@ -60,6 +61,7 @@ impl EventWatcher {
         start: EventStart,
         identity: Identity,
     ) -> Result<Self, Error> {
+        let began_at = Instant::now();
         let state = feed.subscribe();
         let losses = state.borrow().losses;
         let position = match start {
@@ -70,7 +72,7 @@ impl EventWatcher {
                 position
             }
         };
-        Ok(Self { feed, state, position, has_more: true, losses, identity })
+        Ok(Self { feed, state, position, has_more: true, losses, began_at, identity })
     }
 
     /// The position behind the last event that was yielded.
@@ -120,23 +122,24 @@ impl EventWatcher {
     /// to which to read, and the losses that the feed has noticed. None: the feed is behind the position.
     async fn until(&mut self) -> Result<(Option<CommitId>, u64), Error> {
         let (own, has_more, losses) = (self.position.commit_id(), self.has_more, self.losses);
+        let began_at = self.began_at;
         // Another server may have found the commit of the position before the feed.
         let is_behind =
             |complete: Option<CommitId>| complete.is_none_or(|it| it.number < own.number);
-        let is_due = |state: &FeedState| match state.complete() {
+        let is_due = |state: &FeedState| match state.complete(began_at) {
             // An error ends the wait, too.
             Err(_) => true,
             Ok(_) if state.losses != losses => true,
             Ok(complete) => complete.is_some_and(|it| has_more || it.number > own.number),
         };
-        let is_behind_now = self.state.borrow().complete().is_ok_and(is_behind);
+        let is_behind_now = self.state.borrow().complete(began_at).is_ok_and(is_behind);
         let limit = if is_behind_now { POSITION_CHECK_INTERVAL } else { Duration::MAX };
         if let Ok(state) = timeout(limit, self.state.wait_for(is_due)).await {
             // The feed lives as long as its watchers.
             state.map_err(|_| Error::ShuttingDown)?;
         }
         let state = self.state.borrow();
-        let complete = state.complete()?;
+        let complete = state.complete(began_at)?;
         Ok((complete.filter(|_| !is_behind(complete)), state.losses))
     }
 }
