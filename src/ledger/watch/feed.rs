@@ -27,11 +27,11 @@ use crate::{
     storage::{StorageError, Store, WatchedAccount},
 };
 
-/// How often the feed polls. Entries of one interval travel together: a shorter interval costs more
+/// How often a feed polls. Entries of one interval travel together: a shorter interval costs more
 /// statements and messages, a longer one delays entries.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// The feed pauses for this many times as long as a poll took, at least: with very many accounts it
-/// polls less often rather than load the database.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// A feed pauses for this many times as long as the reads of a poll took, at least: with very many
+/// accounts, or a slow database, it polls less often rather than load the database.
 const PAUSE_FACTOR: u32 = 3;
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -44,6 +44,11 @@ const FEED_PAGE_SIZE_MAX: usize = 1000;
 const PAGES_KEPT_MAX: usize = 16;
 /// The pause after a failed read.
 pub const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The pause after a poll whose reads took so long.
+pub fn pause_after(taken: Duration) -> Duration {
+    (taken * PAUSE_FACTOR).min(PAUSE_MAX)
+}
 
 /// New entries, or the error that ends the watch.
 pub type Update = Result<Page, Error>;
@@ -114,7 +119,7 @@ impl EntryFeed {
             let pause = match self.poll(accounts, started_at).await {
                 Ok(()) => {
                     outage.end();
-                    (started_at.elapsed() * PAUSE_FACTOR).min(PAUSE_MAX)
+                    pause_after(started_at.elapsed())
                 }
                 Err(error) => {
                     if let Some(error) = outage.note(error) {

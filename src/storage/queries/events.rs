@@ -36,7 +36,7 @@ const PAGE_ENTRIES_MAX: usize = 2000;
 /// here: events with them are read and cut off again.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The most numbers of commits that one statement looks at.
-const NUMBERS_MAX: usize = 10_000;
+const NUMBERS_MAX: i64 = 10_000;
 
 /// The commits after one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct NewCommits {
     pub consecutive: CommitId,
     /// The last one of all that one statement looks at; the commit itself if there are none.
     pub last: CommitId,
+    /// Whether there may be more than one statement looks at.
+    pub has_more: bool,
 }
 
 /// Events that follow on each other.
@@ -143,9 +145,11 @@ impl Store {
             let time_us: Option<i64> = row.try_get("", time)?;
             Ok(CommitId { number: row.try_get("", number)?, time_us: time_us.unwrap_or_default() })
         };
+        let last = commit("last", "last_time_us")?;
         Ok(Some(NewCommits {
             consecutive: commit("consecutive", "consecutive_time_us")?,
-            last: commit("last", "last_time_us")?,
+            last,
+            has_more: last.number.saturating_sub(after.number) >= NUMBERS_MAX,
         }))
     }
 

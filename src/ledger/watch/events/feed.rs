@@ -18,16 +18,20 @@ use crate::{
     },
     ledger::{
         Error,
-        watch::{feed::RETRY_INTERVAL, outage::Outage, read::read, shared::SharedPages},
+        watch::{
+            feed::{POLL_INTERVAL, RETRY_INTERVAL, pause_after},
+            outage::Outage,
+            read::read,
+            shared::SharedPages,
+        },
     },
     restart::spawn_restarting,
     storage::{EventPage, StorageError, Store},
 };
 
-/// How often the feed polls. A shorter interval costs more statements, a longer one delays events.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the feed looks whether a database transaction has ended.
-const PENDING_INTERVAL: Duration = Duration::from_millis(20);
+/// The pause before the feed looks whether a database transaction has ended. It doubles each time, up
+/// to `POLL_INTERVAL`: most take milliseconds, and one that hangs may do so for long.
+const PENDING_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// How long the feed waits for a missing commit before it says so.
 const DELAY_MIN: Duration = Duration::from_secs(1);
 /// Pages that watchers at the same position share, of up to a megabyte each.
@@ -114,7 +118,8 @@ impl EventFeed {
     /// The position of this moment: behind all commits that were confirmed to somebody.
     pub async fn now(&self) -> Result<EventPosition, StorageError> {
         let last = read(self.store.last_position()).await?;
-        self.wait_for_missing().await?;
+        // A delay of this watch alone: the others wait only if a number is missing.
+        self.wait_for_missing(|_| ()).await?;
         Ok(last)
     }
 
@@ -122,18 +127,16 @@ impl EventFeed {
         let mut outage = Outage::of("events");
         loop {
             if self.state.receiver_count() == 0 {
-                // The feed does not poll now, so it would not notice a loss of the commits of its pages.
-                self.shared.clear();
-                self.subscribed.notified().await;
-                // A read that failed before the idle time says nothing about the next one.
                 outage = Outage::of("events");
+                self.forget();
+                self.subscribed.notified().await;
                 continue;
             }
             let started_at = Instant::now();
-            let pause = match self.poll().await {
-                Ok(()) => {
+            let pause = match self.poll(started_at).await {
+                Ok(reading) => {
                     outage.end();
-                    Duration::ZERO
+                    pause_after(reading)
                 }
                 Err(error) => {
                     if let Some(error) = outage.note(error) {
@@ -147,49 +150,62 @@ impl EventFeed {
         }
     }
 
-    /// Looks for new commits until there are none.
-    async fn poll(&self) -> Result<(), StorageError> {
+    /// Looks for new commits until it has seen all, or until the next poll is due. Returns how long
+    /// the reads took, without the wait for missing commits: a pause for that would delay events.
+    async fn poll(&self, started_at: Instant) -> Result<Duration, StorageError> {
+        let mut reading = Duration::ZERO;
         loop {
             let known = self.state.borrow().complete;
             let Some(known) = known else {
                 let last = read(self.store.last_position()).await?;
-                self.wait_for_missing().await?;
+                self.wait_for_missing(|since| self.note_delay(since)).await?;
                 self.publish(last.commit_id());
                 continue;
             };
-            let Some(new) = read(self.store.new_commits(known)).await? else {
+            let read_at = Instant::now();
+            let new = read(self.store.new_commits(known)).await?;
+            reading += read_at.elapsed();
+            let Some(new) = new else {
                 self.note_loss();
                 continue;
             };
             self.publish(new.consecutive);
             if new.consecutive != new.last {
-                self.wait_for_missing().await?;
+                self.wait_for_missing(|since| self.note_delay(since)).await?;
                 self.publish(new.last);
-            } else if new.last == known {
-                return Ok(());
+            }
+            if !new.has_more || started_at.elapsed() > POLL_INTERVAL {
+                return Ok(reading);
             }
         }
     }
 
-    /// Waits until no database transaction is open that may have one of the missing numbers.
-    async fn wait_for_missing(&self) -> Result<(), StorageError> {
+    /// Waits until no database transaction is open that may have one of the missing numbers. While the
+    /// wait is long, calls `note_delay` with the time of its begin.
+    async fn wait_for_missing(&self, note_delay: impl Fn(SystemTime)) -> Result<(), StorageError> {
         let since = SystemTime::now();
         let mut pending = read(self.store.open_transactions()).await?;
+        let mut interval = PENDING_INTERVAL_MIN;
         while !pending.is_empty() {
-            sleep(PENDING_INTERVAL).await;
+            sleep(interval).await;
+            interval = (interval * 2).min(POLL_INTERVAL);
             let open = read(self.store.open_transactions()).await?;
             pending.retain(|it| open.contains(it));
-            let delay = since.elapsed().unwrap_or_default();
-            if delay > DELAY_MIN {
-                ::metrics::gauge!("passbook_event_feed_delay_seconds").set(delay.as_secs_f64());
-                self.state.send_if_modified(|state| {
-                    let is_new = state.delayed_since.is_none();
-                    state.delayed_since.get_or_insert(since);
-                    is_new
-                });
+            if since.elapsed().unwrap_or_default() > DELAY_MIN {
+                note_delay(since);
             }
         }
         Ok(())
+    }
+
+    fn note_delay(&self, since: SystemTime) {
+        let delay = since.elapsed().unwrap_or_default();
+        ::metrics::gauge!("passbook_event_feed_delay_seconds").set(delay.as_secs_f64());
+        self.state.send_if_modified(|state| {
+            let is_new = state.delayed_since.is_none();
+            state.delayed_since.get_or_insert(since);
+            is_new
+        });
     }
 
     fn publish(&self, complete: CommitId) {
@@ -199,6 +215,15 @@ impl EventFeed {
             let losses = state.losses;
             *state = FeedState { complete: Some(complete), losses, ..FeedState::default() };
             is_new
+        });
+    }
+
+    /// Forgets what will be out of date when somebody subscribes. The feed does not poll meanwhile, so it
+    /// would not notice a loss of the commits of its pages.
+    fn forget(&self) {
+        self.shared.clear();
+        self.state.send_modify(|state| {
+            *state = FeedState { losses: state.losses, ..FeedState::default() };
         });
     }
 
