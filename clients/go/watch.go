@@ -53,8 +53,8 @@ func (c *Client) Watch(
 // no event is missed, and none comes twice. An error is the last element.
 //
 // Store the token together with what the events cause, and start again after that token: then each event counts
-// once, whatever breaks. A watch from now begins with its first message at the latest, which is a heartbeat if
-// nothing happens for 5 seconds.
+// once, whatever breaks. A watch from now begins with its first message, which comes at once with the token of that
+// moment. To read only what there is, stop after the first message that has caught up (GetCaughtUp).
 func (c *Client) Events(
 	ctx context.Context, request *passbookv1.WatchEventsRequest,
 ) iter.Seq2[*passbookv1.WatchEventsResponse, error] {

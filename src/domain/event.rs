@@ -200,8 +200,8 @@ pub struct CommitId {
     pub time_us: i64,
 }
 
-/// A place between two events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// A place between two events. In one ledger, the order of places is that of the events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventPosition {
     /// The number of a commit; 0 before the first.
     pub commit: i64,

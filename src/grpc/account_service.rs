@@ -393,7 +393,7 @@ impl AccountService for AccountServiceImpl {
         let call = WatchCall::of(request.extensions(), &self.stopping)?;
         let (context, (filter, start)) = self.decode(request, decode::watched_events)?;
         let (watcher, share) = self.ledger.watch_events(&context, start).await?;
-        let stream = EventStream { watcher, filter, authorization: call.authorization.clone() };
+        let stream = EventStream::new(watcher, filter, call.authorization.clone());
         let events = call.serve(share, |_| Ok(()), |messages| stream.forward(messages));
         Ok(Response::new(Box::pin(events)))
     }

@@ -1,5 +1,9 @@
 //! WatchEvents: sends the events that the caller may read and has asked for, and heartbeats without
 //! them. Events that the caller may no longer read are hidden, which ends no stream.
+//!
+//! A message says whether the stream has caught up: with what was committed when it began, which does
+//! not move. So a stream catches up at some time, however fast the ledger grows, and a caller that wants
+//! what there is knows where that ends.
 
 use std::{pin::pin, time::SystemTime};
 
@@ -25,12 +29,23 @@ const EVENTS_SIZE_MAX: usize = MESSAGE_SIZE_MAX - 64;
 
 /// One stream.
 pub struct EventStream {
-    pub watcher: EventWatcher,
-    pub filter: EventFilter,
-    pub authorization: CallAuthorization,
+    watcher: EventWatcher,
+    filter: EventFilter,
+    authorization: CallAuthorization,
+    /// A message has said that the stream has caught up.
+    caught_up_is_sent: bool,
 }
 
 impl EventStream {
+    /// A stream of what is selected of these events.
+    pub fn new(
+        watcher: EventWatcher,
+        filter: EventFilter,
+        authorization: CallAuthorization,
+    ) -> Self {
+        Self { watcher, filter, authorization, caught_up_is_sent: false }
+    }
+
     /// Forwards events until an error, and returns its status.
     pub async fn forward(mut self, mut sender: MessageSender<WatchEventsResponse>) -> Status {
         loop {
@@ -46,8 +61,14 @@ impl EventStream {
         sender: &mut MessageSender<WatchEventsResponse>,
     ) -> Result<(), Status> {
         let (before, mut state) = (self.watcher.position(), self.watcher.state());
+        let caught_up = self.watcher.has_caught_up_at(before);
         let mut delayed_since = None;
         sender.wants_more().await?;
+        if caught_up && !self.caught_up_is_sent {
+            sender.send(message(Vec::new(), before, caught_up)).await;
+            self.caught_up_is_sent = true;
+            sender.wants_more().await?;
+        }
         let page = {
             // One future across heartbeats: a slow read must reach its result or its error, and is not
             // left alone with its permit.
@@ -59,7 +80,7 @@ impl EventStream {
                     () = sleep_until(sender.heartbeat_time()) => {}
                 }
                 delayed_since = state.borrow().delayed_since;
-                let heartbeat = message(Vec::new(), before);
+                let heartbeat = message(Vec::new(), before, caught_up);
                 let delayed_since = delayed_since.map(prost_types::Timestamp::from);
                 sender.send(WatchEventsResponse { delayed_since, ..heartbeat }).await;
                 if let Some(page) = sender.wants_more_beside(&mut next).await? {
@@ -72,7 +93,9 @@ impl EventStream {
             sender.wants_more().await?;
             let events = self.take_visible(&mut rest, &mut end)?;
             if !events.is_empty() || sender.heartbeat_time() < Instant::now() {
-                sender.send(message(events, end)).await;
+                let caught_up = self.watcher.has_caught_up_at(end);
+                sender.send(message(events, end, caught_up)).await;
+                self.caught_up_is_sent |= caught_up;
             }
         }
         Ok(())
@@ -103,8 +126,13 @@ impl EventStream {
     }
 }
 
-fn message(events: Vec<proto::Event>, position: EventPosition) -> WatchEventsResponse {
-    WatchEventsResponse { events, token: encode::event_token(position), delayed_since: None }
+fn message(
+    events: Vec<proto::Event>,
+    position: EventPosition,
+    caught_up: bool,
+) -> WatchEventsResponse {
+    let token = encode::event_token(position);
+    WatchEventsResponse { events, token, caught_up, delayed_since: None }
 }
 
 /// Waits until the feed is delayed, and not only since then.

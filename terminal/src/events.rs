@@ -1,6 +1,6 @@
 //! `passbook events`: prints everything that happens in the ledger.
 
-use std::{fs, io, path::PathBuf, time::SystemTime};
+use std::{fs, io, path::PathBuf};
 
 use clap::{
     Args,
@@ -18,12 +18,11 @@ use crate::{
     file,
     output::Rows,
     server::{self, Server},
-    view::event_time,
 };
 
 /// Prints everything that happens in the ledger, in order: transactions, and changes of holds and of
-/// accounts. It begins with the first event, and ends with the first one that is newer than the
-/// command, or when nothing has happened for 5 seconds.
+/// accounts. It begins with the first event, and ends when it has printed all that had happened when
+/// the command began. A few newer events may come at the end.
 #[derive(Args)]
 pub struct Events {
     /// Go on until ctrl-c. A broken connection is opened again.
@@ -81,9 +80,8 @@ impl Events {
             kinds: self.kinds.into_iter().map(Into::into).collect(),
             ..WatchEventsRequest::default()
         };
-        let end = (!self.follow).then(SystemTime::now);
         let rows = Rows::all(server.format());
-        server.watch(Feed { filter, token, state, end, rows }).await
+        server.watch(Feed { filter, token, state, follow: self.follow, rows }).await
     }
 }
 
@@ -113,21 +111,9 @@ struct Feed {
     /// Of the last message. None: the feed begins with the first event.
     token: Option<String>,
     state: Option<StateFile>,
-    /// The time whose events are the last ones that are wanted.
-    end: Option<SystemTime>,
+    /// Whether new events are wanted, too.
+    follow: bool,
     rows: Rows<Event>,
-}
-
-impl Feed {
-    /// Whether all that was wanted comes before the end of this message.
-    fn is_last(&self, message: &WatchEventsResponse) -> bool {
-        let Some(end) = self.end else { return false };
-        match message.events.last() {
-            Some(event) => event_time(event).is_some_and(|time| time > end),
-            // A heartbeat, unless events are delayed.
-            None => message.delayed_since.is_none(),
-        }
-    }
 }
 
 impl server::Watch for Feed {
@@ -144,7 +130,7 @@ impl server::Watch for Feed {
         if !message.events.is_empty() {
             self.rows.print(&message.events)?;
         }
-        let is_last = self.is_last(&message);
+        let is_last = message.caught_up && !self.follow;
         if self.token.as_ref() != Some(&message.token) {
             if let Some(state) = &self.state {
                 // After a crash of the machine, the file must not be ahead of the output.

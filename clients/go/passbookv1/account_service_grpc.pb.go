@@ -283,8 +283,9 @@ type AccountServiceClient interface {
 	// a broken stream, watch again with the last `token` that you have, on any server.
 	//
 	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
-	// to the next message. The stream ends as WatchEntries does, and counts as 20 of the 10,000
-	// watchers.
+	// to the next message. A caller that may read no account at all gets PERMISSION_DENIED, also when
+	// the policy changes during the stream: tokens and heartbeats show how busy the whole ledger is.
+	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
@@ -875,8 +876,9 @@ type AccountServiceServer interface {
 	// a broken stream, watch again with the last `token` that you have, on any server.
 	//
 	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
-	// to the next message. The stream ends as WatchEntries does, and counts as 20 of the 10,000
-	// watchers.
+	// to the next message. A caller that may read no account at all gets PERMISSION_DENIED, also when
+	// the policy changes during the stream: tokens and heartbeats show how busy the whole ledger is.
+	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.

@@ -246,7 +246,8 @@ type WatchEventsRequest_FromBeginning struct {
 }
 
 type WatchEventsRequest_FromNow struct {
-	// With what is committed from now on: at the latest, after the response's headers have arrived.
+	// With what is committed from now on: at the latest, after the response's headers have arrived. The
+	// first message comes at once, with the `token` of the beginning.
 	FromNow *emptypb.Empty `protobuf:"bytes,6,opt,name=from_now,json=fromNow,proto3,oneof"`
 }
 
@@ -266,7 +267,7 @@ func (*WatchEventsRequest_AfterToken) isWatchEventsRequest_Start() {}
 type WatchEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1000 events, in order. Empty: a heartbeat, sent after 5 seconds without a matching event,
-	// and when `delayed_since` appears.
+	// and at once when `caught_up` or `delayed_since` appears.
 	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
 	// The position behind the last of these events, and behind all events before it that do not match.
 	// To resume, send it as `after_token`. Opaque, up to 64 characters.
@@ -274,7 +275,12 @@ type WatchEventsResponse struct {
 	// Set while the stream waits for a database transaction of a Passbook server that does not end,
 	// because a host or a network hangs: the time since when, by this server's clock. Events that are
 	// committed meanwhile come afterwards. Transactions of other programs never delay the stream.
-	DelayedSince  *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=delayed_since,json=delayedSince,proto3" json:"delayed_since,omitempty"`
+	DelayedSince *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=delayed_since,json=delayedSince,proto3" json:"delayed_since,omitempty"`
+	// Whether this message and those before it have all matching events that were committed when this
+	// stream began. From the first message that says so, all do. A program that wants what there is, and
+	// not what comes, reads up to that message. Heartbeats that come before it, while the server searches
+	// for matching events or waits for a database transaction, say false.
+	CaughtUp      bool `protobuf:"varint,4,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -328,6 +334,13 @@ func (x *WatchEventsResponse) GetDelayedSince() *timestamppb.Timestamp {
 		return x.DelayedSince
 	}
 	return nil
+}
+
+func (x *WatchEventsResponse) GetCaughtUp() bool {
+	if x != nil {
+		return x.CaughtUp
+	}
+	return false
 }
 
 // Something that happened in the ledger: one applied request, one change of an account, or one hold
@@ -431,11 +444,12 @@ const file_passbook_v1_events_proto_rawDesc = "" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05start\"\x98\x01\n" +
+	"\x05start\"\xb5\x01\n" +
 	"\x13WatchEventsResponse\x12*\n" +
 	"\x06events\x18\x01 \x03(\v2\x12.passbook.v1.EventR\x06events\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12?\n" +
-	"\rdelayed_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdelayedSince\"\x89\x02\n" +
+	"\rdelayed_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\fdelayedSince\x12\x1b\n" +
+	"\tcaught_up\x18\x04 \x01(\bR\bcaughtUp\"\x89\x02\n" +
 	"\x05Event\x12*\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x16.passbook.v1.EventKindR\x04kind\x12:\n" +
 	"\vtransaction\x18\x02 \x01(\v2\x18.passbook.v1.TransactionR\vtransaction\x12%\n" +

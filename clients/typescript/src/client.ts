@@ -499,7 +499,8 @@ export class Client {
    * Yields everything that happens and matches all filters, with the token behind it. Each event comes
    * once, and those of an account come in order. `Events` without an event are a heartbeat. Store the
    * token together with what the events cause, and start again after that token: then each event counts
-   * once, whatever breaks. A watch from now begins with its first heartbeat or event at the latest.
+   * once, whatever breaks. A watch from now begins with its first heartbeat, which comes at once with the
+   * token of that moment. To read only what there is, stop after the first `Events` that are `caughtUp`.
    *
    * A watch that breaks continues by itself after the last token. It ends as `watchEntries` does.
    */

@@ -135,6 +135,11 @@ export interface Events {
   token: string;
   /** Since when the watch waits for a server that hangs in a database transaction. */
   delayedSince: Time | undefined;
+  /**
+   * Whether all events that match and were committed when the stream began have come. After a broken
+   * connection, the next stream says it anew.
+   */
+  caughtUp: boolean;
 }
 
 /** The result of a request that was applied. */
@@ -261,6 +266,7 @@ export function eventsOf(message: events.WatchEventsResponse): Events {
     })),
     token: message.token,
     delayedSince: optional(timeOf, message.delayedSince),
+    caughtUp: message.caughtUp,
   };
 }
 

@@ -1,7 +1,5 @@
 //! Events.
 
-use std::time::SystemTime;
-
 use passbook_command::{
     proto::{Account, AccountChange, Event, Hold, Transaction},
     table::Column,
@@ -14,10 +12,6 @@ use crate::{
 };
 
 /// When an event happened.
-pub fn event_time(event: &Event) -> Option<SystemTime> {
-    SystemTime::try_from(*timestamp(event)?).ok()
-}
-
 fn timestamp(event: &Event) -> Option<&Timestamp> {
     let of_transaction = event.transaction.as_ref().and_then(|it| it.create_time.as_ref());
     let of_hold = event.hold.as_ref().and_then(|it| it.update_time.as_ref());

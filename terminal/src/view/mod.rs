@@ -13,7 +13,6 @@ use prost_types::Timestamp;
 
 pub use crate::view::{
     account::{OPENING_COLUMNS, account_text, opening_cells},
-    event::event_time,
     hold::hold_text,
     stats::distributions,
     transaction::{outcome_text, transaction_text},

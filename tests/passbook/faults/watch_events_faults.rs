@@ -11,11 +11,12 @@ use std::{
 
 use sea_orm::ConnectionTrait;
 use serde_json::Value;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use crate::harness::{
     ledger_dump::LedgerDump,
+    proxy::PostgresProxy,
     ring::{RingLoad, open_ring},
     servers::PostgresServer,
     *,
@@ -300,8 +301,9 @@ const DRAW: &str = "SELECT nextval(pg_get_serial_sequence('commits', 'number'))"
 async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
     let (database, servers, client) = start_two_servers(Kind::Postgres).await;
     open(&client, "alice").await;
-    open(&client, "bob").await;
     let mut watching = EventWatching::begin(&servers[1].client(), events_from_now()).await;
+    open(&client, "bob").await;
+    watching.take(1).await;
     let hanging = database.connect().await;
     let sql = format!(
         "SET application_name = 'passbook'; BEGIN; \
@@ -310,10 +312,17 @@ async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
     hanging.execute_unprepared(&sql).await.expect("it hangs");
     let paid = deposited(&client, "alice", "1").await;
 
+    let mut behind = EventWatching::begin(&servers[1].client(), all_events()).await;
+
     let heartbeat = timeout(PATIENCE, watching.next()).await.expect("a heartbeat");
     assert_eq!(heartbeat.expect("the stream continues"), []);
-    assert!(watching.is_delayed);
+    assert!(watching.is_delayed && watching.has_caught_up);
     let token = watching.token.clone();
+    behind.take(2).await;
+    while !behind.is_delayed {
+        assert_eq!(behind.next().await.expect("a heartbeat"), []);
+    }
+    assert!(!behind.has_caught_up, "alice's deposit was there, and has not come");
 
     // It was before alice's, and both come.
     let commit = "INSERT INTO commits VALUES (currval(pg_get_serial_sequence('commits', 'number')), 7, \
@@ -322,7 +331,67 @@ async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
     let events = watching.take(2).await;
     assert_eq!(kinds(&events), [EventKind::AccountOpened, EventKind::Transaction]);
     assert_eq!(events[1].transaction, Some(paid));
+    assert_eq!(behind.take(2).await, events);
+    assert!(behind.has_caught_up);
     let mut resumed = EventWatching::begin(&client, events_after(&token)).await;
     assert_eq!(resumed.take(2).await, events);
     assert!(!resumed.is_delayed);
+}
+
+/// A stream from now waits for open transactions before it begins. If no number is missing, others wait
+/// for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_waits_to_begin_delays_no_other() {
+    let (database, _server, client) = start_server(Kind::Postgres).await;
+    let mut watching = EventWatching::begin(&client, events_from_now()).await;
+    open(&client, "bob").await;
+    watching.take(1).await;
+    let hanging = database.connect().await;
+    let sql = "SET application_name = 'passbook'; BEGIN; \
+               SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE";
+    hanging.execute_unprepared(sql).await.expect("it hangs");
+
+    let begin = {
+        let client = client.clone();
+        tokio::spawn(async move { EventWatching::begin(&client, events_from_now()).await })
+    };
+    // Longer than a delay that the stream would speak of.
+    let end = Instant::now() + seconds(3);
+    while timeout_at(end, watching.next()).await.is_ok_and(|next| next.is_ok()) {
+        assert!(!watching.is_delayed);
+    }
+
+    assert!(!begin.is_finished(), "it waits for the transaction");
+    hanging.execute_unprepared("ROLLBACK").await.expect("it ends");
+    let mut begun = begin.await.expect("it begins");
+    let opened = open(&client, "alice").await;
+    for watching in [&mut watching, &mut begun] {
+        assert_eq!(watching.take(1).await[0].account.as_ref(), Some(&opened));
+    }
+}
+
+/// The round trips of the feed and of its one watcher, while another server writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_feed_asks_the_database_at_its_own_pace_under_load() {
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let behind = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let beside = Server::start(&database).await;
+    let (accounts, _) = open_ring(&beside.client(), 40).await;
+    let load = RingLoad::start(&accounts, 12, &[beside.client()], seed());
+    let mut watching = EventWatching::begin(&behind.client(), events_from_now()).await;
+    watching.next().await.expect("its beginning");
+    let (before, began) = (proxy.round_trips(), Instant::now());
+
+    let mut events = 0;
+    while began.elapsed() < seconds(3) {
+        events += watching.next().await.expect("the stream continues").len();
+    }
+
+    let taken = began.elapsed().as_secs_f64();
+    let rates = [proxy.round_trips() - before, events].map(|count| count as f64 / taken);
+    load.stop().await;
+    println!("{:.0} round trips/s for {:.0} events/s", rates[0], rates[1]);
+    // A page of 500 events costs up to 10.
+    assert!(rates[0] < 100.0 + rates[1] / 50.0, "{rates:?}");
 }

@@ -1,4 +1,5 @@
 use passbook::proto::EventKind as K;
+use tokio::time::Instant;
 
 use crate::harness::{
     credentials::{Callers, identity},
@@ -10,7 +11,8 @@ on_both_databases! {
     each_change_of_a_hold_is_an_event_with_the_hold_as_it_was_then,
     filters_select_events,
     a_watch_resumes_after_any_token_on_another_server,
-    a_watch_from_now_begins_with_the_next_change,
+    a_watch_from_now_begins_with_its_token_and_the_next_change,
+    a_stream_says_when_it_has_sent_what_there_was,
     a_token_whose_event_the_ledger_does_not_have_is_rejected,
     malformed_requests_to_watch_events_are_invalid,
     a_caller_sees_the_events_of_its_accounts_only,
@@ -178,14 +180,57 @@ async fn a_watch_resumes_after_any_token_on_another_server(kind: Kind) {
     }
 }
 
-async fn a_watch_from_now_begins_with_the_next_change(kind: Kind) {
+async fn a_watch_from_now_begins_with_its_token_and_the_next_change(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     // Also of a ledger without events.
     for account_id in ["alice", "bob"] {
         let mut watching = EventWatching::begin(&client, events_from_now()).await;
         let opened = open(&client, account_id).await;
-        assert_eq!(watching.take(1).await[0].account, Some(opened));
+        assert_eq!(watching.next().await.expect("the beginning"), []);
+        assert!(watching.has_caught_up);
+        // As if the stream had been cut before the change.
+        let mut resumed = EventWatching::begin(&client, events_after(&watching.token)).await;
+        for watching in [&mut watching, &mut resumed] {
+            assert_eq!(watching.take(1).await[0].account.as_ref(), Some(&opened));
+        }
     }
+}
+
+async fn a_stream_says_when_it_has_sent_what_there_was(kind: Kind) {
+    // Several pages.
+    const COUNT: usize = 1200;
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    post_many(&client, "alice", COUNT).await;
+    let read = async |request: WatchEventsRequest| {
+        let mut watching = EventWatching::begin(&client, request).await;
+        let (mut count, mut messages) = (0, 0);
+        while !watching.has_caught_up {
+            count += watching.next().await.expect("the stream continues").len();
+            messages += 1;
+        }
+        (watching, count, messages)
+    };
+    let of_bob = |request| {
+        let account_id_prefixes = vec!["bob".to_owned()];
+        WatchEventsRequest { account_id_prefixes, ..request }
+    };
+    let began = Instant::now();
+
+    let (all, count, messages) = read(all_events()).await;
+    assert_eq!(count, COUNT + 1, "in {messages} messages");
+    assert!(messages > 3, "{messages} messages");
+    let (_, count, messages) = read(events_after(&all.token)).await;
+    assert_eq!((count, messages), (0, 1));
+    let (mut none, count, _) = read(of_bob(all_events())).await;
+    assert_eq!((count, &none.token), (0, &all.token), "behind all that does not match");
+    // A heartbeat that is due after 5 s would be late three times.
+    times::promise("three streams catch up", began.elapsed(), seconds(1));
+
+    let opened = open(&client, "bob").await;
+    assert_eq!(none.take(1).await[0].account.as_ref(), Some(&opened));
+    let (_, count, _) = read(of_bob(events_after(&all.token))).await;
+    assert_eq!(count, 1);
 }
 
 async fn a_token_whose_event_the_ledger_does_not_have_is_rejected(kind: Kind) {

@@ -8,11 +8,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::*;
+use crate::harness::{proxy::PostgresProxy, *};
 
 on_both_databases! {
     a_run_that_is_killed_is_continued_from_its_state_file,
-    a_run_ends_with_what_is_newer_than_it,
+    a_run_ends_when_it_has_printed_what_was_there,
 }
 
 /// `passbook events --follow`, killed when dropped.
@@ -74,7 +74,7 @@ async fn a_run_that_is_killed_is_continued_from_its_state_file(kind: Kind) {
     assert_eq!(read(&fs::read_to_string(&output).expect("the output")), expected);
 }
 
-async fn a_run_ends_with_what_is_newer_than_it(kind: Kind) {
+async fn a_run_ends_when_it_has_printed_what_was_there(kind: Kind) {
     let (_database, server, client) = start_server(kind).await;
     open(&client, "alice").await;
     deposited(&client, "alice", "9").await;
@@ -93,7 +93,7 @@ async fn a_run_ends_with_what_is_newer_than_it(kind: Kind) {
         tokio::join!(
             run(&["--json"]),
             run(&["--kind", "hold_placed", "--kind", "transaction", "--prefix", "ali"]),
-            // Nothing that matches: it ends with the first heartbeat.
+            // Nothing matches.
             run(&["--prefix", "bob"]),
         )
     };
@@ -118,4 +118,34 @@ async fn a_run_ends_with_what_is_newer_than_it(kind: Kind) {
     let other = run(&["--after-token", "AQ"]).await;
     assert_eq!(other.code, Some(2), "{}", other.stderr);
     assert!(other.stderr.contains("INVALID_PAGE_TOKEN"), "{}", other.stderr);
+}
+
+/// The server sends heartbeats while it searches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_searches_all_that_was_there() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let far = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let beside = Server::start(&database).await;
+    let client = beside.client();
+    open(&client, "alice").await;
+    post_many(&client, "alice", 4000).await;
+    open(&client, "zoe").await;
+    let target = format!("http://{}", far.address);
+    let request =
+        WatchEventsRequest { account_id_prefixes: vec!["zoe".to_owned()], ..all_events() };
+    proxy.delay(ms(100));
+
+    let search = async {
+        let mut watching = EventWatching::begin(&far.client(), request).await;
+        let first = watching.next().await.expect("a heartbeat");
+        assert_eq!((first, watching.has_caught_up), (Vec::new(), false), "the search takes long");
+        watching.take(1).await;
+        assert!(watching.has_caught_up);
+    };
+    let arguments = ["events", "--json", "--prefix", "zoe", "--target", &target];
+    let (run, ()) = tokio::join!(passbook(&arguments), search);
+
+    let opened = ("EVENT_KIND_ACCOUNT_OPENED".to_owned(), String::new());
+    assert_eq!(read(&run.must_succeed().stdout), [opened]);
 }

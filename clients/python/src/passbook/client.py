@@ -654,7 +654,8 @@ class Client:
         Name one start. Each event comes once, and those of an account come in order. `Events`
         without an event are a heartbeat. Store the token together with what the events cause, and
         start again after that token: then each event counts once, whatever breaks. A watch from now
-        begins with its first heartbeat or event at the latest.
+        begins with its first heartbeat, which comes at once with the token of that moment. To read
+        only what there is, stop after the first `Events` that have `caught_up`.
 
         A watch that breaks continues by itself after the last token. It has no end of its own: stop
         reading, and close the iterator. It raises final errors, and the last error if no server

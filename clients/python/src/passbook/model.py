@@ -424,6 +424,9 @@ class Events:
     """The position behind these events: start again after it."""
     delayed_since: datetime | None
     """Since when the watch waits for a server that hangs in a database transaction."""
+    caught_up: bool
+    """Whether all events that match and were committed when the stream began have come. After a
+    broken connection, the next stream says it anew."""
 
     @classmethod
     def of(cls, message: events_pb2.WatchEventsResponse) -> Events:
@@ -433,6 +436,7 @@ class Events:
             events=tuple(Event.of(event) for event in message.events),
             token=message.token,
             delayed_since=_time(message.delayed_since) if is_delayed else None,
+            caught_up=message.caught_up,
         )
 
 

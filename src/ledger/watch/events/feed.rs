@@ -115,9 +115,15 @@ impl EventFeed {
         state
     }
 
-    /// The position of this moment: behind all commits that were confirmed to somebody.
+    /// The position behind all commits that were confirmed to somebody. Commits before it may still be
+    /// on their way.
+    pub async fn last_position(&self) -> Result<EventPosition, StorageError> {
+        read(self.store.last_position()).await
+    }
+
+    /// The position of this moment: no commit before it is on its way.
     pub async fn now(&self) -> Result<EventPosition, StorageError> {
-        let last = read(self.store.last_position()).await?;
+        let last = self.last_position().await?;
         // A delay of this watch alone: the others wait only if a number is missing.
         self.wait_for_missing(|_| ()).await?;
         Ok(last)
@@ -157,7 +163,7 @@ impl EventFeed {
         loop {
             let known = self.state.borrow().complete;
             let Some(known) = known else {
-                let last = read(self.store.last_position()).await?;
+                let last = self.last_position().await?;
                 self.wait_for_missing(|since| self.note_delay(since)).await?;
                 self.publish(last.commit_id());
                 continue;

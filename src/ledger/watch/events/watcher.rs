@@ -48,6 +48,8 @@ pub struct EventWatcher {
     /// The losses that the feed had noticed when the position was read.
     losses: u64,
     began_at: Instant,
+    /// Behind all events that were committed when the watch began.
+    begin: EventPosition,
     identity: Identity,
 }
 
@@ -64,20 +66,29 @@ impl EventWatcher {
         let began_at = Instant::now();
         let state = feed.subscribe();
         let losses = state.borrow().losses;
-        let position = match start {
-            EventStart::Now => feed.now().await.map_err(Error::from_read)?,
+        let (begin, position) = match start {
+            EventStart::Now => {
+                let now = feed.now().await.map_err(Error::from_read)?;
+                (now, now)
+            }
             EventStart::After(position) => {
+                let begin = feed.last_position().await.map_err(Error::from_read)?;
                 let rest = feed.rest_of_commit(position, &identity).await;
                 rest.map_err(Error::from_read)?.ok_or(Error::EventTokenUnknown)?;
-                position
+                (begin, position)
             }
         };
-        Ok(Self { feed, state, position, has_more: true, losses, began_at, identity })
+        Ok(Self { feed, state, position, has_more: true, losses, began_at, begin, identity })
     }
 
     /// The position behind the last event that was yielded.
     pub fn position(&self) -> EventPosition {
         self.position
+    }
+
+    /// Whether all events that were committed when the watch began lie before this position.
+    pub fn has_caught_up_at(&self, position: EventPosition) -> bool {
+        position >= self.begin
     }
 
     /// The state of the feed, with its changes.

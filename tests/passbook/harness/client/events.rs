@@ -35,6 +35,8 @@ pub struct EventWatching {
     pub token: String,
     /// Whether the last message said that the stream is delayed.
     pub is_delayed: bool,
+    /// Whether the last message said that the stream has caught up.
+    pub has_caught_up: bool,
 }
 
 impl EventWatching {
@@ -48,7 +50,7 @@ impl EventWatching {
             _ => String::new(),
         };
         let stream = client.watch_events(request).await?;
-        Ok(Self { stream, token, is_delayed: false })
+        Ok(Self { stream, token, is_delayed: false, has_caught_up: false })
     }
 
     /// The events of the next message.
@@ -60,6 +62,11 @@ impl EventWatching {
         assert!(size < 16 * 1024 || message.events.len() == 1, "{size} bytes");
         self.token = message.token;
         self.is_delayed = message.delayed_since.is_some();
+        assert!(
+            message.caught_up || !self.has_caught_up,
+            "a stream does not fall behind its begin"
+        );
+        self.has_caught_up = message.caught_up;
         Ok(message.events)
     }
 

@@ -11,8 +11,9 @@ import passbook.v1.WatchEventsResponse;
  * takes messages of the server only as fast as it is called.
  *
  * <p>Store the token together with what the events cause, and start again after that token: then
- * each event counts once, whatever breaks. A watch from now begins with its first message at the
- * latest, which is a heartbeat if nothing happens for 5 seconds.
+ * each event counts once, whatever breaks. A watch from now begins with its first message, which
+ * comes at once with the token of that moment. To read only what there is, stop after the first
+ * message that has caught up ({@code getCaughtUp}).
  *
  * <p>A watch is for one thread. Another thread may {@link #close} it, which ends {@link #next} with
  * an error.
