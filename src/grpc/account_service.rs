@@ -10,7 +10,10 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    domain::{account::AccountUpdate, command, money::Currencies, unit_of_work::RequestResult},
+    domain::{
+        account::AccountUpdate, authorization::Grant, command, money::Currencies,
+        unit_of_work::RequestResult,
+    },
     grpc::{
         context::context,
         create_accounts::Opening,
@@ -394,7 +397,8 @@ impl AccountService for AccountServiceImpl {
         let (context, (filter, start)) = self.decode(request, decode::watched_events)?;
         let (watcher, share) = self.ledger.watch_events(&context, start).await?;
         let stream = EventStream::new(watcher, filter, call.authorization.clone());
-        let events = call.serve(share, |_| Ok(()), |messages| stream.forward(messages));
+        let forward = |messages| stream.forward(messages);
+        let events = call.serve(share, Grant::check_read_of_some, forward);
         Ok(Response::new(Box::pin(events)))
     }
 

@@ -1,5 +1,5 @@
 //! WatchEvents: sends the events that the caller may read and has asked for, and heartbeats without
-//! them. Events that the caller may no longer read are hidden, which ends no stream.
+//! them. Events that the caller may no longer read are hidden. The stream ends when it may read none.
 //!
 //! A message says whether the stream has caught up: with what was committed when it began, which does
 //! not move. So a stream catches up at some time, however fast the ledger grows, and a caller that wants

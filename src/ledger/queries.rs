@@ -310,12 +310,15 @@ impl Ledger {
     /// The share must be kept as long as the stream.
     ///
     /// # Errors
-    /// Also: the ledger does not have the position, or there are too many watchers.
+    /// Also: the caller may read no account at all, the ledger does not have the position, or there are
+    /// too many watchers.
     pub async fn watch_events(
         &self,
         context: &CallContext,
         start: EventStart,
     ) -> Result<(EventWatcher, Share), Error> {
+        // Positions and heartbeats show how busy the ledger is.
+        context.caller.grant.check_read_of_some()?;
         let identity = &context.caller.identity;
         let mut share = self.budgets.watchers.share(identity.clone(), None);
         share.resize(EVENT_WATCHER_SHARE)?;

@@ -70,8 +70,8 @@ pub enum PermissionDenied {
     Named(&'static str),
     /// To ask for more than accounts of one's own: `account_id` must be given.
     AccountIdRequired,
-    /// To move money of any account.
-    NoAccount,
+    /// These rights, on any account at all.
+    NoAccount(&'static str),
 }
 
 impl Caller {
@@ -111,7 +111,7 @@ impl Grant {
             return Err(PermissionDenied::Named(kind));
         }
         if needs.some_account && !self.may_move_money() {
-            return Err(PermissionDenied::NoAccount);
+            return Err(PermissionDenied::NoAccount("credit or debit"));
         }
         for ((account_id, right, currency_code), sum) in &needs.amounts {
             self.check_amount(*right, account_id, currency_code, *sum).map_err(|limit| {
@@ -134,6 +134,15 @@ impl Grant {
             Ok(())
         } else {
             Err(PermissionDenied::Account(Right::Read, account_id.clone()))
+        }
+    }
+
+    /// Checks the right to read some account, which may not exist yet.
+    pub fn check_read_of_some(&self) -> Result<(), PermissionDenied> {
+        if self.readable().is_empty() {
+            Err(PermissionDenied::NoAccount(Right::Read.name()))
+        } else {
+            Ok(())
         }
     }
 
@@ -265,8 +274,9 @@ impl fmt::Display for PermissionDenied {
             ),
             Self::AccountIdRequired => formatter
                 .write_str("this identity may read some accounts only: account_id must be given"),
-            Self::NoAccount => formatter
-                .write_str("this identity does not have the right credit or debit on any account"),
+            Self::NoAccount(rights) => {
+                write!(formatter, "this identity does not have the right {rights} on any account")
+            }
         }
     }
 }

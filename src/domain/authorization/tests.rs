@@ -334,9 +334,20 @@ fn a_fence_needs_the_right_to_move_money_of_some_account() {
         let answer = grant([allow(&["a"], &[right])]).check(&fence());
         assert_eq!(answer.is_ok(), matches!(right, Right::Credit | Right::Debit), "{right:?}");
     }
-    assert_eq!(Grant::default().check(&fence()), Err(PermissionDenied::NoAccount));
-    let denied = grant([deny(&["*"], &Right::ALL), allow(&["a"], &Right::ALL)]);
-    assert_eq!(denied.check(&fence()), Err(PermissionDenied::NoAccount));
+    let denied = Err(PermissionDenied::NoAccount("credit or debit"));
+    assert_eq!(Grant::default().check(&fence()), denied);
+    let all_denied = grant([deny(&["*"], &Right::ALL), allow(&["a"], &Right::ALL)]);
+    assert_eq!(all_denied.check(&fence()), denied);
+}
+
+#[test]
+fn a_watch_of_events_needs_the_right_to_read_some_account() {
+    for right in Right::ALL {
+        let answer = grant([allow(&["a"], &[right])]).check_read_of_some();
+        assert_eq!(answer.is_ok(), right == Right::Read, "{right:?}");
+    }
+    let denied = grant([deny(&["a*"], &[Right::Read]), allow(&["a1", "a2*"], &[Right::Read])]);
+    assert_eq!(denied.check_read_of_some(), Err(PermissionDenied::NoAccount("read")));
 }
 
 #[test]

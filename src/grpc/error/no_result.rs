@@ -28,7 +28,7 @@ impl From<Error> for StatusBuilder {
                     PermissionDenied::Account(..)
                     | PermissionDenied::Named(_)
                     | PermissionDenied::AccountIdRequired
-                    | PermissionDenied::NoAccount => "account",
+                    | PermissionDenied::NoAccount(_) => "account",
                     PermissionDenied::Amount { .. } | PermissionDenied::UnlimitedOverdraft(_) => {
                         "amount"
                     }

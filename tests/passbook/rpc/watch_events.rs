@@ -1,8 +1,8 @@
 use passbook::proto::EventKind as K;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::harness::{
-    credentials::{Callers, identity},
+    credentials::{Callers, allow, identity},
     *,
 };
 
@@ -16,6 +16,7 @@ on_both_databases! {
     a_token_whose_event_the_ledger_does_not_have_is_rejected,
     malformed_requests_to_watch_events_are_invalid,
     a_caller_sees_the_events_of_its_accounts_only,
+    a_caller_that_may_read_nothing_gets_no_stream,
 }
 
 async fn every_kind_of_event_comes_once_and_in_order(kind: Kind) {
@@ -358,6 +359,28 @@ async fn a_caller_sees_the_events_of_its_accounts_only(kind: Kind) {
 
     callers.set_policy(&policy("write", &["east:"]));
     assert_reason(&watching.end().await, Reason::PermissionDenied);
+}
+
+async fn a_caller_that_may_read_nothing_gets_no_stream(kind: Kind) {
+    let policy =
+        |rights: &[&str]| identity("teller", &["*"], &[]) + &allow(&["*"], rights, "\"unlimited\"");
+    let callers = Callers::new(&[("teller", "token")], &policy(&["credit", "read"]));
+    let database = TestDatabase::create(kind).await;
+    let server = callers.serve(&database, &[]).await;
+    let client = server.client_of("token");
+    let mut watching = EventWatching::begin(&client, all_events()).await;
+
+    callers.set_policy(&policy(&["credit"]));
+
+    let end = timeout(PATIENCE, watching.end()).await.expect("the stream ends");
+    assert_reason(&end, Reason::PermissionDenied);
+    assert_eq!(metadata(&end, "permission"), "account");
+    assert!(end.message().contains("right read on any account"), "{}", end.message());
+    // Before anything is looked up.
+    for request in [events_from_now(), events_after(&watching.token), all_events()] {
+        let begun = EventWatching::try_begin(&client, request).await.map(drop);
+        must_fail(begun, Reason::PermissionDenied);
+    }
 }
 
 async fn transferred(client: &Client, source: &str, destination: &str) -> Transaction {
