@@ -18,6 +18,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     Mode,
+    event_watch::Lags,
     proto::{self, post_transaction_result::Result as Outcome},
     servers::{Client, Servers},
     shared_stream::{REQUESTS_PER_STREAM, SharedStream, SharedStreams, status_of},
@@ -43,6 +44,8 @@ pub struct Driver {
     pub first_share: Option<u32>,
     /// The prefix of every request id. It makes the ids new, even with a seed that was used before.
     pub run: String,
+    /// Where the times of results are noted, if events are watched.
+    pub lags: Option<Arc<Lags>>,
 }
 
 /// The measurements of a run. `latencies` has only the requests that began and ended within the
@@ -165,7 +168,7 @@ impl Caller {
                 Path::Unary(client) => send(client, &request_id, &operation).await,
                 Path::Shared(stream) => stream.send(&request_id, &operation).await,
             };
-            self.record(request_id, operation, began, result);
+            self.record(request_id, operation, began, result).await;
         }
         self.stats
     }
@@ -199,7 +202,7 @@ impl Caller {
                 Err(status) => Err(status),
             };
             let is_broken = result.as_ref().is_err_and(is_unknown);
-            self.record(request_id, operation, began, result);
+            self.record(request_id, operation, began, result).await;
             if is_broken {
                 self.stats.unknown.extend(in_flight.drain(..).map(|(id, it, _)| (id, it)));
                 break;
@@ -215,7 +218,7 @@ impl Caller {
         (request_id, self.driver.plan.next(&mut self.random))
     }
 
-    fn record(
+    async fn record(
         &mut self,
         request_id: String,
         operation: Operation,
@@ -223,6 +226,9 @@ impl Caller {
         result: Result<(), Status>,
     ) {
         let now = Instant::now();
+        if let (Ok(()), Some(lags)) = (&result, &self.driver.lags) {
+            lags.add_result(&request_id, now).await;
+        }
         let stats = &mut self.stats;
         match result {
             Ok(()) => {

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod driver;
+mod entry_watch;
+mod event_watch;
 mod report;
 mod servers;
 mod shared_stream;
@@ -17,7 +19,12 @@ use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use crate::{
-    accounts::Accounts, driver::Driver, report::Report, watchers::Watchers, workload::Plan,
+    accounts::Accounts,
+    driver::Driver,
+    event_watch::EventWatchers,
+    report::{Report, Watched},
+    watchers::Watchers,
+    workload::Plan,
 };
 
 /// Loads servers with a closed loop: each caller sends its next request when it has the result of
@@ -74,6 +81,13 @@ pub struct Bench {
     #[arg(long, default_value_t = 0)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     watchers: u32,
+
+    /// The number of WatchEvents streams that are open during the run, over its accounts. If a stream
+    /// misses or repeats an event, the exit code is 1. After the load, one stream reads all events of
+    /// the ledger.
+    #[arg(long, default_value_t = 0)]
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    event_watchers: u32,
 
     /// The number of threads that send requests. One thread is enough for a server on the same two
     /// cores, and saves a single caller the switches between threads.
@@ -154,7 +168,7 @@ impl Bench {
     ///
     /// # Errors
     /// The settings contradict each other, a server cannot be reached, the balances differ from the
-    /// results, or a watcher missed an entry.
+    /// results, or a watcher missed an entry or an event.
     pub async fn run(self) -> Result<(), CliError> {
         if self.workload == Workload::Stats && self.mode != Mode::Unary {
             return Err(CliError::Usage("--workload stats requires --mode unary".to_owned()));
@@ -170,6 +184,14 @@ impl Bench {
             Some(prefix) => Accounts::existing(&servers, prefix, count).await?,
             None => Accounts::open(&servers, &run, count, self.in_flight).await?,
         };
+        let before = accounts.sequences(&servers).await.map_err(CliError::Run)?;
+        let watches = entry_watch::watches(accounts.ids(), &before, self.watchers);
+        let watchers = Watchers::open(&servers, watches).await?;
+        let prefix = format!("{}.", self.existing.as_ref().unwrap_or(&run));
+        let event_watchers = match self.event_watchers {
+            0 => None,
+            count => Some(EventWatchers::open(&servers, prefix, &before, count).await?),
+        };
         let plan = Arc::new(Plan::new(self.workload, self.mode, accounts.ids().clone()));
         let driver = Driver {
             plan,
@@ -180,19 +202,27 @@ impl Bench {
             seed: self.seed,
             first_share: self.first_share,
             run,
+            lags: event_watchers.as_ref().map(|it| it.lags().clone()),
         };
-        let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
-        let watchers = Watchers::open(&servers, accounts.ids(), &sequences, self.watchers).await?;
-        let before = servers.batches().await;
+        let batches = servers.batches().await;
         let mut stats = driver.run(&servers).await?;
-        let mean_batch = before.zip(servers.batches().await).and_then(|(before, after)| {
+        let mean_batch = batches.zip(servers.batches().await).and_then(|(before, after)| {
             let transactions = after.1 - before.1;
             (transactions > 0).then(|| (after.0 - before.0) / transactions as f64)
         });
         let unresolved = stats.resolve(&servers).await;
         let verified = accounts.verify(&servers, &stats).await;
-        let sequences = accounts.sequences(&servers).await.map_err(CliError::Run)?;
-        let watched = watchers.finish(&sequences).await;
+        let after = accounts.sequences(&servers).await.map_err(CliError::Run)?;
+        let new = |account_id: &String| after[account_id] - before[account_id];
+        let expected = accounts.ids().iter().cycle().take(self.watchers as usize).map(new);
+        let entries = watchers.finish(&expected.collect::<Vec<_>>()).await;
+        let events = match event_watchers {
+            Some(watchers) => {
+                Some(watchers.finish(&servers, accounts.ids().iter().map(new).sum()).await)
+            }
+            None => None,
+        };
+        let watched = Watched { entries, events };
         let report =
             Report::new(&self, &servers, &stats, mean_batch, unresolved, &verified, &watched);
         output::lines(&report.to_string())?;
@@ -202,6 +232,6 @@ impl Bench {
         if let Some(path) = &self.plot {
             report.draw(path).map_err(CliError::Run)?;
         }
-        verified.and(watched.map(drop)).map_err(CliError::Run)
+        verified.and(watched.into_result()).map_err(CliError::Run)
     }
 }

@@ -5,10 +5,29 @@ use std::{collections::BTreeMap, fmt, fs, io, path::Path};
 use plotters::prelude::*;
 use serde::Serialize;
 
-use crate::{Bench, Workload, driver::RunStats, servers::Servers, watchers::WatchStats};
+use crate::{
+    Bench, Workload, driver::RunStats, event_watch::EventReport, servers::Servers,
+    watchers::WatchStats,
+};
 
 /// The percentiles of the plot.
 const PERCENTILES: [f64; 9] = [0.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0];
+
+/// What watchers received.
+pub struct Watched {
+    /// By WatchEntries.
+    pub entries: Result<WatchStats, String>,
+    /// By WatchEvents, if any did.
+    pub events: Option<EventReport>,
+}
+
+impl Watched {
+    /// The error of a watcher, if there is one.
+    pub fn into_result(self) -> Result<(), String> {
+        let error = self.events.and_then(|events| events.error);
+        self.entries.and(error.map_or(Ok(()), Err))
+    }
+}
 
 /// The report of a run. The fields have the names of the keys in the JSON.
 #[derive(Serialize)]
@@ -46,6 +65,8 @@ pub struct Report {
     watch_caught_up_ms: f64,
     /// Null if no watcher missed an entry.
     watch_error: Option<String>,
+    /// Null without `--event-watchers`.
+    events: Option<EventReport>,
     /// Samples: seconds, and requests a second.
     rates: Vec<(f64, f64)>,
     /// Pairs: percentile, and milliseconds.
@@ -61,10 +82,10 @@ impl Report {
         mean_batch: Option<f64>,
         unresolved: usize,
         verified: &Result<(), String>,
-        watched: &Result<WatchStats, String>,
+        watched: &Watched,
     ) -> Self {
         let none = WatchStats::default();
-        let watch = watched.as_ref().unwrap_or(&none);
+        let watch = watched.entries.as_ref().unwrap_or(&none);
         let latencies = &stats.latencies;
         let at = |percentile| latencies.value_at_percentile(percentile) as f64 / 1000.0;
         Self {
@@ -96,7 +117,8 @@ impl Report {
             watched_messages: watch.messages,
             watch_cuts: watch.cuts.clone(),
             watch_caught_up_ms: watch.caught_up_after.as_secs_f64() * 1000.0,
-            watch_error: watched.as_ref().err().cloned(),
+            watch_error: watched.entries.as_ref().err().cloned(),
+            events: watched.events.clone(),
             rates: stats.rates.clone(),
             percentiles: PERCENTILES.iter().map(|it| (*it, at(*it))).collect(),
         }
@@ -179,6 +201,24 @@ impl fmt::Display for Report {
                 ),
             };
             writeln!(formatter, "{:12}  {text}", "watchers")?;
+        }
+        if let Some(events) = &self.events {
+            let text = match &events.error {
+                Some(error) => error.clone(),
+                None => format!(
+                    "{} watchers got {} entries in {} messages, each once, the last after {:.0} ms; {}",
+                    events.watchers,
+                    events.entries,
+                    events.messages,
+                    events.caught_up_ms,
+                    counts(&events.cuts, "no cuts"),
+                ),
+            };
+            writeln!(formatter, "{:12}  {text}", "events")?;
+            let (p50, p99) = (events.lag_p50_ms, events.lag_p99_ms);
+            writeln!(formatter, "{:12}  p50 {p50:.0} ms, p99 {p99:.0} ms", "event lag")?;
+            let (count, rate) = (events.backlog_events, events.backlog_events_per_s);
+            writeln!(formatter, "{:12}  {count} events at {rate:.0}/s", "backlog")?;
         }
         match &self.verification_error {
             None => writeln!(formatter, "{:12}  adds up", "money"),

@@ -1,7 +1,7 @@
-//! WatchEntries streams during a run. They are part of the load, and must not miss an entry.
+//! Streams that are watched during a run. They are part of the load, and must not miss an entry.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use http::uri::PathAndQuery;
 use passbook_command::{CliError, client::Connection, output};
 use tokio::{
     runtime::Builder,
@@ -17,11 +16,10 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
-use tonic::{Request, Status, client::Grpc};
+use tonic::Status;
 
-use crate::{driver, proto, servers::Servers, watch_codec::WatchCodec};
+use crate::{driver, servers::Servers};
 
-const WATCH_ENTRIES: &str = "/passbook.v1.AccountService/WatchEntries";
 /// The time after the load within which the watchers must have received the last entry.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(30);
 /// The interval at which the progress of the watchers is checked.
@@ -29,22 +27,32 @@ const CATCH_UP_INTERVAL: Duration = Duration::from_millis(10);
 /// The pause before a watcher opens a broken stream again.
 const RECONNECT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// What one watcher receives, over all of its streams.
+pub trait Watch: Send + 'static {
+    /// Opens a stream behind what was received, and reads it until it breaks or misses an entry.
+    fn read(
+        &mut self,
+        connection: &Connection,
+        progress: &Progress,
+        stats: &mut WatchStats,
+    ) -> impl Future<Output = Status> + Send;
+}
+
+/// How far one watcher is, shared with the thread that reads its stream.
+#[derive(Clone, Default)]
+pub struct Progress {
+    /// The number of entries that were received.
+    pub entries: Arc<AtomicI64>,
+    /// Whether the stream was open once.
+    pub is_open: Arc<AtomicBool>,
+}
+
 /// The open streams, which a thread reads all the time.
 pub struct Watchers {
-    watchers: Vec<Watcher>,
+    progress: Vec<Progress>,
     /// A separate thread, so that the load does not wait for the watchers.
     reading: std::thread::JoinHandle<WatchStats>,
     stop: watch::Sender<bool>,
-}
-
-/// The state of one stream, shared with the thread that reads it.
-#[derive(Clone)]
-struct Watcher {
-    account_id: String,
-    /// The sequence of the last entry that was received.
-    sequence: Arc<AtomicI64>,
-    /// Whether the stream is open.
-    is_open: Arc<AtomicBool>,
 }
 
 /// The measurements of one watcher, or of all.
@@ -59,63 +67,53 @@ pub struct WatchStats {
     /// The time from the end of the load until all watchers had received all entries.
     pub caught_up_after: Duration,
     /// The first entry whose sequence did not follow the previous one.
-    gap: Option<String>,
+    pub gap: Option<String>,
 }
 
 impl Watchers {
-    /// Opens `count` streams, evenly over the accounts, and waits until all streams are open.
-    pub async fn open(
-        servers: &Servers,
-        account_ids: &[String],
-        sequences: &HashMap<String, i64>,
-        count: u32,
-    ) -> Result<Self, CliError> {
+    /// Opens the streams, and waits until all are open.
+    pub async fn open(servers: &Servers, watches: Vec<impl Watch>) -> Result<Self, CliError> {
         let (stop, stopped) = watch::channel(false);
-        let bar = output::bar(u64::from(count), "opening watchers {bar:40} {pos}/{len}");
-        let watcher = |account_id: &String| Watcher {
-            account_id: account_id.clone(),
-            sequence: Arc::new(sequences.get(account_id).copied().unwrap_or_default().into()),
-            is_open: Arc::default(),
-        };
-        let watchers: Vec<_> =
-            account_ids.iter().cycle().take(count as usize).map(watcher).collect();
+        let count = watches.len();
+        let bar = output::bar(count as u64, "opening watchers {bar:40} {pos}/{len}");
+        let progress: Vec<_> = watches.iter().map(|_| Progress::default()).collect();
         let runtime = Builder::new_current_thread().enable_all().build().map_err(CliError::run)?;
         let channels = {
             // A channel belongs to the runtime in which it is created.
             let _inside = runtime.enter();
-            servers.connections(count, None)
+            servers.connections(count as u32, None)
         };
-        let all: Vec<_> = watchers.iter().cloned().zip(channels).collect();
+        let all: Vec<_> = watches.into_iter().zip(progress.clone()).zip(channels).collect();
         let reading = std::thread::spawn(move || {
-            let follow = |(watcher, (_, channel))| follow(channel, watcher, stopped.clone());
+            let follow = |((watch, progress), (_, channel))| {
+                follow(channel, watch, progress, stopped.clone())
+            };
             runtime.block_on(async { sum(all.into_iter().map(follow).collect()).await })
         });
         let end = Instant::now() + CATCH_UP_TIME_MAX;
-        while let Some(position) = watchers.iter().position(|it| !it.is_open.load(Relaxed)) {
+        while let Some(position) = progress.iter().position(|it| !it.is_open.load(Relaxed)) {
             if Instant::now() > end {
-                return Err(CliError::Run(
-                    "not all WatchEntries streams could be opened".to_owned(),
-                ));
+                return Err(CliError::Run("not all watchers could be opened".to_owned()));
             }
             bar.set_position(position as u64);
             tokio::time::sleep(CATCH_UP_INTERVAL).await;
         }
         bar.finish_and_clear();
-        Ok(Self { watchers, reading, stop })
+        Ok(Self { progress, reading, stop })
     }
 
-    /// Waits until the watchers have received all entries up to these sequences, then ends the
-    /// streams.
-    pub async fn finish(self, sequences: &HashMap<String, i64>) -> Result<WatchStats, String> {
+    /// Waits until each watcher has received so many entries, then ends the streams.
+    pub async fn finish(self, expected: &[i64]) -> Result<WatchStats, String> {
         let began = Instant::now();
-        let is_behind = |it: &&Watcher| {
-            sequences.get(&it.account_id).is_some_and(|last| it.sequence.load(Relaxed) < *last)
+        let behind = || {
+            let all = self.progress.iter().zip(expected);
+            all.filter(|(it, expected)| it.entries.load(Relaxed) < **expected).count()
         };
-        while self.watchers.iter().any(|it| is_behind(&it)) && began.elapsed() < CATCH_UP_TIME_MAX {
+        while behind() > 0 && began.elapsed() < CATCH_UP_TIME_MAX {
             tokio::time::sleep(CATCH_UP_INTERVAL).await;
         }
         let caught_up_after = began.elapsed();
-        let behind = self.watchers.iter().filter(is_behind).count();
+        let behind = behind();
         self.stop.send_replace(true);
         let stats =
             self.reading.join().map_err(|_| "the thread of the watchers panicked".to_owned())?;
@@ -141,16 +139,17 @@ async fn sum(mut tasks: JoinSet<WatchStats>) -> WatchStats {
     stats
 }
 
-/// Watches one account until `stopped`, and opens a broken stream again.
+/// Watches until `stopped`, and opens a broken stream again.
 async fn follow(
     channel: Connection,
-    watcher: Watcher,
+    mut watch: impl Watch,
+    progress: Progress,
     mut stopped: watch::Receiver<bool>,
 ) -> WatchStats {
     let mut stats = WatchStats::default();
     let following = async {
         loop {
-            let cut = read(&channel, &watcher, &mut stats).await;
+            let cut = watch.read(&channel, &progress, &mut stats).await;
             if stats.gap.is_some() {
                 return;
             }
@@ -164,45 +163,6 @@ async fn follow(
         _ = stopped.wait_for(|stop| *stop) => {}
     }
     stats
-}
-
-/// Reads one stream until it breaks or misses an entry.
-async fn read(
-    channel: &Connection,
-    Watcher { account_id, sequence, is_open }: &Watcher,
-    stats: &mut WatchStats,
-) -> Status {
-    let mut client = Grpc::new(channel.clone()).max_decoding_message_size(usize::MAX);
-    if client.ready().await.is_err() {
-        return Status::unavailable("no connection");
-    }
-    let after_sequence = sequence.load(Relaxed);
-    let request = proto::WatchEntriesRequest { account_id: account_id.to_owned(), after_sequence };
-    let path = PathAndQuery::from_static(WATCH_ENTRIES);
-    let streaming = client.server_streaming(Request::new(request), path, WatchCodec);
-    let mut messages = match streaming.await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return status,
-    };
-    is_open.store(true, Relaxed);
-    loop {
-        let sequences = match messages.message().await {
-            Ok(Some(sequences)) => sequences,
-            Ok(None) => return Status::unavailable("the stream ended"),
-            Err(status) => return status,
-        };
-        let mut last = sequence.load(Relaxed);
-        stats.entries += sequences.len() as u64;
-        for next in sequences {
-            if next != last + 1 {
-                stats.gap = Some(format!("account {account_id}: sequence {next} after {last}"));
-                return Status::data_loss("an entry is missing");
-            }
-            last = next;
-        }
-        sequence.store(last, Relaxed);
-        stats.messages += 1;
-    }
 }
 
 impl WatchStats {

@@ -6,6 +6,7 @@ on_both_databases! {
     every_workload_runs_and_its_money_adds_up,
     accounts_that_exist_are_used_as_they_are,
     watchers_of_a_run_receive_every_entry,
+    event_watchers_of_a_run_receive_every_event_once,
     a_run_fails_when_another_program_changes_balances,
 }
 
@@ -100,6 +101,38 @@ async fn watchers_of_a_run_receive_every_entry(kind: Kind) {
     let entries = database.count("entries").await;
     assert_eq!(report["watched_entries"].as_i64(), Some(2 * entries), "{json}");
     assert_eq!(report["watch_cuts"], serde_json::json!({}));
+}
+
+async fn event_watchers_of_a_run_receive_every_event_once(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+    // Of another prefix.
+    open_funded(&servers[0].client(), "alice", "1").await;
+    let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
+    let directory = tempfile::tempdir().expect("a folder");
+    let json = directory.path().join("report.json");
+    let json_path = json.to_string_lossy();
+    let arguments = [
+        ["bench", "--target", &targets[0], "--target", &targets[1]].as_slice(),
+        &["--workload", "transfer", "--accounts", "5", "--in-flight", "8"],
+        &["--event-watchers", "4", "--duration", "500ms", "--warmup", "100ms"],
+        &["--json", &json_path],
+    ]
+    .concat();
+
+    let run = passbook(&arguments).await.must_succeed();
+
+    assert!(run.stdout.contains("each once"), "{}", run.stdout);
+    let json = std::fs::read_to_string(&json).expect("the JSON is written");
+    let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    let events = &report["events"];
+    let entries = database.count("entries").await - 1;
+    assert_eq!(events["entries"].as_i64(), Some(4 * entries), "{json}");
+    let all = database.count("requests").await + database.count("accounts").await;
+    assert_eq!(events["backlog_events"].as_i64(), Some(all), "{json}");
+    let lags = ["lag_p50_ms", "lag_p99_ms"].map(|name| events[name].as_f64().expect("a number"));
+    assert!(0.0 < lags[0] && lags[0] <= lags[1], "{json}");
+    assert_eq!(events["cuts"], serde_json::json!({}));
 }
 
 async fn a_run_fails_when_another_program_changes_balances(kind: Kind) {
