@@ -62,10 +62,15 @@ impl EventStream {
     ) -> Result<(), Status> {
         let (before, mut state) = (self.watcher.position(), self.watcher.state());
         let caught_up = self.watcher.has_caught_up_at(before);
+        let heartbeat = |delayed_since: Option<SystemTime>| {
+            let delayed_since = delayed_since.map(prost_types::Timestamp::from);
+            WatchEventsResponse { delayed_since, ..message(Vec::new(), before, caught_up) }
+        };
         let mut delayed_since = None;
         sender.wants_more().await?;
         if caught_up && !self.caught_up_is_sent {
-            sender.send(message(Vec::new(), before, caught_up)).await;
+            delayed_since = state.borrow().delayed_since;
+            sender.send(heartbeat(delayed_since)).await;
             self.caught_up_is_sent = true;
             sender.wants_more().await?;
         }
@@ -80,14 +85,13 @@ impl EventStream {
                     () = sleep_until(sender.heartbeat_time()) => {}
                 }
                 delayed_since = state.borrow().delayed_since;
-                let heartbeat = message(Vec::new(), before, caught_up);
-                let delayed_since = delayed_since.map(prost_types::Timestamp::from);
-                sender.send(WatchEventsResponse { delayed_since, ..heartbeat }).await;
+                sender.send(heartbeat(delayed_since)).await;
                 if let Some(page) = sender.wants_more_beside(&mut next).await? {
                     break page?;
                 }
             }
         };
+        // Empty if the stream has caught up without an event: then a heartbeat says so.
         let (mut rest, mut end) = (page.events.as_slice(), before);
         while !rest.is_empty() {
             sender.wants_more().await?;

@@ -277,9 +277,10 @@ type WatchEventsResponse struct {
 	// committed meanwhile come afterwards. Transactions of other programs never delay the stream.
 	DelayedSince *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=delayed_since,json=delayedSince,proto3" json:"delayed_since,omitempty"`
 	// Whether this message and those before it have all matching events that were committed when this
-	// stream began. From the first message that says so, all do. A program that wants what there is, and
-	// not what comes, reads up to that message. Heartbeats that come before it, while the server searches
-	// for matching events or waits for a database transaction, say false.
+	// stream began, but for those that a failover or a restore has lost meanwhile. From the first message
+	// that says so, all do. A program that wants what there is, and not what comes, reads up to that
+	// message. Heartbeats that come before it, while the server searches for matching events or waits for
+	// a database transaction, say false.
 	CaughtUp      bool `protobuf:"varint,4,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -1,5 +1,5 @@
 //! WatchEvents after a failover or a restore that has lost the newest commits: a stream that has received
-//! them ends and says why, and no other stream leaves anything out.
+//! them ends and says why, and no other stream leaves anything out. It catches up with what is left.
 
 use sea_orm::ConnectionTrait;
 use tokio::time::timeout;
@@ -11,6 +11,7 @@ on_both_databases! {
     a_stream_behind_lost_commits_ends_without_a_new_commit,
     a_stream_behind_commits_whose_numbers_others_have_ends,
     a_stream_before_lost_commits_gets_those_that_took_their_place,
+    a_stream_catches_up_though_the_commit_that_was_last_at_its_begin_is_lost,
 }
 
 /// The commits that open carol and dave.
@@ -19,6 +20,27 @@ const NEWEST: &str = "(other_events LIKE '%carol%' OR other_events LIKE '%dave%'
 async fn assert_lost(watching: &mut EventWatching) {
     let end = timeout(PATIENCE, watching.end()).await.expect("it does not wait without an end");
     assert_reason(&end, Reason::EventTokenUnknown);
+}
+
+/// Waits until the stream has caught up, without an event.
+async fn catch_up(watching: &mut EventWatching) {
+    let caught_up = timeout(PATIENCE, async {
+        while !watching.has_caught_up {
+            assert_eq!(watching.next().await.expect("the stream continues"), []);
+        }
+    });
+    caught_up.await.expect("it catches up");
+}
+
+/// A stream of all events that has read one message, with small windows of flow control, and the number of
+/// events in it. It must go on within the 10 s after which a stream that is not read ends.
+async fn begin_slowly(server: &Server) -> (EventWatching, usize) {
+    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
+    let endpoint = endpoint.initial_stream_window_size(16_384);
+    let narrow = Client::anonymous(endpoint.initial_connection_window_size(65_535).connect_lazy());
+    let mut slow = EventWatching::begin(&narrow, all_events()).await;
+    let seen = slow.next().await.expect("the first events").len();
+    (slow, seen)
 }
 
 /// Opens these accounts, each in a commit of its own.
@@ -100,19 +122,63 @@ async fn a_stream_before_lost_commits_gets_those_that_took_their_place(kind: Kin
     open_all(&client, &["carol", "dave"]).await;
     let mut fast = EventWatching::begin(&client, all_events()).await;
     assert_eq!(opened(&fast.take(COUNT + 3).await), ["hot", "carol", "dave"]);
-    // Has the same pages, and reads one message with small windows of flow control. It stops for less
-    // than the 10 s after which a stream that is not read ends.
-    let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
-    let endpoint = endpoint.initial_stream_window_size(16_384);
-    let narrow = Client::anonymous(endpoint.initial_connection_window_size(65_535).connect_lazy());
-    let mut slow = EventWatching::begin(&narrow, all_events()).await;
-    let seen = slow.next().await.expect("the first events").len();
+    // Has the same pages.
+    let (mut slow, seen) = begin_slowly(&server).await;
 
     replace_newest_commits(&database).await;
 
     assert_lost(&mut fast).await;
     let rest = slow.take(COUNT + 3 - seen).await;
     assert_eq!(opened(&rest), ["dave", "carol"]);
+}
+
+async fn a_stream_catches_up_though_the_commit_that_was_last_at_its_begin_is_lost(kind: Kind) {
+    const COUNT: usize = 4000;
+    let (database, server, client) = start_loaded_server(kind).await;
+    let _tampering = Tampering::begin(&database).await;
+    open(&client, "hot").await;
+    post_many(&client, "hot", COUNT).await;
+    open_all(&client, &["carol", "dave"]).await;
+    let mut fast = EventWatching::begin(&client, all_events()).await;
+    fast.take(COUNT + 3).await;
+    let (mut slow, seen) = begin_slowly(&server).await;
+
+    database.execute(&format!("DELETE FROM commits WHERE {NEWEST}")).await;
+
+    slow.take(COUNT + 1 - seen).await;
+    catch_up(&mut slow).await;
+    open(&client, "erin").await;
+    assert_eq!(opened(&slow.take(1).await), ["erin"]);
+}
+
+/// The feed of the server waits for a session with the name of a server. It has not seen the commits that
+/// were last when the stream began.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_catches_up_though_the_feed_never_saw_the_lost_commits() {
+    let (database, _server, client) = start_server(Kind::Postgres).await;
+    let _tampering = Tampering::begin(&database).await;
+    open_all(&client, &["alice", "bob"]).await;
+    // The feed has seen bob while somebody watches.
+    let mut before = EventWatching::begin(&client, all_events()).await;
+    before.take(2).await;
+    let hanging = database.connect().await;
+    let sql = "SET application_name = 'passbook'; BEGIN; \
+               SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE; \
+               SELECT nextval(pg_get_serial_sequence('commits', 'number'))";
+    hanging.execute_unprepared(sql).await.expect("it hangs");
+    open_all(&client, &["carol", "dave"]).await;
+    let mut watching = EventWatching::begin(&client, all_events()).await;
+    assert_eq!(opened(&watching.take(2).await), ["alice", "bob"]);
+    assert!(!watching.has_caught_up);
+
+    database.execute(&format!("DELETE FROM commits WHERE {NEWEST}")).await;
+
+    catch_up(&mut watching).await;
+    hanging.execute_unprepared("ROLLBACK").await.expect("it was open until now");
+    open(&client, "erin").await;
+    for watching in [&mut watching, &mut before] {
+        assert_eq!(opened(&watching.take(1).await), ["erin"]);
+    }
 }
 
 /// The feed of the server waits for a session with the name of a server, and has not seen the commit of

@@ -21,11 +21,11 @@ use crate::{
             watcher::is_transient,
         },
     },
-    storage::EventPage,
+    storage::{EventPage, StorageError},
 };
 
-/// How often a watcher that is ahead of the feed looks its position up: the feed would not notice that
-/// the ledger loses a commit which the feed has not seen.
+/// How often a watcher looks up a commit that the feed has not seen, that of its position or that with which
+/// it will have caught up: the feed would not notice that the ledger loses it.
 const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where a watch begins.
@@ -48,7 +48,7 @@ pub struct EventWatcher {
     /// The losses that the feed had noticed when the position was read.
     losses: u64,
     began_at: Instant,
-    /// Behind all events that were committed when the watch began.
+    /// Behind all events that were committed when the watch began, but for those that are lost.
     begin: EventPosition,
     identity: Identity,
 }
@@ -86,7 +86,8 @@ impl EventWatcher {
         self.position
     }
 
-    /// Whether all events that were committed when the watch began lie before this position.
+    /// Whether all events that were committed when the watch began, and are not lost, lie before this
+    /// position. Once they lie before the position of the watcher, they always do.
     pub fn has_caught_up_at(&self, position: EventPosition) -> bool {
         position >= self.begin
     }
@@ -96,7 +97,8 @@ impl EventWatcher {
         self.state.clone()
     }
 
-    /// Waits for the next events. Dropping the future loses nothing.
+    /// Waits for the next events, or until the watch has caught up without one: then the page is empty.
+    /// Dropping the future loses nothing.
     ///
     /// # Errors
     /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), an event cannot be read, or the ledger
@@ -105,16 +107,15 @@ impl EventWatcher {
         let mut failing_since: Option<Instant> = None;
         loop {
             let (until, losses) = self.until().await?;
-            let page = match until {
-                Some(until) => self.feed.page(self.position, until, &self.identity).await,
-                None => self.feed.rest_of_commit(self.position, &self.identity).await,
-            };
-            match page {
+            match self.read(until).await {
                 Ok(None) => return Err(Error::EventTokenUnknown),
-                Ok(Some(page)) => {
+                Ok(Some((page, begin))) => {
                     failing_since = None;
-                    (self.has_more, self.losses, self.position) = (page.has_more, losses, page.end);
-                    if !page.events.is_empty() {
+                    let had_caught_up = self.has_caught_up_at(self.position);
+                    (self.has_more, self.losses) = (page.has_more, losses);
+                    (self.position, self.begin) = (page.end, begin);
+                    let catches_up = !had_caught_up && self.has_caught_up_at(self.position);
+                    if !page.events.is_empty() || catches_up {
                         return Ok(page);
                     }
                 }
@@ -129,8 +130,29 @@ impl EventWatcher {
         }
     }
 
-    /// Waits until there may be events, or the ledger may have lost the position. Returns the commit up
-    /// to which to read, and the losses that the feed has noticed. None: the feed is behind the position.
+    /// Reads the next page, and with it the begin of the watch, which may be lost. None: the ledger has
+    /// lost the position.
+    async fn read(
+        &self,
+        until: Option<CommitId>,
+    ) -> Result<Option<(Arc<EventPage>, EventPosition)>, StorageError> {
+        let page = match until {
+            Some(until) => self.feed.page(self.position, until, &self.identity).await?,
+            None => self.feed.rest_of_commit(self.position, &self.identity).await?,
+        };
+        let Some(page) = page else { return Ok(None) };
+        let is_before_begin = !page.has_more && page.end < self.begin;
+        if is_before_begin && self.feed.rest_of_commit(self.begin, &self.identity).await?.is_none()
+        {
+            // What was committed at the begin of the watch, and is left, lies before any later end.
+            return Ok(Some((page, self.feed.last_position().await?)));
+        }
+        Ok(Some((page, self.begin)))
+    }
+
+    /// Waits until there may be events, or the ledger may have lost the position or the begin of the watch.
+    /// Returns the commit up to which to read, and the losses that the feed has noticed. None: the feed is
+    /// behind the position.
     async fn until(&mut self) -> Result<(Option<CommitId>, u64), Error> {
         let (own, has_more, losses) = (self.position.commit_id(), self.has_more, self.losses);
         let began_at = self.began_at;
@@ -144,7 +166,8 @@ impl EventWatcher {
             Ok(complete) => complete.is_some_and(|it| has_more || it.number > own.number),
         };
         let is_behind_now = self.state.borrow().complete(began_at).is_ok_and(is_behind);
-        let limit = if is_behind_now { POSITION_CHECK_INTERVAL } else { Duration::MAX };
+        let is_checked = is_behind_now || !self.has_caught_up_at(self.position);
+        let limit = if is_checked { POSITION_CHECK_INTERVAL } else { Duration::MAX };
         if let Ok(state) = timeout(limit, self.state.wait_for(is_due)).await {
             // The feed lives as long as its watchers.
             state.map_err(|_| Error::ShuttingDown)?;
