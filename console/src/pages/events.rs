@@ -23,11 +23,10 @@ use crate::{
     view,
 };
 
-/// How long a page waits for the first message of the stream. Above the time after which the server
-/// sends a heartbeat, which is 5 s.
+/// How long a page waits for the first message of the stream, which comes at once unless the server
+/// searches for events that match. Above the time after which it sends a heartbeat, which is 5 s.
 const FIRST_MESSAGE_TIME_MAX: Duration = Duration::from_secs(7);
-/// How long it waits for each message after that. Without one, the page has all: new events come every
-/// 200 ms.
+/// How long it waits for each message after that. Without one, the next page goes on behind this one.
 const NEXT_MESSAGE_TIME_MAX: Duration = Duration::from_millis(100);
 /// How long a page reads after the first message. There are more events than a person could follow if
 /// that is not enough.
@@ -123,7 +122,8 @@ async fn results(session: &Session, filter: &Filter) -> Result<Section, Problem>
     Ok(section.links([Link::new("Newer events", next)]))
 }
 
-/// Reads what has happened since the token of the page, or what happens from now on.
+/// Reads what has happened since the token of the page. Without a token nothing has, and the next page
+/// begins now.
 async fn read(session: &Session, filter: &Filter) -> Result<Part, Problem> {
     let given = |text: &str| (!text.trim().is_empty()).then(|| text.trim().to_owned());
     let kind = EventKind::from_str_name(&format!("EVENT_KIND_{}", filter.kind));
@@ -148,11 +148,12 @@ async fn read(session: &Session, filter: &Filter) -> Result<Part, Problem> {
         match message {
             Ok(Some(message)) => {
                 (part.token, part.delayed_since) = (message.token, message.delayed_since);
-                // A heartbeat: there is no more.
-                if message.events.is_empty() {
+                // A heartbeat without more: the server still searches, or waits for a database transaction.
+                let is_last = message.caught_up || message.events.is_empty();
+                part.events.extend(message.events);
+                if is_last {
                     break;
                 }
-                part.events.extend(message.events);
                 time_max = NEXT_MESSAGE_TIME_MAX;
                 part.is_behind = part.events.len() >= EVENTS_READ_MAX
                     || first_at.get_or_insert_with(Instant::now).elapsed() >= READ_TIME_MAX;

@@ -1,5 +1,7 @@
 //! The page of all events: what it shows, to whom, and where it goes on.
 
+use tokio::time::Instant;
+
 use super::pages::{has, start_console};
 use crate::harness::{
     console::{Browser, encoded},
@@ -57,10 +59,14 @@ async fn a_page_shows_what_has_happened_since(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let (server, console) = Server::start_with_console(&database, &[]).await;
     let (client, browser) = (server.client(), console.browser());
+    let began = Instant::now();
     let first = browser.page("/events").await;
     has(&first, &["No new event.", "data-live", "data-rows-max=\"200\"", "Newer events"]);
     let path = next(&first);
     assert!(path.starts_with("/events?after="), "{path}");
+    assert!(rows(&browser.page(&path).await).is_empty());
+    // Two heartbeats that are due after 5 s would be late twice.
+    times::promise("two pages without an event", began.elapsed(), seconds(2));
 
     let labels = labels(&[("customer", "4711")]);
     open_with(&client, CreateAccountRequest { labels, ..account_of("alice", "USD") }).await;
