@@ -247,8 +247,10 @@ class Story:
         first, token = self.middle
         again: list[Event] = []
         with closing(self.events_of_till(after_token=token)) as watch:
-            while first + len(again) < last:
-                again.extend(next(watch).events)
+            for message in watch:
+                again.extend(message.events)
+                if message.caught_up:
+                    break
         check("events after the token", again, self.events[first:])
 
     def events_of_till(

@@ -256,7 +256,7 @@ class Story {
     return seen;
   }
 
-  /** The transactions of `till`, until the last one, and then again from the middle on. */
+  /** The transactions of `till`, to the last one, then again what there is after the middle. */
   async watchEvents(): Promise<Event[]> {
     const filter = { accountIdPrefixes: ["till"], kinds: [EventKind.TRANSACTION] };
     const seen: Event[] = [];
@@ -271,9 +271,10 @@ class Story {
     }
     assert(middle !== undefined);
     const rest: Event[] = [];
-    for await (const { events } of this.client.watchEvents({ ...filter, start: middle })) {
+    const again = this.client.watchEvents({ ...filter, start: middle });
+    for await (const { events, caughtUp } of again) {
       rest.push(...events);
-      if (middle.index + rest.length >= seen.length) break;
+      if (caughtUp) break;
     }
     assert.deepEqual(rest, seen.slice(middle.index));
     return seen;

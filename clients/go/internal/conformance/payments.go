@@ -174,7 +174,8 @@ func (s *story) watch(ctx context.Context) error {
 	return errors.New("the watch has ended")
 }
 
-// watchEvents reads the transactions of `till` until the last one of the story, and then again from the middle on.
+// watchEvents reads the transactions of `till` until the last one of the story, and then again what there is after the
+// middle.
 func (s *story) watchEvents(ctx context.Context) error {
 	sequence, middle, middleToken := int64(0), int64(0), ""
 	request := &passbookv1.WatchEventsRequest{
@@ -182,7 +183,7 @@ func (s *story) watchEvents(ctx context.Context) error {
 		Kinds:             []passbookv1.EventKind{passbookv1.EventKind_EVENT_KIND_TRANSACTION},
 		Start:             &passbookv1.WatchEventsRequest_FromBeginning{},
 	}
-	for range 2 {
+	for _, again := range []bool{false, true} {
 		for message, err := range s.both.Events(ctx, request) {
 			if err != nil {
 				return err
@@ -196,9 +197,12 @@ func (s *story) watchEvents(ctx context.Context) error {
 			if middle == 0 && sequence >= payments/2 {
 				middle, middleToken = sequence, message.GetToken()
 			}
-			if sequence == entriesTotal {
+			if again && message.GetCaughtUp() || !again && sequence == entriesTotal {
 				break
 			}
+		}
+		if err := expect("the last event", sequence == entriesTotal, sequence, entriesTotal); err != nil {
+			return err
 		}
 		sequence = middle
 		request.Start = &passbookv1.WatchEventsRequest_AfterToken{AfterToken: middleToken}

@@ -473,7 +473,7 @@ public final class Conformance {
     }
   }
 
-  /** Reads the transactions of `till` until the last one, and then again from the middle on. */
+  /** Reads the transactions of `till` to the last one, then again what there is after the middle. */
   private void watchEvents() {
     try {
       var request =
@@ -494,9 +494,12 @@ public final class Conformance {
         }
       }
       try (EventWatch watch = both.watchEvents(request.build())) {
-        while (middle < ENTRIES) {
-          middle = expectTill(watch.next(), middle);
-        }
+        WatchEventsResponse message;
+        do {
+          message = watch.next();
+          middle = expectTill(message, middle);
+        } while (!message.getCaughtUp());
+        expect("the last event that there is", middle, (long) ENTRIES);
       }
       sawEvents.complete(null);
     } catch (RuntimeException e) {
