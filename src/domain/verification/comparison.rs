@@ -149,9 +149,9 @@ impl Comparison {
     }
 
     fn amount_hash(&self, key: Key, entry: &Entry) -> u64 {
-        let Entry { currency, amount, .. } = entry;
-        let size = amount.units().unsigned_abs();
-        self.hasher.hash_one((key.0, size, currency.code(), currency.scale()))
+        // The two accounts may have different decimals.
+        let size = entry.amount.decimal().abs().normalize();
+        self.hasher.hash_one((key.0, size.mantissa(), size.scale(), entry.currency.code()))
     }
 
     fn set_undecided(&self, key: Key) {
@@ -310,6 +310,23 @@ mod tests {
         ] {
             assert!(!compare(kind, &names, &entries), "{kind:?} {names:?} {entries:?}");
         }
+    }
+
+    #[test]
+    fn the_accounts_of_a_transfer_may_have_different_decimals() {
+        let [cents, dollars] = [2, 0].map(|scale| Currency::from_parts("USD", scale));
+        let with = |currency: Currency, (key, entry): (i64, Entry), amount: &str| {
+            let amount = currency.parse(amount).expect("an amount");
+            (key, Entry { currency, amount, ..entry })
+        };
+        let compare = |second: &str| {
+            let taken = with(cents.clone(), entry(ID, A, 1, "0", "USD"), "-40.00");
+            let given = with(dollars.clone(), entry(ID, B, 1, "0", "USD"), second);
+            compare(TransactionKind::Transfer, &[(A, 1), (B, 1)], &[taken, given])
+        };
+        assert!(compare("40"));
+        assert!(!compare("4"));
+        assert!(!compare("4000"));
     }
 
     #[test]

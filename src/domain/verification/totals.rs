@@ -137,9 +137,7 @@ impl TransactionKind {
         let is_right = match (self.rule(amounts.len()), amounts) {
             (Some(AmountRule::Positive), [(_, amount)]) => amount.is_positive(),
             (Some(AmountRule::Negative), [(_, amount)]) => amount.is_negative(),
-            (Some(AmountRule::Opposite), [(left, taken), (right, given)]) => {
-                left == right && *taken == -*given
-            }
+            (Some(AmountRule::Opposite), [left, right]) => are_opposite(left, right),
             (Some(AmountRule::Any), _) => true,
             _ => false,
         };
@@ -162,6 +160,11 @@ impl TransactionKind {
             self.name()
         ))
     }
+}
+
+/// Whether two amounts of one currency sum to zero, whatever decimals their accounts have.
+fn are_opposite(left: &(&Currency, Amount), right: &(&Currency, Amount)) -> bool {
+    left.0.code() == right.0.code() && left.1.decimal() == -right.1.decimal()
 }
 
 /// The totals of the ledger.
@@ -286,6 +289,11 @@ mod tests {
         }
         let other = [(&usd, usd.parse("-1").expect("one")), (&jpy, jpy.parse("1").expect("one"))];
         assert!(TransactionKind::Transfer.check(&other).is_err());
+        let dollars = Currency::from_parts("USD", 0);
+        let own = |last| [(&usd, usd.parse("-1").expect("one")), (&dollars, last)];
+        let [one, two] = ["1", "2"].map(|text| dollars.parse(text).expect("an amount"));
+        assert_eq!(TransactionKind::Transfer.check(&own(one)), Ok(()));
+        assert!(TransactionKind::Transfer.check(&own(two)).is_err());
         assert_eq!(TransactionKind::of_kind("fence"), Ok(None));
         assert!(TransactionKind::of_kind("gift").is_err());
     }

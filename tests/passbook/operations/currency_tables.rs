@@ -80,6 +80,7 @@ async fn an_account_keeps_the_decimals_of_its_creation(kind: Kind) {
     must_fail(client.deposit(deposit("two", "0.005")).await, Reason::CurrencyMismatch);
     client.deposit(deposit("two", "0.05")).await.expect("two decimals");
     assert_eq!(balance(&client, "two").await, "11.05");
+    database.passbook(&["verify"]).await.must_succeed();
 }
 
 async fn a_migration_records_the_decimals_of_an_older_ledger(kind: Kind) {
