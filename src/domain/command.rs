@@ -58,6 +58,8 @@ pub struct Request {
     /// When the transaction takes effect, in microseconds since the Unix epoch. None: when it is
     /// applied.
     pub effective_time_us: Option<i64>,
+    /// Reject the transaction unless its amounts sum to zero in each currency.
+    pub require_balanced: bool,
 }
 
 /// The change that a request describes.
@@ -308,6 +310,9 @@ impl Request {
         }
         if self.force {
             body.field("force", "true");
+        }
+        if self.require_balanced {
+            body.field("require_balanced", "true");
         }
         if let Some(effective_time_us) = self.effective_time_us {
             body.field("effective_time_us", &effective_time_us.to_string());

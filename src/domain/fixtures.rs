@@ -55,6 +55,7 @@ pub fn request(request_id: &str, action: Action) -> Request {
         validate_only: false,
         force: false,
         effective_time_us: None,
+        require_balanced: false,
     }
 }
 

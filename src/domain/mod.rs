@@ -2,10 +2,10 @@
 //!
 //! Reading order: [`money`] and [`ids`] (the types that carry their checks), [`account`]
 //! and [`hold`], [`command`] (the changes), [`unit_of_work`] (applies commands to locked
-//! accounts), [`transaction`] (what it leaves behind), [`effective_time`] (when that counts),
-//! [`rejection`] (why not), [`event`] (what happened), [`query`] (what lists select),
-//! [`balance_sum`] (what they add up to), [`authorization`] (rights of callers),
-//! [`verification`] (checks of what is stored).
+//! accounts), [`balancing`] (sums of zero), [`transaction`] (what it leaves behind),
+//! [`effective_time`] (when that counts), [`rejection`] (why not), [`event`] (what happened),
+//! [`query`] (what lists select), [`balance_sum`] (what they add up to), [`authorization`]
+//! (rights of callers), [`verification`] (checks of what is stored).
 //!
 //! In here: rules as functions of their arguments. Not in here: anything of the wire, the database
 //! or the runtime.
@@ -35,6 +35,7 @@ macro_rules! stored_names {
 pub mod account;
 pub mod authorization;
 pub mod balance_sum;
+pub mod balancing;
 pub mod command;
 pub mod effective_time;
 pub mod event;

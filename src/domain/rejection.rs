@@ -150,6 +150,13 @@ pub enum Rejection {
          microseconds since the Unix epoch)"
     )]
     EffectiveTimeOutOfRange { effective_time_us: i64, earliest_us: i64, latest_us: i64 },
+    #[error("the amounts in {currency_code} sum to {}, not to zero", figure(sum))]
+    Unbalanced {
+        currency_code: String,
+        /// None beyond 2^127.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sum: Option<String>,
+    },
     #[error("account {account_id} has version {version}, not {expected_version}")]
     VersionMismatch { account_id: AccountId, expected_version: i64, version: i64 },
 }

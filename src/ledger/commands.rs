@@ -266,6 +266,7 @@ impl Ledger {
             validate_only: false,
             force: false,
             effective_time_us: None,
+            require_balanced: false,
         };
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;

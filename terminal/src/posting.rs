@@ -121,6 +121,10 @@ pub struct Post {
     #[arg(value_names = ["ACCOUNT_ID", "AMOUNT", "CURRENCY"])]
     legs: Vec<String>,
 
+    /// Only if the amounts sum to zero in each currency.
+    #[arg(long)]
+    require_balanced: bool,
+
     #[command(flatten)]
     posting: PostingArguments,
 
@@ -143,6 +147,7 @@ impl Post {
             validate_only: self.posting.validate_only,
             effective_time: self.posting.effective.time,
             force: self.force.force,
+            require_balanced: self.require_balanced,
         };
         let call = async |request| server.accounts().post_transaction(request).await;
         change::send(server, self.posting.change.request_id, request, call).await

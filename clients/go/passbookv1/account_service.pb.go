@@ -1609,8 +1609,11 @@ type PostTransactionRequest struct {
 	Force bool `protobuf:"varint,6,opt,name=force,proto3" json:"force,omitempty"`
 	// As in DepositRequest.
 	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The amounts must sum to zero in each currency: otherwise the posting is rejected with
+	// `UNBALANCED`. Default: false.
+	RequireBalanced bool `protobuf:"varint,8,opt,name=require_balanced,json=requireBalanced,proto3" json:"require_balanced,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PostTransactionRequest) Reset() {
@@ -1690,6 +1693,13 @@ func (x *PostTransactionRequest) GetEffectiveTime() *timestamppb.Timestamp {
 		return x.EffectiveTime
 	}
 	return nil
+}
+
+func (x *PostTransactionRequest) GetRequireBalanced() bool {
+	if x != nil {
+		return x.RequireBalanced
+	}
+	return false
 }
 
 // The response of PostTransaction.
@@ -2786,7 +2796,7 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\n" +
 	"account_id\x18\x01 \x01(\tR\taccountId\x12*\n" +
 	"\x06amount\x18\x02 \x01(\v2\x12.passbook.v1.MoneyR\x06amount\x124\n" +
-	"\tcondition\x18\x03 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\"\x81\x03\n" +
+	"\tcondition\x18\x03 \x01(\v2\x16.passbook.v1.ConditionR\tcondition\"\xac\x03\n" +
 	"\x16PostTransactionRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12$\n" +
@@ -2795,7 +2805,8 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v2/.passbook.v1.PostTransactionRequest.LabelsEntryR\x06labels\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x14\n" +
 	"\x05force\x18\x06 \x01(\bR\x05force\x12A\n" +
-	"\x0eeffective_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x1a9\n" +
+	"\x0eeffective_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\reffectiveTime\x12)\n" +
+	"\x10require_balanced\x18\b \x01(\bR\x0frequireBalanced\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"q\n" +

@@ -161,10 +161,11 @@ type AccountServiceClient interface {
 	// order of Withdraw is returned. If both accounts have the same reason, the source's is returned.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
 	// Posts up to 100 legs, all or nothing, on any accounts and in any currencies. The sum of the
-	// legs need not be zero, because the other side may be outside the ledger.
+	// legs need not be zero, because the other side may be outside the ledger, unless the request has
+	// `require_balanced`.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`) for the reasons of
-	// withdrawals and deposits. Of two reasons, the first in the order of Withdraw is returned. If
+	// withdrawals and deposits, and with `UNBALANCED` for such a sum. Of two reasons, the first in the order of Withdraw is returned. If
 	// two legs have the same reason, the first leg's is returned. Several legs may touch one account:
 	// funds and conditions are checked against its balance after all of them. With legs of both signs
 	// on one account, the caller needs the right to read it.
@@ -754,10 +755,11 @@ type AccountServiceServer interface {
 	// order of Withdraw is returned. If both accounts have the same reason, the source's is returned.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
 	// Posts up to 100 legs, all or nothing, on any accounts and in any currencies. The sum of the
-	// legs need not be zero, because the other side may be outside the ledger.
+	// legs need not be zero, because the other side may be outside the ledger, unless the request has
+	// `require_balanced`.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`) for the reasons of
-	// withdrawals and deposits. Of two reasons, the first in the order of Withdraw is returned. If
+	// withdrawals and deposits, and with `UNBALANCED` for such a sum. Of two reasons, the first in the order of Withdraw is returned. If
 	// two legs have the same reason, the first leg's is returned. Several legs may touch one account:
 	// funds and conditions are checked against its balance after all of them. With legs of both signs
 	// on one account, the caller needs the right to read it.

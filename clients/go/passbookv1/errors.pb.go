@@ -30,7 +30,9 @@ const (
 // The numbers are the order of precedence: if two things are wrong with one request, the error has
 // the reason with the lower number. If two fields have the same fault, the error names the field
 // that the request declares first. Malformed fields are reported before anything is looked up, and
-// so is an amount that is BALANCE_OUT_OF_RANGE by itself.
+// so is an amount that is BALANCE_OUT_OF_RANGE by itself. One reason comes before its number: UNBALANCED
+// is a rule about the amounts alone, so it comes before ACCOUNT_NOT_FOUND and all other rules about
+// accounts.
 //
 // `metadata["outcome"]` is set if a change was requested and there is no result: "not_applied" (it
 // was not applied, and this attempt never will be) or "unknown" (it was applied or it was not: send
@@ -158,6 +160,9 @@ const (
 	// stored. A timestamp that is beyond the years 1 to 9999 is invalid, and nothing is stored. Metadata:
 	// effective_time_us, earliest_us, latest_us (microseconds since the Unix epoch); or field.
 	ErrorReason_ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE ErrorReason = 42
+	// FAILED_PRECONDITION: the amounts of a posting with `require_balanced` do not sum to zero in each
+	// currency. Comes before ACCOUNT_NOT_FOUND. Metadata: currency_code, sum.
+	ErrorReason_ERROR_REASON_UNBALANCED ErrorReason = 43
 	// ABORTED: the row lock was not granted in time, because another program has locked the row.
 	// Outcome: not_applied.
 	ErrorReason_ERROR_REASON_LOCK_TIMEOUT ErrorReason = 50
@@ -263,6 +268,7 @@ var (
 		40: "ERROR_REASON_ACCOUNT_NOT_EMPTY",
 		41: "ERROR_REASON_VERSION_MISMATCH",
 		42: "ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE",
+		43: "ERROR_REASON_UNBALANCED",
 		50: "ERROR_REASON_LOCK_TIMEOUT",
 		51: "ERROR_REASON_CONTENTION",
 		52: "ERROR_REASON_DEADLINE_EXCEEDED",
@@ -326,6 +332,7 @@ var (
 		"ERROR_REASON_ACCOUNT_NOT_EMPTY":           40,
 		"ERROR_REASON_VERSION_MISMATCH":            41,
 		"ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE": 42,
+		"ERROR_REASON_UNBALANCED":                  43,
 		"ERROR_REASON_LOCK_TIMEOUT":                50,
 		"ERROR_REASON_CONTENTION":                  51,
 		"ERROR_REASON_DEADLINE_EXCEEDED":           52,
@@ -378,7 +385,7 @@ var File_passbook_v1_errors_proto protoreflect.FileDescriptor
 
 const file_passbook_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\xff\x10\n" +
+	"\x18passbook/v1/errors.proto\x12\vpassbook.v1*\x9c\x11\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12#\n" +
 	"\x1fERROR_REASON_INVALID_REQUEST_ID\x10\x01\x12#\n" +
@@ -423,7 +430,8 @@ const file_passbook_v1_errors_proto_rawDesc = "" +
 	"!ERROR_REASON_BALANCE_OUT_OF_RANGE\x10'\x12\"\n" +
 	"\x1eERROR_REASON_ACCOUNT_NOT_EMPTY\x10(\x12!\n" +
 	"\x1dERROR_REASON_VERSION_MISMATCH\x10)\x12,\n" +
-	"(ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE\x10*\x12\x1d\n" +
+	"(ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE\x10*\x12\x1b\n" +
+	"\x17ERROR_REASON_UNBALANCED\x10+\x12\x1d\n" +
 	"\x19ERROR_REASON_LOCK_TIMEOUT\x102\x12\x1b\n" +
 	"\x17ERROR_REASON_CONTENTION\x103\x12\"\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x104\x12\x1b\n" +

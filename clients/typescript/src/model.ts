@@ -48,6 +48,8 @@ export interface Posting extends MoneyChange {
   validateOnly?: boolean;
   /** Apply it although funds lack or an account is frozen. Needs the right `force`. */
   force?: boolean;
+  /** Reject it with UNBALANCED unless the amounts sum to zero in each currency. */
+  requireBalanced?: boolean;
 }
 
 /** An account to open. */
@@ -334,6 +336,7 @@ export function postingMessage(posting: Posting): service.PostTransactionRequest
     legs: posting.legs.map(legMessage),
     validateOnly: posting.validateOnly ?? false,
     force: posting.force ?? false,
+    requireBalanced: posting.requireBalanced ?? false,
   };
 }
 

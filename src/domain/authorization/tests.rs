@@ -63,6 +63,7 @@ pub fn command(action: Action) -> Command {
         validate_only: false,
         force: false,
         effective_time_us: None,
+        require_balanced: false,
     }))
 }
 

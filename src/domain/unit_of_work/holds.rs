@@ -166,7 +166,7 @@ impl UnitOfWork {
         };
         let mut legs = vec![leg(&hold.account_id, -amount)];
         legs.extend(capture.destination_account_id.as_ref().map(|it| leg(it, amount)));
-        let planned = self.evaluate(&legs, Funds::Held(hold), request.effective_time_us)?;
+        let planned = self.evaluate(request, &legs, Funds::Held(hold))?;
         let hold_id = hold.hold_id.clone();
         let keep_open = capture.keep_open && amount < hold.held();
         let transaction = self.post(request, TransactionKind::Capture, planned);

@@ -11,6 +11,8 @@ mod attributes;
 #[cfg(test)]
 mod attributes_tests;
 #[cfg(test)]
+mod balancing_tests;
+#[cfg(test)]
 mod force_tests;
 mod holds;
 #[cfg(test)]

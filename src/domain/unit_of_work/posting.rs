@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::domain::{
     account::{Account, AccountState},
+    balancing,
     command::{Condition, Leg, Request},
     effective_time,
     hold::Hold,
@@ -15,14 +16,15 @@ use crate::domain::{
 };
 
 impl UnitOfWork {
-    /// Plans the entries of the legs, or returns the first rejection in the order of
-    /// [`LegCheck::RULES`]; the last is that of the effective time. Changes nothing.
+    /// Plans the entries of the legs, or returns the first rejection: unbalanced legs, then in the order
+    /// of [`LegCheck::RULES`]; the last is that of the effective time. Changes nothing.
     pub(super) fn evaluate(
         &self,
+        request: &Request,
         legs: &[Leg],
         funds: Funds<'_>,
-        effective_time_us: Option<i64>,
     ) -> Result<PlannedEntries, Rejection> {
+        balancing::check(request, legs)?;
         let mut running: HashMap<&AccountId, Running> = HashMap::new();
         let mut checks = Vec::with_capacity(legs.len());
         for leg in legs {
@@ -30,7 +32,7 @@ impl UnitOfWork {
             if account.currency != leg.currency
                 && let Some(legs) = self.in_own_scales(legs)
             {
-                return self.evaluate(&legs, funds, effective_time_us);
+                return self.evaluate(request, &legs, funds);
             }
             let after = running.entry(&leg.account_id).or_insert_with(|| Running::new(account));
             after.add(account, leg);
@@ -45,7 +47,7 @@ impl UnitOfWork {
         let latest = checks.iter().map(|check| check.account.update_time_us).max();
         // A clock that was set back must not put an entry before an earlier one.
         let create_time_us = self.now_us.max(latest.unwrap_or(self.now_us));
-        let effective_time_us = effective_time::check(effective_time_us, create_time_us)?;
+        let effective_time_us = effective_time::check(request.effective_time_us, create_time_us)?;
         let entries = checks.iter().map(|check| check.entry(effective_time_us)).collect();
         Ok(PlannedEntries { entries, create_time_us })
     }

@@ -66,7 +66,7 @@ impl UnitOfWork {
     fn execute(&mut self, request: &Request) -> Result<Effects, Rejection> {
         match &request.action {
             Action::Post(kind, legs) => {
-                let planned = self.evaluate(legs, Funds::of(request), request.effective_time_us)?;
+                let planned = self.evaluate(request, legs, Funds::of(request))?;
                 let transaction = match request.validate_only {
                     true => planned.into_preview(request, *kind),
                     false => self.post(request, *kind, planned),

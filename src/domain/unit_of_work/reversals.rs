@@ -62,7 +62,7 @@ impl UnitOfWork {
             (_, None) => None,
         };
         let legs: Vec<_> = original.entries.iter().map(|entry| mirrored(entry, part)).collect();
-        let planned = self.evaluate(&legs, Funds::of(request), request.effective_time_us)?;
+        let planned = self.evaluate(request, &legs, Funds::of(request))?;
         let mut transaction = self.post(request, TransactionKind::Reversal, planned);
         let reversed = Reversed {
             count: before.map_or(0, |before| before.count) + 1,

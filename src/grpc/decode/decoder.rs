@@ -185,6 +185,7 @@ impl<'a> Decoder<'a> {
             validate_only: false,
             force: false,
             effective_time_us: None,
+            require_balanced: false,
         })
     }
 

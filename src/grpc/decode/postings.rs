@@ -91,7 +91,8 @@ pub fn transaction(
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
     let (validate_only, force) = (request.validate_only, request.force);
-    Some(Request { validate_only, force, effective_time_us, ..decoded })
+    let require_balanced = request.require_balanced;
+    Some(Request { validate_only, force, effective_time_us, require_balanced, ..decoded })
 }
 
 /// A leg. `path` is the beginning of the fields' paths.

@@ -40,6 +40,7 @@ impl From<Rejection> for StatusBuilder {
             R::ReversalAmountExceeded { .. } => {
                 (FailedPrecondition, E::ReversalAmountExceeded, "transaction_id")
             }
+            R::Unbalanced { .. } => (FailedPrecondition, E::Unbalanced, "currency_code"),
             R::AccountNotFound { .. } => (NotFound, E::AccountNotFound, "account_id"),
             R::AccountExists { .. } => (AlreadyExists, E::AccountExists, "account_id"),
             R::AccountClosed { .. } => (FailedPrecondition, E::AccountClosed, "account_id"),

@@ -95,6 +95,7 @@ fn rejections() -> Vec<Rejection> {
             held: amount("2"),
         },
         Rejection::EffectiveTimeOutOfRange { effective_time_us: 1, earliest_us: 2, latest_us: 3 },
+        Rejection::Unbalanced { currency_code: currency_code(), sum: Some("1.00".to_owned()) },
         Rejection::VersionMismatch { account_id: account_id(), expected_version: 1, version: 2 },
     ]
 }
@@ -115,6 +116,7 @@ fn expected(rejection: &Rejection) -> (Code, ErrorReason, &'static str) {
             let keys = "earliest_us effective_time_us latest_us";
             (Code::OutOfRange, E::EffectiveTimeOutOfRange, keys)
         }
+        R::Unbalanced { .. } => (Code::FailedPrecondition, E::Unbalanced, "currency_code sum"),
         R::TransactionNotDivisible { .. } => {
             (Code::FailedPrecondition, E::TransactionNotDivisible, "transaction_id")
         }

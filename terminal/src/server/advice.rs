@@ -43,6 +43,7 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
             "compare what you have with the ledger, then begin again without the token".to_owned(),
         ],
         "ALREADY_REVERSED" => of("reversed_by_transaction_id", &["transaction", "get"]),
+        "UNBALANCED" => vec!["let the amounts sum to zero in each currency".to_owned()],
         "TOO_MANY_ACCOUNTS" => vec!["name a longer --prefix".to_owned()],
         "UNAUTHENTICATED" => vec![
             "give a token with --token-file, PASSBOOK_TOKEN_FILE or a context (`passbook context \

@@ -22,7 +22,7 @@ const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
 /// Results that a history must contain to be meaningful.
-const MET: [&str; 33] = [
+const MET: [&str; 34] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
     "HOLD_NOT_OPEN captured",
@@ -45,6 +45,7 @@ const MET: [&str; 33] = [
     "INSUFFICIENT_FUNDS",
     "ACCOUNT_NOT_EMPTY",
     "EFFECTIVE_TIME_OUT_OF_RANGE",
+    "UNBALANCED",
     "VERSION_MISMATCH",
     "REQUEST_ID_REUSED",
     "REQUEST_FENCED",

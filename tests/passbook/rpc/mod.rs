@@ -6,6 +6,7 @@ mod batch_post_transactions;
 mod capture_hold;
 mod create_account;
 mod deposit;
+mod double_entry;
 mod effective_time;
 mod fence_request;
 mod force;

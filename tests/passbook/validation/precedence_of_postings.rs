@@ -1,4 +1,5 @@
-//! Of two faults in a request the lower number of `ErrorReason` is always reported.
+//! Of two faults in a request the lower number of `ErrorReason` is reported. `UNBALANCED` is the only
+//! exception.
 
 use crate::harness::{malformed::*, *};
 
@@ -94,6 +95,13 @@ async fn the_lower_numbered_rejection_by_state_wins(kind: Kind) {
         let status = must_fail(client.transfer(request).await, expected);
         assert_eq!(metadata(&status, "account_id"), account_id);
     }
+
+    // Except that an unbalanced posting does not get as far as its accounts.
+    let unbalanced = PostTransactionRequest {
+        require_balanced: true,
+        ..posting(&[("nobody", "5"), ("closed", "-4.99")])
+    };
+    must_fail(client.post_transaction(unbalanced).await, Reason::Unbalanced);
 
     // A reused request id comes before all rejections by state.
     let taken = deposit("open", "1");

@@ -352,10 +352,14 @@ class Client:
         labels: Mapping[str, str] | None = None,
         validate_only: bool = False,
         force: bool = False,
+        require_balanced: bool = False,
         effective_time: datetime | None = None,
         timeout: float | None = None,
     ) -> TransactionResult:
-        """Post up to 100 legs on any accounts: all are applied or none is."""
+        """Post up to 100 legs on any accounts: all are applied or none is.
+
+        With `require_balanced`, they must sum to zero in each currency.
+        """
         request = service.PostTransactionRequest(
             request_id=request_id or new_id(),
             legs=[leg.to_message() for leg in legs],
@@ -363,6 +367,7 @@ class Client:
             labels=labels,
             validate_only=validate_only,
             force=force,
+            require_balanced=require_balanced,
             effective_time=optional_timestamp(effective_time),
         )
         response = self._calls.change("PostTransaction", request, timeout)

@@ -142,6 +142,8 @@ class Posting:
     force: bool = False
     effective_time: datetime | None = None
     """When it counts, if that is not when it is applied."""
+    require_balanced: bool = False
+    """Reject it with UNBALANCED unless the amounts sum to zero in each currency."""
 
     def to_message(self) -> service.PostTransactionRequest:
         """The posting in the contract's form."""
@@ -153,6 +155,7 @@ class Posting:
             validate_only=self.validate_only,
             force=self.force,
             effective_time=optional_timestamp(self.effective_time),
+            require_balanced=self.require_balanced,
         )
 
 

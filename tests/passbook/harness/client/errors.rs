@@ -108,6 +108,7 @@ pub fn code_of(reason: Reason) -> Code {
         | Reason::CurrencyMismatch
         | Reason::ConditionFailed
         | Reason::InsufficientFunds
+        | Reason::Unbalanced
         | Reason::AccountNotEmpty
         | Reason::EventTokenUnknown
         | Reason::TooManyAccounts

@@ -84,6 +84,10 @@ impl Generator {
             }
             legs.push(Leg { account_id, amount: Some(amount), condition: None });
         }
+        let require_balanced = self.one_in(6);
+        if require_balanced && self.random.bool() {
+            balance(&mut legs);
+        }
         for index in 0..legs.len() {
             let account_id = legs[index].account_id.clone();
             let of_account = legs.iter().filter(|leg| leg.account_id == account_id);
@@ -100,6 +104,7 @@ impl Generator {
             validate_only: self.one_in(12),
             effective_time: self.effective_time(model),
             force: self.one_in(12),
+            require_balanced,
         })
     }
 
@@ -367,6 +372,7 @@ impl Generator {
             Command::Withdraw(it) => it.force = !it.force,
             Command::Transfer(it) if is_first => it.condition = None,
             Command::Transfer(it) => it.destination_account_id.push('1'),
+            Command::Post(it) if it.require_balanced => it.require_balanced = false,
             Command::Post(it) if is_first => it.legs.truncate(1),
             Command::Post(it) => it.legs.reverse(),
             Command::PlaceHold(it) if is_first => it.hold_id.push('1'),
@@ -398,5 +404,17 @@ fn drop_foreign(condition: &mut Option<Condition>, amount: &Option<Money>) {
     });
     if is_foreign {
         *condition = None;
+    }
+}
+
+/// Lets the last leg take what the others of its currency leave, if that is something.
+fn balance(legs: &mut [Leg]) {
+    let Some((last, others)) = legs.split_last_mut() else { return };
+    let Some(amount) = &mut last.amount else { return };
+    let same = others.iter().filter_map(|leg| leg.amount.as_ref());
+    let same = same.filter(|it| it.currency_code == amount.currency_code);
+    let sum: i128 = same.map(units).sum();
+    if sum != 0 && sum.abs() < LIMIT {
+        *amount = money_in(&amount.currency_code, -sum);
     }
 }
