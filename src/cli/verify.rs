@@ -44,6 +44,10 @@ pub struct Verify {
     /// heads, which is printed.
     #[arg(long, value_name = "FILE", requires = "heads")]
     heads_public_key: Option<PathBuf>,
+
+    /// Double entry: the balances of each currency must sum to zero.
+    #[arg(long)]
+    require_balanced: bool,
 }
 
 impl Verify {
@@ -62,6 +66,9 @@ impl Verify {
                 None => None,
             };
             let totals = snapshot.verify(&progress).await.map_err(CheckError::Ledger)?;
+            if self.require_balanced {
+                totals.check_balanced().map_err(|fault| CheckError::Ledger(fault.into()))?;
+            }
             Ok((totals, continued))
         };
         let bar = output::bar(0, "{msg:10} {bar:40} {percent}%, {eta} left");

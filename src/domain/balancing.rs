@@ -25,7 +25,7 @@ pub fn check(request: &Request, legs: &[Leg]) -> Result<(), Rejection> {
 /// The sum of each currency, in order of their codes, in the smallest unit of the one with the most
 /// decimals: accounts that were opened when a currency had other decimals keep them. None: the sum is
 /// beyond 2^127.
-fn sums(
+pub(super) fn sums(
     amounts: impl Iterator<Item = (Currency, i128)>,
 ) -> impl Iterator<Item = (Currency, Option<i128>)> {
     let mut sums: BTreeMap<String, (Currency, Option<i128>)> = BTreeMap::new();

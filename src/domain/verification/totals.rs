@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::domain::{
+    balancing::sums,
     command::{FENCE, PLACE_HOLD, RELEASE_HOLD, UPDATE_HOLD},
     ids::{AccountId, TransactionId},
     money::{Amount, Currency},
@@ -228,6 +229,21 @@ impl LedgerTotals {
         }
         Ok(())
     }
+
+    /// Checks that the balances of each currency sum to zero: that of accounts that were opened when it
+    /// had other decimals, too.
+    pub fn check_balanced(&self) -> Result<(), LedgerFault> {
+        let of_scale = |((code, scale), totals): (&(String, u32), &CurrencyTotals)| {
+            (Currency::from_parts(code, *scale), totals.balances)
+        };
+        let unbalanced =
+            sums(self.currencies.iter().map(of_scale)).find(|(_, sum)| *sum != Some(0));
+        let Some((currency, sum)) = unbalanced else { return Ok(()) };
+        let sum = sum.ok_or_else(|| too_large(currency.code()))?;
+        let description =
+            format!("its balances sum to {}, not to zero", currency.format_units(sum));
+        Err(LedgerFault::Currency { currency_code: currency.code().to_owned(), description })
+    }
 }
 
 impl CurrencyTotals {
@@ -311,5 +327,23 @@ mod tests {
         assert_eq!(words, "currency USD: its balances sum to 1.06; its entries to 1.05");
         books.totals(&usd).balances = i128::MAX;
         assert!(books.clone().add(books).is_err());
+    }
+
+    #[test]
+    fn balances_of_a_currency_sum_to_zero_whatever_decimals_its_accounts_have() {
+        let [cents, mills] = [2, 3].map(|scale| Currency::from_parts("PTS", scale));
+        let mut books = LedgerTotals::default();
+        assert_eq!(books.check_balanced(), Ok(()));
+        books.totals(&cents).balances = 105;
+        let words = books.check_balanced().expect_err("a fault").to_string();
+        assert_eq!(words, "currency PTS: its balances sum to 1.05, not to zero");
+        books.totals(&mills).balances = -1_050;
+        assert_eq!(books.check_balanced(), Ok(()));
+        books.totals(&mills).balances = -1_051;
+        let words = books.check_balanced().expect_err("a fault").to_string();
+        assert_eq!(words, "currency PTS: its balances sum to -0.001, not to zero");
+        books.totals(&cents).balances = i128::MAX;
+        let words = books.check_balanced().expect_err("a fault").to_string();
+        assert_eq!(words, "currency PTS: its sums are too large to be added up");
     }
 }
