@@ -26,6 +26,7 @@ impl Config {
         let Action::Check(config) = self.action;
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
+        config.contra_accounts(&currencies).map_err(CliError::Usage)?;
         if let Some(files) = config.security.credential_files() {
             files.load(&currencies).map_err(CliError::Usage)?;
         }

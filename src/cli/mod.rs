@@ -2,6 +2,7 @@
 
 mod completions;
 mod config;
+mod contra_accounts;
 mod ephemeral;
 mod export;
 mod heads;

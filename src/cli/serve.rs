@@ -15,7 +15,7 @@ use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
     budget::{BudgetConfig, Budgets, Connections},
-    cli::{ephemeral::EphemeralLedger, recorded_identities, schema},
+    cli::{contra_accounts, ephemeral::EphemeralLedger, recorded_identities, schema},
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
     domain::money::Currencies,
     ledger::Ledger,
@@ -50,6 +50,7 @@ impl Serve {
         let config = self.config;
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
+        config.contra_accounts(&currencies).map_err(CliError::Usage)?;
         let credentials = read_credentials(&config.security)?;
         let (issuer, jwks) = config.security.jwt().map(jwt).transpose()?.unzip();
         let authenticator =
@@ -239,7 +240,12 @@ async fn open_ledger(
         tokio::spawn(reload);
     }
 
-    let ledger = Ledger::start(Arc::new(store), budgets, config.batch_size_max as usize);
+    let accounts = config.contra_accounts(&currencies).map_err(CliError::Usage)?;
+    if let Some(accounts) = &accounts {
+        contra_accounts::check(&store, accounts).await?;
+    }
+    let batch_size_max = config.batch_size_max as usize;
+    let ledger = Ledger::start(Arc::new(store), budgets, batch_size_max, accounts);
     let ledger = ledger.await.map_err(CliError::run)?;
     Ok(Some((Arc::new(ledger), currencies)))
 }

@@ -45,7 +45,7 @@ pub struct Verify {
     #[arg(long, value_name = "FILE", requires = "heads")]
     heads_public_key: Option<PathBuf>,
 
-    /// Double entry: the balances of each currency must sum to zero.
+    /// Double entry: the balances of each currency must sum to zero. See `contra_account` of `serve`.
     #[arg(long)]
     require_balanced: bool,
 }

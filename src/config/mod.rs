@@ -15,6 +15,7 @@ mod telemetry;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -34,8 +35,11 @@ pub use crate::config::{
     values::JwksSource,
 };
 use crate::{
-    config::values::{CurrencyList, parse_address, parse_currencies, parse_switch},
-    domain::money::Currencies,
+    config::values::{
+        ContraAccountList, CurrencyList, parse_address, parse_contra_accounts, parse_currencies,
+        parse_switch,
+    },
+    domain::{balancing::ContraAccounts, money::Currencies},
     storage::{CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN},
 };
 
@@ -69,6 +73,13 @@ pub struct ServeConfig {
     /// never change.
     #[arg(long, env, value_name = "CODE=SCALE", value_parser = parse_currencies)]
     pub currency: Vec<CurrencyList>,
+
+    /// Double entry: the account that is the other side of all money in this currency that comes into
+    /// the ledger or leaves it, such as USD=world:usd. If one is set, all transactions must sum to zero
+    /// in each currency. The account must exist, with an unlimited overdraft. Can be repeated, or have
+    /// several accounts separated by commas. Give all servers of a ledger the same.
+    #[arg(long, env, value_name = "CODE=ACCOUNT_ID", value_parser = parse_contra_accounts)]
+    pub contra_account: Vec<ContraAccountList>,
 
     /// The deadline of calls that have none of their own (`grpc-timeout`).
     #[arg(long, env, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
@@ -183,6 +194,26 @@ impl ServeConfig {
     pub fn currencies(&self) -> Result<Currencies, String> {
         let configured: Vec<_> = self.currency.iter().flat_map(|list| list.0.clone()).collect();
         Currencies::new(&configured).map_err(|(code, error)| format!("currency {code}: {error}"))
+    }
+
+    /// The contra accounts; None without any.
+    ///
+    /// # Errors
+    /// A currency is unknown, or has two contra accounts.
+    pub fn contra_accounts(
+        &self,
+        currencies: &Currencies,
+    ) -> Result<Option<ContraAccounts>, String> {
+        let mut accounts = BTreeMap::new();
+        for (code, account_id) in self.contra_account.iter().flat_map(|list| &list.0) {
+            let known = currencies.get(code);
+            known.map_err(|error| format!("contra_account {code}={account_id}: {code} {error}"))?;
+            if let Some(other) = accounts.insert(code.clone(), account_id.clone()) {
+                let ids = format!("{other} and {account_id}");
+                return Err(format!("contra_account: {code} has two accounts, {ids}"));
+            }
+        }
+        Ok((!accounts.is_empty()).then_some(ContraAccounts(accounts)))
     }
 }
 

@@ -8,6 +8,8 @@ use std::{
 
 use http::Uri;
 
+use crate::domain::ids::AccountId;
+
 /// Parses a switch in all common spellings: tools that set variables differ in them.
 pub(super) fn parse_switch(text: &str) -> Result<bool, &'static str> {
     match text.trim().to_lowercase().as_str() {
@@ -69,6 +71,24 @@ fn parse_currency(text: &str) -> Result<(String, u32), String> {
     let scale = scale.trim().parse();
     let scale = scale.map_err(|_| wrong("must have a whole number for SCALE, such as ETH=18"))?;
     Ok((code.trim().to_owned(), scale))
+}
+
+/// The contra accounts of currencies, by the codes of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContraAccountList(pub Vec<(String, AccountId)>);
+
+/// Parses `CODE=ACCOUNT_ID` items separated by commas. Empty items and spaces around items are ignored.
+pub(super) fn parse_contra_accounts(text: &str) -> Result<ContraAccountList, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items.map(parse_contra_account).collect::<Result<_, _>>().map(ContraAccountList)
+}
+
+fn parse_contra_account(text: &str) -> Result<(String, AccountId), String> {
+    let parts = text.split_once('=');
+    let (code, id) =
+        parts.ok_or_else(|| format!("{text:?} must be CODE=ACCOUNT_ID, such as USD=world:usd"))?;
+    let account_id = AccountId::parse(id.trim()).map_err(|error| format!("{text:?}: {error}"))?;
+    Ok((code.trim().to_owned(), account_id))
 }
 
 /// Where the keys are that verify JWTs.

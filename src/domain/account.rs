@@ -85,6 +85,15 @@ pub struct NewAccount {
     pub created_by: Identity,
 }
 
+/// The account that is the other side of the money of a currency that comes into the ledger or leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContraAccount {
+    /// The code of the currency.
+    pub currency_code: String,
+    /// The account.
+    pub account_id: AccountId,
+}
+
 /// A change of the attributes of an account, not of its money.
 #[derive(Clone, Debug)]
 pub struct AccountUpdate {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    account::{AccountUpdate, AttributeChange, Labels, NewAccount},
+    account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount},
     hold::{Capture, HoldRef, HoldUpdate, NewExpiry, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
@@ -60,6 +60,9 @@ pub struct Request {
     pub effective_time_us: Option<i64>,
     /// Reject the transaction unless its amounts sum to zero in each currency.
     pub require_balanced: bool,
+    /// The server has contra accounts, so the transaction must be balanced: these take what it lacks to
+    /// sums of zero. No part of the fingerprint: the result of a repeat is that of the first time.
+    pub contra_accounts: Option<Vec<ContraAccount>>,
 }
 
 /// The change that a request describes.
@@ -168,6 +171,7 @@ impl Command {
     /// The accounts whose rows must be locked.
     pub fn account_ids(&self) -> impl Iterator<Item = &AccountId> {
         let (mut ids, mut legs, mut entries): (_, &[Leg], &[Entry]) = ([None; 2], &[], &[]);
+        let contra_accounts = self.request().and_then(|it| it.contra_accounts.as_deref());
         match self {
             Self::CreateAccount(new) => ids[0] = Some(&new.account_id),
             Self::UpdateAccount(update) => ids[0] = Some(&update.account_id),
@@ -188,7 +192,8 @@ impl Command {
         }
         let of_legs = legs.iter().map(|leg| &leg.account_id);
         let of_entries = entries.iter().map(|entry| &entry.account_id);
-        ids.into_iter().flatten().chain(of_legs).chain(of_entries)
+        let contra = contra_accounts.unwrap_or_default().iter().map(|it| &it.account_id);
+        ids.into_iter().flatten().chain(of_legs).chain(of_entries).chain(contra)
     }
 
     /// The holds that must be read under the lock.
@@ -258,6 +263,11 @@ impl Command {
 }
 
 impl Leg {
+    /// Its currency and its amount.
+    pub fn money(&self) -> (&Currency, Amount) {
+        (&self.currency, self.amount)
+    }
+
     /// This leg with the decimals of the account's `own` currency. None if it has these decimals already,
     /// if the code is another one, or if an amount has more decimals.
     #[must_use]

@@ -56,6 +56,7 @@ pub fn request(request_id: &str, action: Action) -> Request {
         force: false,
         effective_time_us: None,
         require_balanced: false,
+        contra_accounts: None,
     }
 }
 

@@ -150,10 +150,14 @@ pub enum Rejection {
          microseconds since the Unix epoch)"
     )]
     EffectiveTimeOutOfRange { effective_time_us: i64, earliest_us: i64, latest_us: i64 },
-    #[error("the amounts in {currency_code} sum to {}, not to zero", figure(sum))]
+    #[error(
+        "the amounts in {currency_code} sum to {}, not to zero, and no contra account can be the other \
+         side",
+        figure(sum)
+    )]
     Unbalanced {
         currency_code: String,
-        /// None beyond 2^127.
+        /// Only if the caller has named all amounts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sum: Option<String>,
     },

@@ -127,6 +127,11 @@ impl Transaction {
 }
 
 impl Entry {
+    /// Its currency and its amount.
+    pub fn money(&self) -> (&Currency, Amount) {
+        (&self.currency, self.amount)
+    }
+
     /// An amount of this size in the other direction.
     pub fn opposite(&self, size: Amount) -> Amount {
         if self.amount.is_negative() { size } else { -size }

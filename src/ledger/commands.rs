@@ -14,6 +14,7 @@ use crate::{
     domain::{
         account::{Account, AccountUpdate, Labels, NewAccount},
         authorization::{Caller, Grant},
+        balancing::chosen_by_callers,
         command::{Action, Command, Request, Reversal},
         hold::{Capture, HoldUpdate},
         ids::{AccountId, RequestId},
@@ -200,8 +201,11 @@ impl Ledger {
         PendingRequest::Executing(receiver)
     }
 
-    /// Checks what the caller and the budgets allow.
-    fn check_request(&self, context: &CallContext, request: Request) -> Result<Command, Error> {
+    /// Names the contra accounts that the request may need, and checks what the caller and the budgets
+    /// allow.
+    fn check_request(&self, context: &CallContext, mut request: Request) -> Result<Command, Error> {
+        let contra_accounts = self.contra_accounts.as_ref();
+        request.contra_accounts = contra_accounts.map(|all| all.of(&request.action));
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
         // A request that leaves a record and moves no money is charged then.
@@ -267,6 +271,7 @@ impl Ledger {
             force: false,
             effective_time_us: None,
             require_balanced: false,
+            contra_accounts: None,
         };
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
@@ -298,7 +303,11 @@ impl Ledger {
                 Action::Reverse(Reversal { transaction, .. }) => {
                     let _own = self.reference_gate.enter(identity).await;
                     let grant = &context.caller.grant;
-                    let may_reverse = |ids: &[AccountId]| grant.may_move_money_of(ids);
+                    let is_contra =
+                        |id: &AccountId| self.contra_accounts.iter().any(|all| all.has(id));
+                    let may_reverse = |ids: &[AccountId]| {
+                        grant.may_move_money_of(chosen_by_callers(ids, is_contra))
+                    };
                     let found = store.transaction(transaction.transaction_id, may_reverse).await?;
                     transaction.resolved = found;
                 }

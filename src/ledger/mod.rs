@@ -53,6 +53,7 @@ pub use crate::ledger::{
 };
 use crate::{
     budget::{Budgets, Gate},
+    domain::balancing::ContraAccounts,
     ledger::{
         metrics::write_path::WritePathMetrics,
         write_path::{WritePath, queue::CommandQueue},
@@ -84,6 +85,8 @@ pub struct Ledger {
     /// The half of the queue that streams may fill. Streams wait for a permit, so without this bound
     /// they would keep the queue full, and all unary calls would be shed.
     stream_permits: Arc<Semaphore>,
+    /// With them, all transactions are balanced.
+    contra_accounts: Option<ContraAccounts>,
     closed: AtomicBool,
 }
 
@@ -111,6 +114,7 @@ impl Ledger {
         store: Arc<Store>,
         budgets: Arc<Budgets>,
         batch_size_max: usize,
+        contra_accounts: Option<ContraAccounts>,
     ) -> Result<Self, StorageError> {
         let own_reads = Arc::new(store.reserve().await?);
         // The budget bounds the queue.
@@ -127,6 +131,7 @@ impl Ledger {
             reference_gate: budgets.gate(store.budget().reserved as usize / 2),
             stream_gate: budgets.gate(queue_capacity / 4),
             stream_permits: Arc::new(Semaphore::new((queue_capacity / 2).max(1))),
+            contra_accounts,
             store,
             own_reads,
             queue,

@@ -109,7 +109,7 @@ mod tests {
         let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
         let store = Arc::new(Store::connect(url, None).await.unwrap());
         store.migrate_up().await.unwrap();
-        let ledger = Ledger::start(store, Budgets::for_tests(1, true), 1).await.unwrap();
+        let ledger = Ledger::start(store, Budgets::for_tests(1, true), 1, None).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let caller = Caller::unrestricted("a");
         let context = CallContext { caller, deadline, audit: None };

@@ -1113,7 +1113,8 @@ func (x *DepositRequest) GetEffectiveTime() *timestamppb.Timestamp {
 // The response of Deposit.
 type DepositResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Has one entry.
+	// Has one entry. If the server has contra accounts, that of the contra account follows. As in all
+	// responses, it is shown only to callers who may read the contra account.
 	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	// True if the result was stored before under this `request_id`, and is returned again.
 	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -1291,7 +1292,7 @@ func (x *WithdrawRequest) GetEffectiveTime() *timestamppb.Timestamp {
 // The response of Withdraw.
 type WithdrawResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Has one entry, whose amount is negative.
+	// Has one entry, whose amount is negative, and that of the contra account as in DepositResponse.
 	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	// As in DepositResponse.
 	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`
@@ -1610,7 +1611,7 @@ type PostTransactionRequest struct {
 	// As in DepositRequest.
 	EffectiveTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=effective_time,json=effectiveTime,proto3" json:"effective_time,omitempty"`
 	// The amounts must sum to zero in each currency: otherwise the posting is rejected with
-	// `UNBALANCED`. Default: false.
+	// `UNBALANCED`. A server with contra accounts demands it of all postings. Default: false.
 	RequireBalanced bool `protobuf:"varint,8,opt,name=require_balanced,json=requireBalanced,proto3" json:"require_balanced,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

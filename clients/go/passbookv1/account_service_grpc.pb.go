@@ -141,16 +141,18 @@ type AccountServiceClient interface {
 	// Lists the changes of an account's state and attributes, oldest first, one page per call.
 	// If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	ListAccountChanges(ctx context.Context, in *ListAccountChangesRequest, opts ...grpc.CallOption) (*ListAccountChangesResponse, error)
-	// Adds money to an account. The other side is outside the ledger.
+	// Adds money to an account. The other side is outside the ledger, or, on a server with contra
+	// accounts, it is the contra account of the currency.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `CONDITION_FAILED`,
-	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A frozen account takes deposits.
+	// `UNBALANCED` (no contra account can be the other side), `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+	// `CURRENCY_MISMATCH`, `CONDITION_FAILED`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A
+	// frozen account takes deposits. A reason can be that of the contra account.
 	Deposit(ctx context.Context, in *DepositRequest, opts ...grpc.CallOption) (*DepositResponse, error)
-	// Takes money out of an account. The other side is outside the ledger.
+	// Takes money out of an account. The other side is as in Deposit.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+	// `UNBALANCED`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
 	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With
 	// `force`, neither `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawResponse, error)
@@ -162,7 +164,7 @@ type AccountServiceClient interface {
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
 	// Posts up to 100 legs, all or nothing, on any accounts and in any currencies. The sum of the
 	// legs need not be zero, because the other side may be outside the ledger, unless the request has
-	// `require_balanced`.
+	// `require_balanced` or the server has contra accounts.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`) for the reasons of
 	// withdrawals and deposits, and with `UNBALANCED` for such a sum. Of two reasons, the first in the order of Withdraw is returned. If
@@ -230,7 +232,7 @@ type AccountServiceClient interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
-	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
+	// `UNBALANCED`, `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
 	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
 	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(ctx context.Context, in *CaptureHoldRequest, opts ...grpc.CallOption) (*CaptureHoldResponse, error)
@@ -249,10 +251,11 @@ type AccountServiceClient interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
-	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
-	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
-	// overdraw the account), `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither
-	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
+	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `UNBALANCED` (no
+	// contra account can be the other side), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of
+	// the `amount`), `INSUFFICIENT_FUNDS` (the reversal would overdraw the account),
+	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
+	// `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(ctx context.Context, in *ReverseTransactionRequest, opts ...grpc.CallOption) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.
@@ -735,16 +738,18 @@ type AccountServiceServer interface {
 	// Lists the changes of an account's state and attributes, oldest first, one page per call.
 	// If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	ListAccountChanges(context.Context, *ListAccountChangesRequest) (*ListAccountChangesResponse, error)
-	// Adds money to an account. The other side is outside the ledger.
+	// Adds money to an account. The other side is outside the ledger, or, on a server with contra
+	// accounts, it is the contra account of the currency.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `CURRENCY_MISMATCH`, `CONDITION_FAILED`,
-	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A frozen account takes deposits.
+	// `UNBALANCED` (no contra account can be the other side), `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+	// `CURRENCY_MISMATCH`, `CONDITION_FAILED`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. A
+	// frozen account takes deposits. A reason can be that of the contra account.
 	Deposit(context.Context, *DepositRequest) (*DepositResponse, error)
-	// Takes money out of an account. The other side is outside the ledger.
+	// Takes money out of an account. The other side is as in Deposit.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+	// `UNBALANCED`, `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
 	// `CONDITION_FAILED`, `INSUFFICIENT_FUNDS`, `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With
 	// `force`, neither `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error)
@@ -756,7 +761,7 @@ type AccountServiceServer interface {
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
 	// Posts up to 100 legs, all or nothing, on any accounts and in any currencies. The sum of the
 	// legs need not be zero, because the other side may be outside the ledger, unless the request has
-	// `require_balanced`.
+	// `require_balanced` or the server has contra accounts.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`) for the reasons of
 	// withdrawals and deposits, and with `UNBALANCED` for such a sum. Of two reasons, the first in the order of Withdraw is returned. If
@@ -824,7 +829,7 @@ type AccountServiceServer interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
-	// `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
+	// `UNBALANCED`, `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
 	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
 	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(context.Context, *CaptureHoldRequest) (*CaptureHoldResponse, error)
@@ -843,10 +848,11 @@ type AccountServiceServer interface {
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `TRANSACTION_NOT_FOUND`, `TRANSACTION_NOT_DIVISIBLE`, `REVERSAL_AMOUNT_EXCEEDED`,
-	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `ACCOUNT_CLOSED`,
-	// `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of the `amount`), `INSUFFICIENT_FUNDS` (the reversal would
-	// overdraw the account), `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither
-	// `ACCOUNT_FROZEN` nor `INSUFFICIENT_FUNDS`.
+	// `ALREADY_REVERSED`, and the rejections of a PostTransaction with these legs: `UNBALANCED` (no
+	// contra account can be the other side), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH` (of
+	// the `amount`), `INSUFFICIENT_FUNDS` (the reversal would overdraw the account),
+	// `BALANCE_OUT_OF_RANGE`, `EFFECTIVE_TIME_OUT_OF_RANGE`. With `force`, neither `ACCOUNT_FROZEN` nor
+	// `INSUFFICIENT_FUNDS`.
 	ReverseTransaction(context.Context, *ReverseTransactionRequest) (*ReverseTransactionResponse, error)
 	// Returns one transaction with its entries. If there is no such transaction, or its request was
 	// rejected: NOT_FOUND, `TRANSACTION_NOT_FOUND`.

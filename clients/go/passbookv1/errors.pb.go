@@ -160,8 +160,11 @@ const (
 	// stored. A timestamp that is beyond the years 1 to 9999 is invalid, and nothing is stored. Metadata:
 	// effective_time_us, earliest_us, latest_us (microseconds since the Unix epoch); or field.
 	ErrorReason_ERROR_REASON_EFFECTIVE_TIME_OUT_OF_RANGE ErrorReason = 42
-	// FAILED_PRECONDITION: the amounts of a posting with `require_balanced` do not sum to zero in each
-	// currency. Comes before ACCOUNT_NOT_FOUND. Metadata: currency_code, sum.
+	// FAILED_PRECONDITION: the amounts of a transaction do not sum to zero in each currency. A posting
+	// demands it (`require_balanced`), or the server does, because it has contra accounts. These are not
+	// the other side of a posting, nor of money in a currency for which the server has none, nor of a change
+	// of themselves. Comes before ACCOUNT_NOT_FOUND. Metadata: currency_code, and sum, if the amounts are
+	// in the request.
 	ErrorReason_ERROR_REASON_UNBALANCED ErrorReason = 43
 	// ABORTED: the row lock was not granted in time, because another program has locked the row.
 	// Outcome: not_applied.

@@ -271,7 +271,8 @@ func (x *ReverseTransactionRequest) GetEffectiveTime() *timestamppb.Timestamp {
 type ReverseTransactionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The reversal. For each entry of the reversed transaction it has one entry with the opposite
-	// sign, in the same order.
+	// sign, in the same order. If the reversed transaction did not sum to zero, those of the contra
+	// accounts follow, as in DepositResponse.
 	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	// As in DepositResponse.
 	Replayed      bool `protobuf:"varint,2,opt,name=replayed,proto3" json:"replayed,omitempty"`

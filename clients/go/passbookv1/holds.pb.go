@@ -682,7 +682,8 @@ func (x *CaptureHoldRequest) GetEffectiveTime() *timestamppb.Timestamp {
 // The response of CaptureHold.
 type CaptureHoldResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Has one entry, whose amount is negative, or two entries if there is a destination.
+	// Has one entry, whose amount is negative, or two entries if there is a destination. Without one,
+	// that of the contra account as in DepositResponse.
 	Transaction *Transaction `protobuf:"bytes,1,opt,name=transaction,proto3" json:"transaction,omitempty"`
 	// The hold right after the capture.
 	Hold *Hold `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`

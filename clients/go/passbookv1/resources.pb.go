@@ -551,7 +551,7 @@ type Transaction struct {
 	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The RPC of the request.
 	Kind TransactionKind `protobuf:"varint,3,opt,name=kind,proto3,enum=passbook.v1.TransactionKind" json:"kind,omitempty"`
-	// In the order of the request's legs.
+	// In the order of the request's legs. Those that the server has added for its contra accounts follow.
 	Entries []*Entry `protobuf:"bytes,4,rep,name=entries,proto3" json:"entries,omitempty"`
 	// As sent.
 	Description string `protobuf:"bytes,5,opt,name=description,proto3" json:"description,omitempty"`

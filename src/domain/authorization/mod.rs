@@ -156,11 +156,13 @@ impl Grant {
     }
 
     /// Whether the caller may move money of each of these accounts, one way at least.
-    pub fn may_move_money_of(&self, account_ids: &[AccountId]) -> bool {
-        let may_move = |account_id| {
+    pub fn may_move_money_of<'a>(
+        &self,
+        mut account_ids: impl Iterator<Item = &'a AccountId>,
+    ) -> bool {
+        account_ids.all(|account_id| {
             self.allows(Right::Credit, account_id) || self.allows(Right::Debit, account_id)
-        };
-        account_ids.iter().all(may_move)
+        })
     }
 
     /// Whether the caller may place holds on this account, and end them.

@@ -7,10 +7,12 @@ use rust_decimal::Decimal;
 use crate::domain::{
     account::{AttributeChange, NewLimit},
     authorization::rule::Right,
+    balancing::chosen_by_callers,
     command::{Action, Command, Condition, Request, Reversal},
     hold::{Capture, HoldRef, HoldUpdate},
     ids::AccountId,
     money::{Amount, Currency},
+    transaction::Entry,
 };
 
 /// The rights that a command needs.
@@ -114,7 +116,7 @@ impl<'a> Needs<'a> {
             }
             Action::CaptureHold(capture) => self.capture(capture),
             Action::ReleaseHold(hold) => self.hold(hold, None),
-            Action::Reverse(reversal) => self.reversal(reversal, request.force),
+            Action::Reverse(reversal) => self.reversal(reversal, request),
             Action::Fence => self.some_account = true,
         }
         self.read_of_both_ways();
@@ -146,16 +148,19 @@ impl<'a> Needs<'a> {
         }
     }
 
-    fn reversal(&mut self, reversal: &'a Reversal, is_forced: bool) {
+    fn reversal(&mut self, reversal: &'a Reversal, request: &'a Request) {
         let Some(transaction) = &reversal.transaction.resolved else {
-            let rights: &[Right] = match is_forced {
+            let rights: &[Right] = match request.force {
                 true => &[Right::Credit, Right::Debit, Right::Force],
                 false => &[Right::Credit, Right::Debit],
             };
             self.missing = Some(Missing { kind: "transaction", rights });
             return;
         };
-        for entry in &transaction.entries {
+        let contra_accounts = request.contra_accounts.as_deref().unwrap_or_default();
+        let is_contra =
+            |entry: &Entry| contra_accounts.iter().any(|it| it.account_id == entry.account_id);
+        for entry in chosen_by_callers(&transaction.entries, is_contra) {
             let (currency, amount) = match &reversal.amount {
                 Some((currency, amount)) => (currency, entry.opposite(*amount)),
                 None => (&entry.currency, -entry.amount),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use uuid::Uuid;
 
 use crate::domain::{
-    account::{AccountUpdate, AttributeChange, Labels, NewAccount, NewLimit},
+    account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount, NewLimit},
     authorization::{AccountPattern, AmountMax, Effect, Grant, PermissionDenied, Right, Rule},
     command::{Action, Command, Condition, Leg, Request, Reversal, TransactionRef},
     fixtures::id,
@@ -64,6 +64,7 @@ pub fn command(action: Action) -> Command {
         force: false,
         effective_time_us: None,
         require_balanced: false,
+        contra_accounts: None,
     }))
 }
 
@@ -291,6 +292,37 @@ fn each_command_needs_its_rights_and_no_others() {
         let elsewhere = grant([allow(&["b"], &Right::ALL)]).check(command);
         assert!(elsewhere.is_err(), "{name} with rights on another account");
     }
+}
+
+#[test]
+fn a_reversal_needs_no_right_on_the_contra_account_that_the_server_chose() {
+    let own = grant([allow_up_to("5", &["shop"], &[Right::Credit, Right::Debit])]);
+    let with_contra_account = |entries: &[(&str, &str)]| {
+        let mut command = reverse(Some(transaction(entries)));
+        if let Command::Request(request) = &mut command {
+            let contra = ContraAccount { currency_code: "EUR".to_owned(), account_id: id("world") };
+            Arc::make_mut(request).contra_accounts = Some(vec![contra]);
+        }
+        command
+    };
+    let deposit = [("shop", "5"), ("world", "-5")];
+    assert_eq!(own.check(&with_contra_account(&deposit)), Ok(()));
+    let denied = Err(PermissionDenied::Named("transaction"));
+    assert_eq!(
+        own.check(&reverse(Some(transaction(&deposit)))),
+        denied,
+        "world is no contra account"
+    );
+    for others in [
+        &[("shop", "5"), ("other", "-5")][..],
+        &[("shop", "5"), ("other", "-2"), ("world", "-3")],
+        // Nobody but its caller has chosen the accounts of such a posting.
+        &[("world", "5"), ("world", "-5")],
+    ] {
+        assert_eq!(own.check(&with_contra_account(others)), denied, "{others:?}");
+    }
+    let more = own.check(&with_contra_account(&[("shop", "5.01"), ("world", "-5.01")]));
+    assert!(matches!(more, Err(PermissionDenied::Amount { .. })), "{more:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::domain::{
     account::{Account, AccountState},
-    balancing,
+    balancing::balanced,
     command::{Condition, Leg, Request},
     effective_time,
     hold::Hold,
@@ -16,15 +16,16 @@ use crate::domain::{
 };
 
 impl UnitOfWork {
-    /// Plans the entries of the legs, or returns the first rejection: unbalanced legs, then in the order
-    /// of [`LegCheck::RULES`]; the last is that of the effective time. Changes nothing.
+    /// Plans the entries of the legs and of the contra accounts, or returns the first rejection:
+    /// unbalanced legs, then in the order of [`LegCheck::RULES`]; the last is that of the effective time.
+    /// Changes nothing.
     pub(super) fn evaluate(
         &self,
         request: &Request,
         legs: &[Leg],
         funds: Funds<'_>,
     ) -> Result<PlannedEntries, Rejection> {
-        balancing::check(request, legs)?;
+        let legs = &*balanced(request, legs)?;
         let mut running: HashMap<&AccountId, Running> = HashMap::new();
         let mut checks = Vec::with_capacity(legs.len());
         for leg in legs {

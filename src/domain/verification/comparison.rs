@@ -29,13 +29,15 @@ const ROOM_MIN: usize = 16;
 const KINDS_MAX: usize = 1 << 27;
 
 /// What transactions can be.
-const CLASSES: [(TransactionKind, AmountRule); 7] = [
+const CLASSES: [(TransactionKind, AmountRule); 9] = [
     (TransactionKind::Deposit, AmountRule::Positive),
+    (TransactionKind::Deposit, AmountRule::PositiveFirst),
     (TransactionKind::Withdrawal, AmountRule::Negative),
-    (TransactionKind::Transfer, AmountRule::Opposite),
+    (TransactionKind::Withdrawal, AmountRule::NegativeFirst),
+    (TransactionKind::Transfer, AmountRule::NegativeFirst),
     (TransactionKind::Posting, AmountRule::Any),
     (TransactionKind::Capture, AmountRule::Negative),
-    (TransactionKind::Capture, AmountRule::Opposite),
+    (TransactionKind::Capture, AmountRule::NegativeFirst),
     (TransactionKind::Reversal, AmountRule::Any),
 ];
 /// The bits of a kept kind that are a set of classes. The others are a part of the hash of the id.
@@ -81,13 +83,18 @@ impl Comparison {
         names: &[(i64, i64)],
     ) {
         let key = self.key(transaction_id);
-        let class = kind.rule(names.len()).map(|rule| (kind, rule));
-        match CLASSES.iter().position(|it| Some(*it) == class) {
+        let rule = kind.rule(names.len());
+        match CLASSES.iter().position(|it| (it.0, Some(it.1)) == (kind, rule)) {
             Some(class) => self.keep(key, 1 << class),
             None => self.set_undecided(key),
         }
-        let sum = names.iter().fold(0_u64, |sum, (account_key, sequence)| {
-            sum.wrapping_add(self.name_hash(key, *account_key, *sequence))
+        let sum = names.iter().enumerate().fold(0_u64, |sum, (index, (account_key, sequence))| {
+            let is_above = match rule {
+                Some(AmountRule::PositiveFirst) => Some(index == 0),
+                Some(AmountRule::NegativeFirst) => Some(index != 0),
+                _ => None,
+            };
+            sum.wrapping_add(self.name_hash(key, *account_key, *sequence, is_above))
         });
         self.sums[key.bucket()].fetch_add(sum, Relaxed);
     }
@@ -97,22 +104,23 @@ impl Comparison {
     pub fn add_entry(&self, account_key: i64, entry: &Entry) -> Option<TransactionKind> {
         let amount = entry.amount;
         let key = self.key(entry.transaction_id);
-        let name = self.name_hash(key, account_key, entry.sequence);
-        let mut sum = name.wrapping_neg();
         let class = self.kept(key);
+        let (mut is_above, mut amounts) = (None, 0_u64);
         match class.map(|(_, rule)| rule) {
             Some(AmountRule::Positive) if !amount.is_positive() => self.set_undecided(key),
             Some(AmountRule::Negative) if !amount.is_negative() => self.set_undecided(key),
             // Opposite amounts cancel each other out.
-            Some(AmountRule::Opposite) if amount.is_positive() => {
-                sum = sum.wrapping_add(self.amount_hash(key, entry));
-            }
-            Some(AmountRule::Opposite) if amount.is_negative() => {
-                sum = sum.wrapping_sub(self.amount_hash(key, entry));
+            Some(AmountRule::PositiveFirst | AmountRule::NegativeFirst) => {
+                is_above = Some(amount.is_positive());
+                amounts = match amount.is_negative() {
+                    true => self.amount_hash(key, entry).wrapping_neg(),
+                    false => self.amount_hash(key, entry),
+                };
             }
             _ => {}
         }
-        self.sums[key.bucket()].fetch_add(sum, Relaxed);
+        let name = self.name_hash(key, account_key, entry.sequence, is_above);
+        self.sums[key.bucket()].fetch_add(amounts.wrapping_sub(name), Relaxed);
         class.map(|(kind, _)| kind)
     }
 
@@ -144,8 +152,10 @@ impl Comparison {
         Key(self.hasher.hash_one(transaction_id))
     }
 
-    fn name_hash(&self, key: Key, account_key: i64, sequence: i64) -> u64 {
-        self.hasher.hash_one((key.0, account_key, sequence))
+    /// The hash of an entry's name, and of the sign of its amount, if its place among the entries of the
+    /// transaction says it.
+    fn name_hash(&self, key: Key, account_key: i64, sequence: i64, is_above: Option<bool>) -> u64 {
+        self.hasher.hash_one((key.0, account_key, sequence, is_above))
     }
 
     fn amount_hash(&self, key: Key, entry: &Entry) -> u64 {
@@ -268,7 +278,9 @@ mod tests {
         let (a, b) = ((A, 1), (B, 1));
         for (kind, names, entries) in [
             (TransactionKind::Deposit, vec![a], vec![usd(A, "1")]),
+            (TransactionKind::Deposit, vec![a, b], vec![usd(A, "1"), usd(B, "-1")]),
             (TransactionKind::Withdrawal, vec![a], vec![usd(A, "-1")]),
+            (TransactionKind::Withdrawal, vec![a, b], vec![usd(A, "-1"), usd(B, "1")]),
             (TransactionKind::Transfer, vec![a, b], vec![usd(B, "1"), usd(A, "-1")]),
             (TransactionKind::Capture, vec![a], vec![usd(A, "-1")]),
             (TransactionKind::Capture, vec![a, b], vec![usd(A, "-1"), usd(B, "1")]),
@@ -293,7 +305,13 @@ mod tests {
             (TransactionKind::Deposit, vec![a], vec![usd(A, "0")]),
             (TransactionKind::Deposit, vec![a, b], vec![usd(A, "1"), usd(B, "1")]),
             (TransactionKind::Deposit, vec![a], vec![usd(A, "1"), usd(B, "1")]),
+            (TransactionKind::Deposit, vec![a, b], vec![usd(A, "1"), usd(B, "-1.01")]),
+            (TransactionKind::Deposit, vec![a, b], vec![usd(A, "-1"), usd(B, "1")]),
+            (TransactionKind::Withdrawal, vec![a, b], vec![usd(A, "1"), usd(B, "-1")]),
+            (TransactionKind::Transfer, vec![a, b], vec![usd(A, "1"), usd(B, "-1")]),
+            (TransactionKind::Capture, vec![a, b], vec![usd(A, "1"), usd(B, "-1")]),
             (TransactionKind::Withdrawal, vec![a], vec![usd(A, "1")]),
+            (TransactionKind::Withdrawal, vec![a, b], vec![usd(A, "-1"), usd(B, "-1")]),
             (TransactionKind::Transfer, vec![a], vec![usd(A, "1")]),
             (TransactionKind::Transfer, vec![a, b], vec![usd(A, "1"), usd(B, "-1.01")]),
             (TransactionKind::Transfer, vec![a, b], vec![usd(A, "1"), usd(B, "1")]),

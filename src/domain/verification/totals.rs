@@ -99,8 +99,10 @@ pub(super) enum AmountRule {
     Positive,
     /// One below zero.
     Negative,
-    /// Two of one currency that sum to zero.
-    Opposite,
+    /// Two of one currency that sum to zero, the first above zero.
+    PositiveFirst,
+    /// Two of one currency that sum to zero, the first below zero.
+    NegativeFirst,
     /// At least one.
     Any,
 }
@@ -127,7 +129,11 @@ impl TransactionKind {
         match (self, entries) {
             (Self::Deposit, 1) => Some(AmountRule::Positive),
             (Self::Withdrawal | Self::Capture, 1) => Some(AmountRule::Negative),
-            (Self::Transfer | Self::Capture, 2) => Some(AmountRule::Opposite),
+            // The second one can be that of a contra account.
+            (Self::Deposit, 2) => Some(AmountRule::PositiveFirst),
+            (Self::Withdrawal | Self::Transfer | Self::Capture, 2) => {
+                Some(AmountRule::NegativeFirst)
+            }
             (Self::Posting | Self::Reversal, 1..) => Some(AmountRule::Any),
             _ => None,
         }
@@ -138,7 +144,12 @@ impl TransactionKind {
         let is_right = match (self.rule(amounts.len()), amounts) {
             (Some(AmountRule::Positive), [(_, amount)]) => amount.is_positive(),
             (Some(AmountRule::Negative), [(_, amount)]) => amount.is_negative(),
-            (Some(AmountRule::Opposite), [left, right]) => are_opposite(left, right),
+            (Some(AmountRule::PositiveFirst), [first, second]) => {
+                first.1.is_positive() && are_opposite(first, second)
+            }
+            (Some(AmountRule::NegativeFirst), [first, second]) => {
+                first.1.is_negative() && are_opposite(first, second)
+            }
             (Some(AmountRule::Any), _) => true,
             _ => false,
         };
@@ -150,10 +161,9 @@ impl TransactionKind {
         let amounts: Vec<_> = amounts.iter().map(text).collect();
         let amounts = if amounts.is_empty() { "none".to_owned() } else { amounts.join(", ") };
         let expected = match self {
-            Self::Deposit => "one above zero",
-            Self::Withdrawal => "one below zero",
-            Self::Transfer => "two that sum to zero",
-            Self::Capture => "one below zero, or two that sum to zero",
+            Self::Deposit => "one above zero, alone or before its opposite",
+            Self::Withdrawal | Self::Capture => "one below zero, alone or before its opposite",
+            Self::Transfer => "two that sum to zero, the first below zero",
             Self::Posting | Self::Reversal => "at least one",
         };
         Err(format!(
@@ -275,9 +285,11 @@ mod tests {
         let all = |texts: &[&str]| {
             texts.iter().map(|text| (&usd, usd.parse(text).expect("an amount"))).collect::<Vec<_>>()
         };
-        let right: [(TransactionKind, &[&str]); 8] = [
+        let right: [(TransactionKind, &[&str]); 10] = [
             (TransactionKind::Deposit, &["1"]),
+            (TransactionKind::Deposit, &["1", "-1"]),
             (TransactionKind::Withdrawal, &["-1"]),
+            (TransactionKind::Withdrawal, &["-1", "1"]),
             (TransactionKind::Transfer, &["-1", "1"]),
             (TransactionKind::Capture, &["-1"]),
             (TransactionKind::Capture, &["-1", "1"]),
@@ -288,10 +300,17 @@ mod tests {
         for (movement, texts) in right {
             assert_eq!(movement.check(&all(texts)), Ok(()), "{movement:?} {texts:?}");
         }
-        let wrong: [(TransactionKind, &[&str]); 9] = [
+        let wrong: [(TransactionKind, &[&str]); 16] = [
             (TransactionKind::Deposit, &["-1"]),
             (TransactionKind::Deposit, &["1", "1"]),
+            (TransactionKind::Deposit, &["1", "-1.01"]),
+            (TransactionKind::Deposit, &["-1", "1"]),
+            (TransactionKind::Deposit, &["1", "-1", "1"]),
             (TransactionKind::Withdrawal, &["1"]),
+            (TransactionKind::Withdrawal, &["1", "-1"]),
+            (TransactionKind::Withdrawal, &["-1", "-1"]),
+            (TransactionKind::Transfer, &["1", "-1"]),
+            (TransactionKind::Capture, &["1", "-1"]),
             (TransactionKind::Transfer, &["-1"]),
             (TransactionKind::Transfer, &["-1", "1.01"]),
             (TransactionKind::Capture, &["1"]),

@@ -186,6 +186,7 @@ impl<'a> Decoder<'a> {
             force: false,
             effective_time_us: None,
             require_balanced: false,
+            contra_accounts: None,
         })
     }
 

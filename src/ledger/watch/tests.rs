@@ -32,7 +32,7 @@ pub(super) async fn ledger(directory: &TempDir) -> Ledger {
     let store = Store::connect(url, None).await.unwrap();
     store.migrate_up().await.unwrap();
     let ledger =
-        Ledger::start(Arc::new(store), Budgets::for_tests(1000, false), 1000).await.unwrap();
+        Ledger::start(Arc::new(store), Budgets::for_tests(1000, false), 1000, None).await.unwrap();
     ledger.create_accounts(&context(), vec![new_account("a")]).await.remove(0).unwrap();
     ledger
 }

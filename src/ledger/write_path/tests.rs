@@ -25,7 +25,8 @@ async fn ledger(directory: &TempDir) -> Ledger {
     let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
     let store = Store::connect(url, None).await.unwrap();
     store.migrate_up().await.unwrap();
-    let ledger = Ledger::start(Arc::new(store), Budgets::for_tests(100, false), 100).await.unwrap();
+    let ledger =
+        Ledger::start(Arc::new(store), Budgets::for_tests(100, false), 100, None).await.unwrap();
     ledger.create_accounts(&within(soon()), vec![new_account("a")]).await.remove(0).unwrap();
     ledger
 }

@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 
 use tokio::task::JoinSet;
 
-use crate::harness::{model::caller::Caller, *};
+use crate::harness::{
+    model::{caller::Caller, double_entry::CONTRA_PREFIX},
+    *,
+};
 
 on_both_databases! {
     a_random_history_of_all_calls_is_what_a_sequential_model_says,
+    callers_on_two_servers_with_contra_accounts_see_what_a_sequential_model_says,
     eight_callers_on_two_servers_each_see_what_a_sequential_model_says,
 }
 
@@ -59,6 +63,23 @@ const MET: [&str; 34] = [
     "Reverse forced in a stream",
 ];
 
+/// The same on servers with contra accounts.
+const MET_BALANCED: [&str; 12] = [
+    "UNBALANCED",
+    "INSUFFICIENT_FUNDS",
+    "CURRENCY_MISMATCH",
+    "ALREADY_REVERSED",
+    "REVERSAL_AMOUNT_EXCEEDED",
+    "HOLD_NOT_OPEN captured",
+    "REQUEST_ID_REUSED",
+    "Deposit",
+    "Withdraw",
+    "Post",
+    "CaptureHold",
+    "Reverse",
+];
+const CONTRA_CALLERS: u64 = 4;
+
 async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kind) {
     let database = TestDatabase::create_for(kind, Load::Heavy).await;
     let server = Server::start(&database).await;
@@ -72,6 +93,42 @@ async fn a_random_history_of_all_calls_is_what_a_sequential_model_says(kind: Kin
     }
     println!("{:?}", caller.results);
     assert_eq!(missing(&caller.results), Vec::<&str>::new(), "never met");
+}
+
+async fn callers_on_two_servers_with_contra_accounts_see_what_a_sequential_model_says(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
+    let server = Server::start(&database).await;
+    let mut arguments = Vec::new();
+    for currency_code in ["USD", "EUR", "JPY"] {
+        let account_id = format!("{CONTRA_PREFIX}{currency_code}");
+        let account = account_of(&account_id, currency_code);
+        let account = CreateAccountRequest { unlimited_overdraft: true, ..account };
+        open_with(&server.client(), account).await;
+        arguments.push(format!("--contra-account={currency_code}={account_id}"));
+    }
+    drop(server);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let servers = [
+        Server::start_with(&database, &arguments).await,
+        Server::start_with(&database, &arguments).await,
+    ];
+    let clients = servers.each_ref().map(Server::client);
+    let seed = seed();
+    let new_caller = |number| {
+        let name = format!("caller-{number}");
+        Caller::new(&name, seed.wrapping_add(number), &clients).with_contra_accounts()
+    };
+    // The one whose number ends with zero sends amounts that are too large for contra accounts.
+    let running: JoinSet<_> =
+        (1..=CONTRA_CALLERS).map(|it| new_caller(it).run(CALLS_EACH)).collect();
+    let mut results: BTreeMap<String, usize> = BTreeMap::new();
+    for (result, count) in running.join_all().await.iter().flat_map(|caller| &caller.results) {
+        *results.entry(result.clone()).or_default() += count;
+    }
+    println!("{results:?}");
+    let missing: Vec<_> = MET_BALANCED.iter().filter(|it| !results.contains_key(**it)).collect();
+    assert!(missing.is_empty(), "never met: {missing:?}");
+    database.passbook(&["verify", "--require-balanced"]).await.must_succeed();
 }
 
 async fn eight_callers_on_two_servers_each_see_what_a_sequential_model_says(kind: Kind) {

@@ -58,6 +58,7 @@ impl Setting {
         match (self.key.as_str(), &self.default) {
             ("log", _) => Some("info".to_owned()),
             ("currency", _) => Some("ETH=18".to_owned()),
+            ("contra_account", _) => Some("USD=world:usd".to_owned()),
             ("admin_listen" | "console_listen", _) => Some("127.0.0.1:0".to_owned()),
             ("otlp_endpoint", _) => Some("http://127.0.0.1:4317".to_owned()),
             ("ephemeral" | "migrate" | "insecure", _) => Some("true".to_owned()),
@@ -87,7 +88,7 @@ impl Setting {
     fn toml(&self, value: &str) -> String {
         match (self.value_name.as_deref(), value.parse::<u64>()) {
             (None, _) if value == "true" => format!("{} = true\n", self.key),
-            (Some("CODE=SCALE"), _) => format!("{} = [{value:?}]\n", self.key),
+            (Some("CODE=SCALE" | "CODE=ACCOUNT_ID"), _) => format!("{} = [{value:?}]\n", self.key),
             (Some("N" | "BYTES"), Ok(number)) => format!("{} = {number}\n", self.key),
             _ => format!("{} = {value:?}\n", self.key),
         }

@@ -11,6 +11,7 @@ use passbook::proto::*;
 use crate::harness::{
     Client, changes_of, entries_of, holds_of,
     model::command::{Command, Reply, Response},
+    model::double_entry::take_contra_entries,
     model::random::Generator,
     model::{Model, microseconds, units},
     transactions_of,
@@ -43,6 +44,12 @@ impl Caller {
         }
     }
 
+    /// The servers have contra accounts.
+    pub fn with_contra_accounts(mut self) -> Self {
+        self.model.has_contra_accounts = true;
+        self
+    }
+
     /// Makes `count` random calls, then reads everything.
     pub async fn run(mut self, calls: usize) -> Self {
         for number in 1..=calls {
@@ -63,7 +70,12 @@ impl Caller {
             let client = self.generator.random.usize(0..self.clients.len());
             let from_us = now_us() - CLOCK_SLACK_US;
             let client = &self.clients[client];
-            let reply = command.send(client, &mut self.generator.random, in_stream).await;
+            let mut reply = command.send(client, &mut self.generator.random, in_stream).await;
+            if let Ok(response) = &mut reply
+                && self.model.has_contra_accounts
+            {
+                take_contra_entries(response);
+            }
             let to_us = now_us() + CLOCK_SLACK_US;
             // A read of several pages may have met a hold before and after its expiry.
             if is_read && self.model.expires_within(from_us, to_us) {

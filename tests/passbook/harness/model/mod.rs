@@ -3,7 +3,7 @@
 mod accounts;
 pub mod caller;
 pub mod command;
-mod double_entry;
+pub mod double_entry;
 mod holds;
 mod money;
 pub mod random;

@@ -104,7 +104,7 @@ impl Model {
             Command::Reverse(it) => self.reverse(it, reply)?,
             posting => {
                 let (legs, frame) = posting_of(posting);
-                Self::is_balanced(posting, &legs)?;
+                self.is_balanced(posting, &legs)?;
                 self.judge(&legs, Funds::of(&frame))?;
                 self.takes_effect(&frame.effective_time, reply)?;
                 for leg in legs.iter().filter(|_| frame.kind != TransactionKind::Transfer) {
@@ -118,7 +118,7 @@ impl Model {
 
     pub(super) fn dry_run(&self, command: &Command, reply: &Reply) -> Reply {
         let (legs, frame) = posting_of(command);
-        Self::is_balanced(command, &legs)?;
+        self.is_balanced(command, &legs)?;
         self.judge(&legs, Funds::of(&frame))?;
         self.takes_effect(&frame.effective_time, reply)?;
         let mut transaction = self.clone().carry_out(&legs, frame, &Response::default());

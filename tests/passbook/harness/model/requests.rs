@@ -85,7 +85,7 @@ impl Generator {
             legs.push(Leg { account_id, amount: Some(amount), condition: None });
         }
         let require_balanced = self.one_in(6);
-        if require_balanced && self.random.bool() {
+        if (require_balanced || model.has_contra_accounts) && self.random.bool() {
             balance(&mut legs);
         }
         for index in 0..legs.len() {

@@ -31,6 +31,8 @@ pub struct Model {
     pub from_outside: BTreeMap<String, i128>,
     /// Lower bound of the current time.
     pub now_us: i64,
+    /// All transactions are balanced.
+    pub has_contra_accounts: bool,
 }
 
 #[derive(Clone)]
