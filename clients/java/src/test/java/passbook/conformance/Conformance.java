@@ -473,7 +473,7 @@ public final class Conformance {
     }
   }
 
-  /** Reads the transactions of `till` to the last one, then again what there is after the middle. */
+  /** Reads the transactions of `till` to the last one, then what there is after the middle. */
   private void watchEvents() {
     try {
       var request =
