@@ -124,7 +124,10 @@ async fn deposit_by_hand(
     begin: &str,
     commit: &str,
 ) -> Result<(Change, RequestResult), DbErr> {
-    session.execute_unprepared(begin).await?;
+    // SQLite's lock is not fair: a session can wait for longer than its timeout.
+    while let Err(error) = session.execute_unprepared(begin).await {
+        assert!(error.to_string().contains("database is locked"), "{error}");
+    }
     let read = "SELECT balance, sequence, lower(hex(last_hash)), update_time_us FROM accounts";
     let account = &database::rows(session, read).await?[0];
     let balance_after =
