@@ -145,6 +145,8 @@ async fn a_stream_catches_up_though_the_commit_that_was_last_at_its_begin_is_los
 
     database.execute(&format!("DELETE FROM commits WHERE {NEWEST}")).await;
 
+    // The feed has noticed. Until then it would share the last page.
+    assert_lost(&mut fast).await;
     slow.take(COUNT + 1 - seen).await;
     catch_up(&mut slow).await;
     open(&client, "erin").await;
