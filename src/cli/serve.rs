@@ -17,7 +17,7 @@ use crate::{
     budget::{BudgetConfig, Budgets, Connections},
     cli::{contra_accounts, ephemeral::EphemeralLedger, recorded_identities, schema},
     config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
-    domain::money::Currencies,
+    domain::{balancing::ContraAccounts, money::Currencies},
     ledger::Ledger,
     server::{Admin, AdminPort, AdminToken, ConsolePort, Jwks, Ports, Server, Tls, file_watch},
     storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
@@ -50,7 +50,7 @@ impl Serve {
         let config = self.config;
         config.validate().map_err(CliError::Usage)?;
         let currencies = config.currencies().map_err(CliError::Usage)?;
-        config.contra_accounts(&currencies).map_err(CliError::Usage)?;
+        let contra_accounts = config.contra_accounts(&currencies).map_err(CliError::Usage)?;
         let credentials = read_credentials(&config.security)?;
         let (issuer, jwks) = config.security.jwt().map(jwt).transpose()?.unzip();
         let authenticator =
@@ -122,9 +122,16 @@ impl Serve {
             let mut server = server.await.map_err(CliError::run)?;
             let reloads = Reloads::new(audit.clone(), credential_sources);
             let callers = Callers { authenticator, reloads };
-            let opened =
-                open_ledger(url, &config, currencies, callers, budgets, &mut signals).await?;
-            let Some((ledger, currencies)) = opened else { return Ok(()) };
+            let opened = open_ledger(
+                url,
+                &config,
+                currencies,
+                contra_accounts,
+                callers,
+                budgets,
+                &mut signals,
+            );
+            let Some((ledger, currencies)) = opened.await? else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
             for warning in config.warnings() {
                 tracing::warn!("{warning}");
@@ -213,6 +220,7 @@ async fn open_ledger(
     url: DatabaseUrl,
     config: &ServeConfig,
     currencies: Currencies,
+    contra_accounts: Option<ContraAccounts>,
     callers: Callers,
     budgets: Arc<Budgets>,
     signals: &mut mpsc::Receiver<()>,
@@ -240,12 +248,11 @@ async fn open_ledger(
         tokio::spawn(reload);
     }
 
-    let accounts = config.contra_accounts(&currencies).map_err(CliError::Usage)?;
-    if let Some(accounts) = &accounts {
+    if let Some(accounts) = &contra_accounts {
         contra_accounts::check(&store, accounts).await?;
     }
     let batch_size_max = config.batch_size_max as usize;
-    let ledger = Ledger::start(Arc::new(store), budgets, batch_size_max, accounts);
+    let ledger = Ledger::start(Arc::new(store), budgets, batch_size_max, contra_accounts);
     let ledger = ledger.await.map_err(CliError::run)?;
     Ok(Some((Arc::new(ledger), currencies)))
 }

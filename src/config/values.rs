@@ -58,10 +58,17 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CurrencyList(pub Vec<(String, u32)>);
 
-/// Parses `CODE=SCALE` items separated by commas. Empty items and spaces around items are ignored.
+/// Parses `CODE=SCALE` items of a list.
 pub(super) fn parse_currencies(text: &str) -> Result<CurrencyList, String> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    items.map(parse_currency).collect::<Result<_, _>>().map(CurrencyList)
+    parse_list(text, parse_currency).map(CurrencyList)
+}
+
+/// Parses items separated by commas. Empty items and spaces around items are ignored.
+fn parse_list<T>(
+    text: &str,
+    parse_item: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(parse_item).collect()
 }
 
 fn parse_currency(text: &str) -> Result<(String, u32), String> {
@@ -77,10 +84,9 @@ fn parse_currency(text: &str) -> Result<(String, u32), String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContraAccountList(pub Vec<(String, AccountId)>);
 
-/// Parses `CODE=ACCOUNT_ID` items separated by commas. Empty items and spaces around items are ignored.
+/// Parses `CODE=ACCOUNT_ID` items of a list.
 pub(super) fn parse_contra_accounts(text: &str) -> Result<ContraAccountList, String> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    items.map(parse_contra_account).collect::<Result<_, _>>().map(ContraAccountList)
+    parse_list(text, parse_contra_account).map(ContraAccountList)
 }
 
 fn parse_contra_account(text: &str) -> Result<(String, AccountId), String> {
