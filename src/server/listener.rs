@@ -300,15 +300,10 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
             ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
-            self.linger = Some(Box::pin(sleep(LINGER_TIME_MAX)));
         }
-        if self.connection.poll_closing(context).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        let is_over = self.linger.as_mut().is_none_or(|it| it.as_mut().poll(context).is_ready());
-        if is_over || self.poll_end_of_peer(context).is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Pending
+        let linger = self.linger.get_or_insert_with(|| Box::pin(sleep(LINGER_TIME_MAX)));
+        let is_over = linger.as_mut().poll(context).is_ready()
+            || self.connection.poll_closing(context).is_ready();
+        if is_over { Poll::Ready(Ok(())) } else { self.poll_end_of_peer(context).map(Ok) }
     }
 }
