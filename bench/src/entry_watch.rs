@@ -1,15 +1,14 @@
 //! WatchEntries streams during a run.
 
-use std::{collections::HashMap, sync::atomic::Ordering::Relaxed};
+use std::{collections::HashMap, convert::Infallible, sync::atomic::Ordering::Relaxed};
 
-use http::uri::PathAndQuery;
 use passbook_command::client::Connection;
-use tonic::{Request, Status, client::Grpc};
+use tonic::Status;
 
 use crate::{
     proto,
     watch_codec::WatchCodec,
-    watchers::{Progress, Watch, WatchStats},
+    watchers::{Progress, Watch, WatchStats, next, open},
 };
 
 const WATCH_ENTRIES: &str = "/passbook.v1.AccountService/WatchEntries";
@@ -40,34 +39,22 @@ impl Watch for EntryWatch {
         connection: &Connection,
         progress: &Progress,
         stats: &mut WatchStats,
-    ) -> Status {
-        let mut client = Grpc::new(connection.clone()).max_decoding_message_size(usize::MAX);
-        if client.ready().await.is_err() {
-            return Status::unavailable("no connection");
-        }
+    ) -> Result<Infallible, Status> {
         let (account_id, after_sequence) = (self.account_id.clone(), self.sequence);
         let request = proto::WatchEntriesRequest { account_id, after_sequence };
-        let path = PathAndQuery::from_static(WATCH_ENTRIES);
-        let streaming = client.server_streaming(Request::new(request), path, WatchCodec);
-        let mut messages = match streaming.await {
-            Ok(response) => response.into_inner(),
-            Err(status) => return status,
-        };
+        let mut messages = open(connection, WATCH_ENTRIES, request, WatchCodec).await?;
         progress.is_open.store(true, Relaxed);
         loop {
-            let sequences = match messages.message().await {
-                Ok(Some(sequences)) => sequences,
-                Ok(None) => return Status::unavailable("the stream ended"),
-                Err(status) => return status,
-            };
+            let sequences = next(&mut messages).await?;
             stats.messages += 1;
-            for next in sequences {
+            for sequence in sequences {
                 let (account_id, last) = (&self.account_id, self.sequence);
-                if next != last + 1 {
-                    stats.gap = Some(format!("account {account_id}: sequence {next} after {last}"));
-                    return Status::data_loss("an entry is missing");
+                if sequence != last + 1 {
+                    let gap = format!("account {account_id}: sequence {sequence} after {last}");
+                    stats.gap = Some(gap);
+                    return Err(Status::data_loss("an entry is missing"));
                 }
-                self.sequence = next;
+                self.sequence = sequence;
                 stats.entries += 1;
                 progress.entries.fetch_add(1, Relaxed);
             }

@@ -2,23 +2,23 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     mem,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use hdrhistogram::Histogram;
-use http::uri::PathAndQuery;
 use passbook_command::{CliError, client::Connection};
 use prost::Message;
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
-use tonic::{Request, Status, Streaming, client::Grpc};
+use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use crate::{
     proto::{WatchEventsRequest, watch_events_request::Start},
     servers::Servers,
-    watchers::{Progress, Watch, WatchStats, Watchers},
+    watchers::{Progress, Watch, WatchStats, Watchers, next, open},
 };
 
 const WATCH_EVENTS: &str = "/passbook.v1.AccountService/WatchEvents";
@@ -110,21 +110,14 @@ impl Watch for EventWatch {
         connection: &Connection,
         progress: &Progress,
         stats: &mut WatchStats,
-    ) -> Status {
-        let mut messages = match open(connection, self.request.clone()).await {
-            Ok(messages) => messages,
-            Err(status) => return status,
-        };
+    ) -> Result<Infallible, Status> {
+        let mut messages = open_events(connection, self.request.clone()).await?;
         loop {
-            let message = match messages.message().await {
-                Ok(Some(message)) => message,
-                Ok(None) => return Status::unavailable("the stream ended"),
-                Err(status) => return status,
-            };
+            let message = next(&mut messages).await?;
             stats.messages += 1;
             if let Err(gap) = self.take(&message, progress, stats).await {
                 stats.gap = Some(gap);
-                return Status::data_loss("an entry is missing");
+                return Err(Status::data_loss("an entry is missing"));
             }
             // The first message comes at once, with the token of the beginning.
             self.request.start = Some(Start::AfterToken(message.token));
@@ -157,15 +150,11 @@ impl EventWatch {
     }
 }
 
-async fn open(
+async fn open_events(
     connection: &Connection,
     request: WatchEventsRequest,
 ) -> Result<Streaming<Events>, Status> {
-    let mut client = Grpc::new(connection.clone()).max_decoding_message_size(usize::MAX);
-    client.ready().await.map_err(|_| Status::unavailable("no connection"))?;
-    let path = PathAndQuery::from_static(WATCH_EVENTS);
-    let codec = ProstCodec::<WatchEventsRequest, Events>::default();
-    Ok(client.server_streaming(Request::new(request), path, codec).await?.into_inner())
+    open(connection, WATCH_EVENTS, request, ProstCodec::default()).await
 }
 
 /// The open streams of a run.
@@ -255,12 +244,11 @@ impl EventWatchers {
 async fn backlog(servers: &Servers) -> Result<u64, Status> {
     let (_, connection) = servers.connections(1, None).remove(0);
     let start = Some(Start::FromBeginning(()));
-    let mut messages =
-        open(&connection, WatchEventsRequest { start, ..WatchEventsRequest::default() }).await?;
+    let request = WatchEventsRequest { start, ..WatchEventsRequest::default() };
+    let mut messages = open_events(&connection, request).await?;
     let mut count = 0;
     loop {
-        let ended = || Status::unavailable("the stream ended");
-        let message = messages.message().await?.ok_or_else(ended)?;
+        let message = next(&mut messages).await?;
         count += message.events.len() as u64;
         if message.caught_up {
             return Ok(count);

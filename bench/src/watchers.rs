@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use passbook_command::{CliError, client::Connection, output};
 use tokio::{
     runtime::Builder,
@@ -16,7 +18,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
-use tonic::Status;
+use tonic::{Request, Status, Streaming, client::Grpc, codec::Codec};
 
 use crate::{driver, servers::Servers};
 
@@ -29,13 +31,36 @@ const RECONNECT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// What one watcher receives, over all of its streams.
 pub trait Watch: Send + 'static {
-    /// Opens a stream behind what was received, and reads it until it breaks or misses an entry.
+    /// Opens a stream behind what was received, and reads it until it breaks or misses an entry: the
+    /// error says which.
     fn read(
         &mut self,
         connection: &Connection,
         progress: &Progress,
         stats: &mut WatchStats,
-    ) -> impl Future<Output = Status> + Send;
+    ) -> impl Future<Output = Result<Infallible, Status>> + Send;
+}
+
+/// Opens a stream that has messages of any size.
+pub async fn open<Q, M>(
+    connection: &Connection,
+    method: &'static str,
+    request: Q,
+    codec: impl Codec<Encode = Q, Decode = M>,
+) -> Result<Streaming<M>, Status>
+where
+    Q: Send + Sync + 'static,
+    M: Send + Sync + 'static,
+{
+    let mut client = Grpc::new(connection.clone()).max_decoding_message_size(usize::MAX);
+    client.ready().await.map_err(|_| Status::unavailable("no connection"))?;
+    let path = PathAndQuery::from_static(method);
+    Ok(client.server_streaming(Request::new(request), path, codec).await?.into_inner())
+}
+
+/// The next message of a stream, which never ends by itself.
+pub async fn next<M>(messages: &mut Streaming<M>) -> Result<M, Status> {
+    messages.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
 }
 
 /// How far one watcher is, shared with the thread that reads its stream.
@@ -149,7 +174,7 @@ async fn follow(
     let mut stats = WatchStats::default();
     let following = async {
         loop {
-            let cut = watch.read(&channel, &progress, &mut stats).await;
+            let Err(cut) = watch.read(&channel, &progress, &mut stats).await;
             if stats.gap.is_some() {
                 return;
             }
