@@ -25,12 +25,22 @@ fn contra() -> Account {
 
 /// As the ledger completes it, on a server with a contra account for dollars.
 fn completed(request: Request) -> Request {
-    let all = ContraAccounts(BTreeMap::from([("USD".to_owned(), id("World"))]));
+    completed_in("USD", request)
+}
+
+fn completed_in(currency_code: &str, request: Request) -> Request {
+    let all = ContraAccounts(BTreeMap::from([(currency_code.to_owned(), id("World"))]));
     Request { contra_accounts: Some(all.of(&request.action)), ..request }
 }
 
 fn deposit(request_id: &str, account_id: &str, amount: &str) -> Request {
     post(request_id, TransactionKind::Deposit, &[(account_id, amount)])
+}
+
+/// In this currency, not in dollars.
+fn leg_in(account_id: &str, currency: Currency, amount: &str) -> Leg {
+    let amount = currency.parse(amount).unwrap();
+    Leg { currency, amount, ..legs(&[(account_id, "1.00")]).remove(0) }
 }
 
 fn post(request_id: &str, kind: TransactionKind, changes: &[(&str, &str)]) -> Request {
@@ -167,9 +177,8 @@ fn what_no_contra_account_can_take_is_rejected() {
     let rejection = make(&mut work, completed(deposit("1", "World", "1.00"))).unwrap_err();
     assert_eq!(unbalanced(&rejection), ("USD", Some("1.00")));
     let euros = || Currency::from_parts("EUR", 2);
-    let mut foreign = deposit("2", "a", "1.00");
-    let Action::Post(_, legs) = &mut foreign.action else { panic!("no posting") };
-    (legs[0].currency, legs[0].amount) = (euros(), euros().parse("1.00").unwrap());
+    let legs = vec![leg_in("a", euros(), "1.00")];
+    let foreign = request("2", Action::Post(TransactionKind::Deposit, legs));
     let rejection = make(&mut work, completed(foreign)).unwrap_err();
     assert_eq!(unbalanced(&rejection), ("EUR", Some("1.00")));
     // The amount may be that of the hold, which not every caller may know.
@@ -196,10 +205,7 @@ fn the_contra_account_is_locked() {
 #[test]
 fn other_decimals_of_one_currency_are_summed_exactly() {
     let of_scale = |account_id: &str, scale, amount: &str| {
-        let currency = Currency::from_parts("PTS", scale);
-        let amount = currency.parse(amount).unwrap();
-        let [leg] = <[Leg; 1]>::try_from(legs(&[(account_id, "1.00")])).unwrap();
-        Leg { currency, amount, ..leg }
+        leg_in(account_id, Currency::from_parts("PTS", scale), amount)
     };
     let demand = |legs| {
         let action = Action::Post(TransactionKind::Posting, legs);
@@ -221,13 +227,8 @@ fn each_account_keeps_its_own_decimals() {
         Account::open(&new, NOW)
     };
     let deposit = |request_id: &str, scale, amount: &str| {
-        let currency = Currency::from_parts("PTS", scale);
-        let amount = currency.parse(amount).unwrap();
-        let [leg] = <[Leg; 1]>::try_from(legs(&[("a", "1.00")])).unwrap();
-        let legs = vec![Leg { currency, amount, ..leg }];
-        let request = request(request_id, Action::Post(TransactionKind::Deposit, legs));
-        let all = ContraAccounts(BTreeMap::from([("PTS".to_owned(), id("World"))]));
-        Request { contra_accounts: Some(all.of(&request.action)), ..request }
+        let legs = vec![leg_in("a", Currency::from_parts("PTS", scale), amount)];
+        completed_in("PTS", request(request_id, Action::Post(TransactionKind::Deposit, legs)))
     };
     for (own, contra) in [(2, 4), (4, 2), (4, 4)] {
         let mut work = work(vec![opened_with("a", own), opened_with("World", contra)]);

@@ -32,15 +32,27 @@ async fn catch_up(watching: &mut EventWatching) {
     caught_up.await.expect("it catches up");
 }
 
-/// A stream of all events that has read one message, with small windows of flow control, and the number of
-/// events in it. It must go on within the 10 s after which a stream that is not read ends.
-async fn begin_slowly(server: &Server) -> (EventWatching, usize) {
+/// So many events take many messages, and several pages.
+const MANY: usize = 4000;
+
+/// Two streams with the same pages: one that has read all events, the [`NEWEST`] included, and one that has
+/// read one message, with small windows of flow control. Returns also how many events the second has before
+/// the newest ones. It must go on within the 10 s after which a stream that is not read ends.
+async fn begin_fast_and_slow(
+    server: &Server,
+    client: &Client,
+) -> (EventWatching, EventWatching, usize) {
+    open(client, "hot").await;
+    post_many(client, "hot", MANY).await;
+    open_all(client, &["carol", "dave"]).await;
+    let mut fast = EventWatching::begin(client, all_events()).await;
+    assert_eq!(opened(&fast.take(MANY + 3).await), ["hot", "carol", "dave"]);
     let endpoint = Endpoint::from_shared(format!("http://{}", server.address)).expect("an address");
     let endpoint = endpoint.initial_stream_window_size(16_384);
     let narrow = Client::anonymous(endpoint.initial_connection_window_size(65_535).connect_lazy());
     let mut slow = EventWatching::begin(&narrow, all_events()).await;
     let seen = slow.next().await.expect("the first events").len();
-    (slow, seen)
+    (fast, slow, MANY + 1 - seen)
 }
 
 /// Opens these accounts, each in a commit of its own.
@@ -114,40 +126,27 @@ async fn a_stream_behind_commits_whose_numbers_others_have_ends(kind: Kind) {
 }
 
 async fn a_stream_before_lost_commits_gets_those_that_took_their_place(kind: Kind) {
-    const COUNT: usize = 4000;
     let (database, server, client) = start_loaded_server(kind).await;
     let _tampering = Tampering::begin(&database).await;
-    open(&client, "hot").await;
-    post_many(&client, "hot", COUNT).await;
-    open_all(&client, &["carol", "dave"]).await;
-    let mut fast = EventWatching::begin(&client, all_events()).await;
-    assert_eq!(opened(&fast.take(COUNT + 3).await), ["hot", "carol", "dave"]);
-    // Has the same pages.
-    let (mut slow, seen) = begin_slowly(&server).await;
+    let (mut fast, mut slow, older) = begin_fast_and_slow(&server, &client).await;
 
     replace_newest_commits(&database).await;
 
     assert_lost(&mut fast).await;
-    let rest = slow.take(COUNT + 3 - seen).await;
+    let rest = slow.take(older + 2).await;
     assert_eq!(opened(&rest), ["dave", "carol"]);
 }
 
 async fn a_stream_catches_up_though_the_commit_that_was_last_at_its_begin_is_lost(kind: Kind) {
-    const COUNT: usize = 4000;
     let (database, server, client) = start_loaded_server(kind).await;
     let _tampering = Tampering::begin(&database).await;
-    open(&client, "hot").await;
-    post_many(&client, "hot", COUNT).await;
-    open_all(&client, &["carol", "dave"]).await;
-    let mut fast = EventWatching::begin(&client, all_events()).await;
-    fast.take(COUNT + 3).await;
-    let (mut slow, seen) = begin_slowly(&server).await;
+    let (mut fast, mut slow, older) = begin_fast_and_slow(&server, &client).await;
 
     database.execute(&format!("DELETE FROM commits WHERE {NEWEST}")).await;
 
     // The feed has noticed. Until then it would share the last page.
     assert_lost(&mut fast).await;
-    slow.take(COUNT + 1 - seen).await;
+    slow.take(older).await;
     catch_up(&mut slow).await;
     open(&client, "erin").await;
     assert_eq!(opened(&slow.take(1).await), ["erin"]);

@@ -78,28 +78,34 @@ async fn accounts_that_exist_are_used_as_they_are(kind: Kind) {
     assert!(run.stderr.contains("nobody.0"), "{}", run.stderr);
 }
 
-async fn watchers_of_a_run_receive_every_entry(kind: Kind) {
-    let database = TestDatabase::create_for(kind, Load::Heavy).await;
-    let servers = Server::start_fleet(&database, 2).await;
+/// Runs transfers over five accounts on two servers. Returns the output and the JSON.
+async fn watched_run(servers: &[Server], watchers: [&str; 2]) -> (String, serde_json::Value) {
     let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
     let directory = tempfile::tempdir().expect("a folder");
     let json = directory.path().join("report.json");
     let json_path = json.to_string_lossy();
     let arguments = [
         ["bench", "--target", &targets[0], "--target", &targets[1]].as_slice(),
-        &["--workload", "transfer", "--accounts", "5", "--in-flight", "8", "--watchers", "10"],
+        &["--workload", "transfer", "--accounts", "5", "--in-flight", "8"],
         &["--duration", "500ms", "--warmup", "100ms", "--json", &json_path],
+        &watchers,
     ]
     .concat();
-
     let run = passbook(&arguments).await.must_succeed();
-
-    assert!(run.stdout.contains("without a gap"), "{}", run.stdout);
     let json = std::fs::read_to_string(&json).expect("the JSON is written");
-    let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    (run.stdout, serde_json::from_str(&json).expect("it is JSON"))
+}
+
+async fn watchers_of_a_run_receive_every_entry(kind: Kind) {
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
+    let servers = Server::start_fleet(&database, 2).await;
+
+    let (output, report) = watched_run(&servers, ["--watchers", "10"]).await;
+
+    assert!(output.contains("without a gap"), "{output}");
     // Each account is watched twice.
     let entries = database.count("entries").await;
-    assert_eq!(report["watched_entries"].as_i64(), Some(2 * entries), "{json}");
+    assert_eq!(report["watched_entries"].as_i64(), Some(2 * entries), "{report}");
     assert_eq!(report["watch_cuts"], serde_json::json!({}));
 }
 
@@ -108,30 +114,17 @@ async fn event_watchers_of_a_run_receive_every_event_once(kind: Kind) {
     let servers = Server::start_fleet(&database, 2).await;
     // Of another prefix.
     open_funded(&servers[0].client(), "alice", "1").await;
-    let targets: Vec<_> = servers.iter().map(|it| format!("http://{}", it.address)).collect();
-    let directory = tempfile::tempdir().expect("a folder");
-    let json = directory.path().join("report.json");
-    let json_path = json.to_string_lossy();
-    let arguments = [
-        ["bench", "--target", &targets[0], "--target", &targets[1]].as_slice(),
-        &["--workload", "transfer", "--accounts", "5", "--in-flight", "8"],
-        &["--event-watchers", "4", "--duration", "500ms", "--warmup", "100ms"],
-        &["--json", &json_path],
-    ]
-    .concat();
 
-    let run = passbook(&arguments).await.must_succeed();
+    let (output, report) = watched_run(&servers, ["--event-watchers", "4"]).await;
 
-    assert!(run.stdout.contains("each once"), "{}", run.stdout);
-    let json = std::fs::read_to_string(&json).expect("the JSON is written");
-    let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert!(output.contains("each once"), "{output}");
     let events = &report["events"];
     let entries = database.count("entries").await - 1;
-    assert_eq!(events["entries"].as_i64(), Some(4 * entries), "{json}");
+    assert_eq!(events["entries"].as_i64(), Some(4 * entries), "{report}");
     let all = database.count("requests").await + database.count("accounts").await;
-    assert_eq!(events["backlog_events"].as_i64(), Some(all), "{json}");
+    assert_eq!(events["backlog_events"].as_i64(), Some(all), "{report}");
     let lags = ["lag_p50_ms", "lag_p99_ms"].map(|name| events[name].as_f64().expect("a number"));
-    assert!(0.0 < lags[0] && lags[0] <= lags[1], "{json}");
+    assert!(0.0 < lags[0] && lags[0] <= lags[1], "{report}");
     assert_eq!(events["cuts"], serde_json::json!({}));
 }
 

@@ -34,6 +34,19 @@ async fn start(database: &TestDatabase) -> (Server, Client) {
     (server, client)
 }
 
+/// The same with an identity that has the rights of one rule, and one that may do all. The callers' files
+/// live as long as what is returned first.
+async fn start_for(database: &TestDatabase, rule: String) -> (Callers, Server, [Client; 2]) {
+    let policy = identity_with("own", &[rule]) + &identity("all", &["*"], &[""]);
+    let callers = Callers::new(&[("own", "own-token"), ("all", "all-token")], &policy);
+    let server = callers.serve(database, &[]).await;
+    open_unlimited(&server.client_of("all-token"), "World").await;
+    drop(server);
+    let server = callers.serve(database, &CONTRA).await;
+    let clients = ["own-token", "all-token"].map(|token| server.client_of(token));
+    (callers, server, clients)
+}
+
 /// The accounts and amounts of a transaction.
 fn amounts(transaction: &Transaction) -> Vec<(&str, &str)> {
     transaction.entries.iter().map(|it| (it.account_id.as_str(), value(&it.amount))).collect()
@@ -148,15 +161,8 @@ async fn every_way_to_send_a_request_leads_to_balanced_transactions(kind: Kind) 
 
 async fn a_forced_withdrawal_takes_what_is_not_there_to_the_contra_account(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let rights = ["read", "debit", "force"];
-    let policy = identity_with("own", &[allow(&["alice"], &rights, "\"unlimited\"")])
-        + &identity("all", &["*"], &[""]);
-    let callers = Callers::new(&[("own", "own-token"), ("all", "all-token")], &policy);
-    let server = callers.serve(&database, &[]).await;
-    open_unlimited(&server.client_of("all-token"), "World").await;
-    drop(server);
-    let server = callers.serve(&database, &CONTRA).await;
-    let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
+    let rule = allow(&["alice"], &["read", "debit", "force"], "\"unlimited\"");
+    let (_callers, _server, [own, all]) = start_for(&database, rule).await;
     open_funded(&all, "alice", "1").await;
     let force = WithdrawRequest { force: true, ..withdrawal("alice", "4") };
 
@@ -334,14 +340,8 @@ async fn a_foreign_lock_on_an_account_delays_no_other_deposit() {
 
 async fn a_caller_needs_no_right_on_the_contra_account_and_does_not_see_it(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let rules = [allow(&["shop:*"], &["read", "credit", "debit"], "\"unlimited\"")];
-    let policy = identity_with("own", &rules) + &identity("all", &["*"], &[""]);
-    let callers = Callers::new(&[("own", "own-token"), ("all", "all-token")], &policy);
-    let server = callers.serve(&database, &[]).await;
-    open_unlimited(&server.client_of("all-token"), "World").await;
-    drop(server);
-    let server = callers.serve(&database, &CONTRA).await;
-    let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
+    let rule = allow(&["shop:*"], &["read", "credit", "debit"], "\"unlimited\"");
+    let (_callers, _server, [own, all]) = start_for(&database, rule).await;
     open_all(&all, &["shop:1"]).await;
 
     let made = deposited(&own, "shop:1", "3").await;
