@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::Status;
 
 use crate::harness::{
+    admin::ADMIN,
     ledger_dump::LedgerDump,
     proxy::PostgresProxy,
     ring::{RingLoad, open_ring},
@@ -336,6 +337,29 @@ async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
     let mut resumed = EventWatching::begin(&client, events_after(&token)).await;
     assert_eq!(resumed.take(2).await, events);
     assert!(!resumed.is_delayed);
+}
+
+/// The database stays away while the feed waits, and the last watcher leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_without_watchers_reports_no_delay() {
+    let database = TestDatabase::create_for(Kind::Postgres, Load::Light).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let server = Server::start_at(&database.url_at(proxy.address), &ADMIN).await;
+    let client = server.client();
+    let mut watching = EventWatching::begin(&client, events_from_now()).await;
+    let hanging = database.connect().await;
+    let sql = format!("SET application_name = 'passbook'; BEGIN; CREATE TABLE t (i int); {DRAW}");
+    hanging.execute_unprepared(&sql).await.expect("it hangs");
+    open(&client, "alice").await;
+    while !watching.is_delayed {
+        assert_eq!(watching.next().await.expect("a heartbeat"), []);
+    }
+
+    proxy.freeze();
+    drop(watching);
+
+    let delay = async || server.admin().metrics().await.value("passbook_event_feed_delay_seconds");
+    eventually("the delay ends with its last watcher", async || delay().await == 0.0).await;
 }
 
 /// A stream from now waits for open transactions before it begins. If no number is missing, others wait

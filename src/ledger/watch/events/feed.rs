@@ -227,6 +227,7 @@ impl EventFeed {
     /// Forgets what will be out of date when somebody subscribes. The feed does not poll meanwhile, so it
     /// would not notice a loss of the commits of its pages.
     fn forget(&self) {
+        ::metrics::gauge!("passbook_event_feed_delay_seconds").set(0.0);
         self.shared.clear();
         self.state.send_modify(|state| {
             *state = FeedState { losses: state.losses, ..FeedState::default() };
