@@ -167,6 +167,11 @@ impl Hosts {
         let options = session::start_up(self.current().clone());
         let failed = |error: SqlxError| cannot_connect(self.current(), &error);
         let mut connection = options.connect().await.map_err(failed)?;
+        // The database may compile statements by default, and limit them to less time than that takes.
+        let prepared = self.session(Role::Reader).prepare(&mut connection).await;
+        // A probe has found no lasting reason against this host.
+        let may_pass = |reason| HostError { reason, may_pass: true };
+        prepared.map_err(|reason| cannot_connect(self.current(), may_pass(reason)))?;
         let allowed = sqlx::query_scalar(CONNECTIONS_ALLOWED).fetch_one(&mut connection).await;
         let allowed: i32 = allowed.map_err(failed)?;
         connection.close().await.map_err(failed)?;
