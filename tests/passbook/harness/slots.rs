@@ -31,7 +31,7 @@ pub enum Load {
 const HEAVY: u32 = 2;
 /// Most tests wait most of the time, for a timeout or for the disk. With fewer permits the cores
 /// are idle; with more each test takes longer.
-const PERMITS_PER_CORE: u32 = 4;
+const PERMITS_PER_CORE: u32 = 3;
 /// A heavy test may have 40 connections to the one PostgreSQL, which takes 300.
 const PERMITS_MAX: u32 = 12;
 
