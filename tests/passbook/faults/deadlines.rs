@@ -21,6 +21,9 @@ const ROUNDS_MAX: u32 = 10;
 /// The minimum of calls that are answered in time, and of calls that are not.
 const FEWEST: usize = CALLS / 50;
 
+const NOT_APPLIED: &str = "not_applied";
+const UNKNOWN: &str = "unknown";
+
 on_both_databases! {
     at_its_deadline_a_caller_gets_the_true_outcome,
 }
@@ -38,30 +41,22 @@ async fn at_its_deadline_a_caller_gets_the_true_outcome(kind: Kind) {
     for round in 1..=ROUNDS_MAX {
         let deadline_max = DEADLINE_MAX * round;
         answers.extend(call(&patients, &mut random, &accounts, deadline_max).await);
-        let claims = |expected| {
-            let answers = answers.iter().filter_map(|(_, answer)| answer.as_ref()?.as_ref().err());
-            answers.filter(|it| !request::is_definite(it) && claim(it) == expected).count()
-        };
-        let (not_applied, unknown) = (claims("not_applied"), claims("unknown"));
-        if answers.len() - not_applied - unknown > FEWEST && not_applied > FEWEST {
+        let in_time = answers.len() - claims(&answers, NOT_APPLIED) - claims(&answers, UNKNOWN);
+        if in_time > FEWEST && claims(&answers, NOT_APPLIED) > FEWEST {
             break;
         }
     }
     stop.send_replace(true);
     foreign_lock.await.expect("no panic");
 
-    let calls = answers.len();
+    let (calls, unknown) = (answers.len(), claims(&answers, UNKNOWN));
+    let cut = errors(&answers).filter(|it| is_cut(it)).count();
     let not_applied = checker::assert_not_applied_is_true(&database, &answers).await;
-    let (mut unknown, mut cut) = (0, 0);
     for (change, answer) in answers {
         let result = match answer.expect("it waits for its answer") {
             Ok(answer) => RequestResult::Applied(answer),
             Err(status) if request::is_definite(&status) => RequestResult::Rejected(status),
-            Err(status) => {
-                unknown += usize::from(claim(&status) == "unknown");
-                cut += usize::from(is_cut(&status));
-                change.settle(&clients).await
-            }
+            Err(_) => change.settle(&clients).await,
         };
         history.push((change, result));
     }
@@ -98,6 +93,17 @@ async fn call(
     answers
 }
 
+/// The errors that are not results.
+fn errors(answers: &Outcomes) -> impl Iterator<Item = &Status> {
+    let errors = answers.iter().filter_map(|(_, answer)| answer.as_ref()?.as_ref().err());
+    errors.filter(|status| !request::is_definite(status))
+}
+
+/// How many errors claim this outcome.
+fn claims(answers: &Outcomes, outcome: &str) -> usize {
+    errors(answers).filter(|status| claim(status) == outcome).count()
+}
+
 /// Whether tonic's own timer ended the call. It does so without an outcome if the thread stops for long
 /// after it has polled the call and before it polls the timer. A caller has given up by then, too.
 fn is_cut(status: &Status) -> bool {
@@ -107,13 +113,13 @@ fn is_cut(status: &Status) -> bool {
 /// The outcome in an error that is not a result.
 fn claim(status: &Status) -> String {
     if is_cut(status) {
-        return "unknown".to_owned();
+        return UNKNOWN.to_owned();
     }
     let claim = outcome(status);
-    assert!(["not_applied", "unknown"].contains(&claim.as_str()), "not stated: {status:?}");
+    assert!([NOT_APPLIED, UNKNOWN].contains(&claim.as_str()), "not stated: {status:?}");
     let is_late = status.code() == Code::DeadlineExceeded;
     // Includes a lock wait that failed before the deadline: the change was not applied.
-    let is_lock = claim == "not_applied" && reason(status) == "LOCK_TIMEOUT";
+    let is_lock = claim == NOT_APPLIED && reason(status) == "LOCK_TIMEOUT";
     assert!(is_late || is_lock, "{status:?}");
     claim
 }
