@@ -162,11 +162,7 @@ async fn a_stream_catches_up_though_the_feed_never_saw_the_lost_commits() {
     // The feed has seen bob while somebody watches.
     let mut before = EventWatching::begin(&client, all_events()).await;
     before.take(2).await;
-    let hanging = database.connect().await;
-    let sql = "SET application_name = 'passbook'; BEGIN; \
-               SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE; \
-               SELECT nextval(pg_get_serial_sequence('commits', 'number'))";
-    hanging.execute_unprepared(sql).await.expect("it hangs");
+    let hanging = hang_as_server(&database, &format!("{LOCK_BOB}; {DRAW}")).await;
     open_all(&client, &["carol", "dave"]).await;
     let mut watching = EventWatching::begin(&client, all_events()).await;
     assert_eq!(opened(&watching.take(2).await), ["alice", "bob"]);
@@ -191,10 +187,7 @@ async fn a_stream_ends_that_is_behind_a_commit_which_the_feed_never_saw() {
     let mut watching = EventWatching::begin(&client, all_events()).await;
     open_all(&client, &["alice", "bob"]).await;
     watching.take(2).await;
-    let hanging = database.connect().await;
-    let sql = "SET application_name = 'passbook'; BEGIN; \
-               SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE";
-    hanging.execute_unprepared(sql).await.expect("it hangs");
+    let hanging = hang_as_server(&database, LOCK_BOB).await;
     let other = servers[1].client();
     let mut resumed = EventWatching::begin(&other, events_after(&watching.token)).await;
 

@@ -294,10 +294,6 @@ async fn transactions_of_other_programs_and_rollbacks_do_not_delay_events() {
     other.execute_unprepared("ROLLBACK").await.expect("it was open until now");
 }
 
-/// Draws the number of a commit.
-const DRAW: &str = "SELECT nextval(pg_get_serial_sequence('commits', 'number'))";
-
-/// A session with the name of a server plays one that hangs before its COMMIT.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
     let (database, servers, client) = start_two_servers(Kind::Postgres).await;
@@ -305,12 +301,7 @@ async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
     let mut watching = EventWatching::begin(&servers[1].client(), events_from_now()).await;
     open(&client, "bob").await;
     watching.take(1).await;
-    let hanging = database.connect().await;
-    let sql = format!(
-        "SET application_name = 'passbook'; BEGIN; \
-         SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE; {DRAW}"
-    );
-    hanging.execute_unprepared(&sql).await.expect("it hangs");
+    let hanging = hang_as_server(&database, &format!("{LOCK_BOB}; {DRAW}")).await;
     let paid = deposited(&client, "alice", "1").await;
 
     let mut behind = EventWatching::begin(&servers[1].client(), all_events()).await;
@@ -342,14 +333,12 @@ async fn events_wait_for_the_commit_of_a_server_and_the_stream_says_so() {
 /// The database stays away while the feed waits, and the last watcher leaves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_without_watchers_reports_no_delay() {
-    let database = TestDatabase::create_for(Kind::Postgres, Load::Light).await;
+    let database = TestDatabase::create(Kind::Postgres).await;
     let proxy = PostgresProxy::start(database.url()).await;
     let server = Server::start_at(&database.url_at(proxy.address), &ADMIN).await;
     let client = server.client();
     let mut watching = EventWatching::begin(&client, events_from_now()).await;
-    let hanging = database.connect().await;
-    let sql = format!("SET application_name = 'passbook'; BEGIN; CREATE TABLE t (i int); {DRAW}");
-    hanging.execute_unprepared(&sql).await.expect("it hangs");
+    let _hanging = hang_as_server(&database, &format!("CREATE TABLE t (i int); {DRAW}")).await;
     open(&client, "alice").await;
     while !watching.is_delayed {
         assert_eq!(watching.next().await.expect("a heartbeat"), []);
@@ -370,10 +359,7 @@ async fn a_stream_that_waits_to_begin_delays_no_other() {
     let mut watching = EventWatching::begin(&client, events_from_now()).await;
     open(&client, "bob").await;
     watching.take(1).await;
-    let hanging = database.connect().await;
-    let sql = "SET application_name = 'passbook'; BEGIN; \
-               SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE";
-    hanging.execute_unprepared(sql).await.expect("it hangs");
+    let hanging = hang_as_server(&database, LOCK_BOB).await;
 
     let begin = {
         let client = client.clone();

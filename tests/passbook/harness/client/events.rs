@@ -4,10 +4,25 @@ use passbook::proto::{
     Event, EventKind, WatchEventsRequest, WatchEventsResponse, watch_events_request::Start,
 };
 use prost::Message;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use crate::harness::{Client, PATIENCE};
+use crate::harness::{Client, PATIENCE, TestDatabase};
+
+/// Draws the number of a commit.
+pub const DRAW: &str = "SELECT nextval(pg_get_serial_sequence('commits', 'number'))";
+/// Locks an account as a change of it does.
+pub const LOCK_BOB: &str = "SELECT 1 FROM accounts WHERE account_id = 'bob' FOR UPDATE";
+
+/// A session that executes this in a database transaction and leaves it open. It has the name of a
+/// server: one that hangs before its COMMIT.
+pub async fn hang_as_server(database: &TestDatabase, sql: &str) -> DatabaseConnection {
+    let session = database.connect().await;
+    let sql = format!("SET application_name = 'passbook'; BEGIN; {sql}");
+    session.execute_unprepared(&sql).await.expect("it hangs");
+    session
+}
 
 /// All events from the beginning.
 pub fn all_events() -> WatchEventsRequest {
