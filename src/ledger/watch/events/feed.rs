@@ -205,8 +205,7 @@ impl EventFeed {
     }
 
     fn note_delay(&self, since: SystemTime) {
-        let delay = since.elapsed().unwrap_or_default();
-        ::metrics::gauge!("passbook_event_feed_delay_seconds").set(delay.as_secs_f64());
+        show_delay(since.elapsed().unwrap_or_default());
         self.state.send_if_modified(|state| {
             let is_new = state.delayed_since.is_none();
             state.delayed_since.get_or_insert(since);
@@ -215,7 +214,7 @@ impl EventFeed {
     }
 
     fn publish(&self, complete: CommitId) {
-        ::metrics::gauge!("passbook_event_feed_delay_seconds").set(0.0);
+        show_delay(Duration::ZERO);
         self.state.send_if_modified(|state| {
             let is_new = state.complete != Some(complete);
             let losses = state.losses;
@@ -227,7 +226,7 @@ impl EventFeed {
     /// Forgets what will be out of date when somebody subscribes. The feed does not poll meanwhile, so it
     /// would not notice a loss of the commits of its pages.
     fn forget(&self) {
-        ::metrics::gauge!("passbook_event_feed_delay_seconds").set(0.0);
+        show_delay(Duration::ZERO);
         self.shared.clear();
         self.state.send_modify(|state| {
             *state = FeedState { losses: state.losses, ..FeedState::default() };
@@ -280,6 +279,10 @@ impl EventFeed {
         let _permit = self.reads.acquire().await;
         Ok(read(self.store.events(after, until)).await?.map(Arc::new))
     }
+}
+
+fn show_delay(delay: Duration) {
+    ::metrics::gauge!("passbook_event_feed_delay_seconds").set(delay.as_secs_f64());
 }
 
 #[cfg(test)]
