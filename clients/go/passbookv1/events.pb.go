@@ -246,8 +246,9 @@ type WatchEventsRequest_FromBeginning struct {
 }
 
 type WatchEventsRequest_FromNow struct {
-	// With what is committed from now on: at the latest, after the response's headers have arrived. The
-	// first message comes at once, with the `token` of the beginning.
+	// With what is committed from now on: at the latest, after the response's headers have arrived. They
+	// wait for database transactions of Passbook servers that are open already: one that hangs delays
+	// them. The first message comes at once after them, with the `token` of the beginning.
 	FromNow *emptypb.Empty `protobuf:"bytes,6,opt,name=from_now,json=fromNow,proto3,oneof"`
 }
 
