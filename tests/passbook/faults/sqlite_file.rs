@@ -144,15 +144,15 @@ async fn a_deleted_wal_is_already_in_the_database_file() {
 
 /// A wrapper that runs passbook as a user other than root. None if that is impossible.
 fn as_somebody(folder: &Path) -> Option<PathBuf> {
-    let program = folder.join("passbook");
-    fs::copy(env!("CARGO_BIN_EXE_passbook"), &program).expect("a copy");
+    let copy = folder.join("passbook");
+    fs::copy(program(), &copy).expect("a copy");
     if Command::new("id").arg("-u").output().ok()?.stdout != b"0\n" {
-        return Some(program);
+        return Some(copy);
     }
     let script = folder.join("as-nobody");
     let text = format!(
         "#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups {} \"$@\"\n",
-        program.display()
+        copy.display()
     );
     fs::write(&script, text).expect("a script");
     set_mode(&script, 0o755);

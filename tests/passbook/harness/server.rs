@@ -49,7 +49,7 @@ impl Server {
     /// Starts a server with exactly these arguments.
     pub async fn start_by(arguments: &[&str]) -> Self {
         let all = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self::spawn(this_program(), "127.0.0.1:0".to_owned(), all).await
+        Self::spawn(program(), "127.0.0.1:0".to_owned(), all).await
     }
 
     /// Starts a server with this `--listen`, spelled as a user would.
@@ -60,13 +60,13 @@ impl Server {
     ) -> Self {
         let all = [&["--database-url", database.url()], arguments].concat();
         let all = all.into_iter().map(str::to_owned).collect();
-        Self::spawn(this_program(), listen.to_owned(), all).await
+        Self::spawn(program(), listen.to_owned(), all).await
     }
 
     /// Starts a server and waits only until it listens: it is not ready before its database is.
     pub async fn launch(address: SocketAddr, arguments: &[&str]) -> Self {
         let all = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let (mut server, _) = launch(this_program(), &address.to_string(), all);
+        let (mut server, _) = launch(program(), &address.to_string(), all);
         server.address = address;
         let listens = async || tokio::net::TcpStream::connect(address).await.is_ok();
         eventually("it listens", listens).await;
@@ -269,7 +269,7 @@ impl TestDatabase {
 
 /// Runs `passbook` with these arguments until it exits.
 pub async fn passbook(arguments: &[&str]) -> Outcome {
-    run(command(&this_program()), arguments).await
+    run(command(&program()), arguments).await
 }
 
 pub async fn passbook_of(program: &Path, arguments: &[&str]) -> Outcome {
@@ -278,7 +278,7 @@ pub async fn passbook_of(program: &Path, arguments: &[&str]) -> Outcome {
 
 /// The same with these environment variables.
 pub async fn passbook_in(environment: &[(&str, &str)], arguments: &[&str]) -> Outcome {
-    let mut command = command(&this_program());
+    let mut command = command(&program());
     command.envs(environment.iter().copied());
     run(command, arguments).await
 }
@@ -303,8 +303,11 @@ async fn run(mut command: Command, arguments: &[&str]) -> Outcome {
     Outcome { code, stdout: text(stdout), stderr: text(stderr) }
 }
 
-fn this_program() -> PathBuf {
-    env!("CARGO_BIN_EXE_passbook").into()
+/// The program under test: that of PASSBOOK_TEST_BIN, which `scripts/test` sets, or that which Cargo has
+/// built with the tests.
+pub fn program() -> PathBuf {
+    let built = || env!("CARGO_BIN_EXE_passbook").into();
+    std::env::var_os("PASSBOOK_TEST_BIN").map_or_else(built, PathBuf::from)
 }
 
 /// The command without the PASSBOOK_ variables of the test run.

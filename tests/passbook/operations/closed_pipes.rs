@@ -13,7 +13,7 @@ on_both_databases! {
 }
 
 fn spawn(arguments: &[&str], stderr: Stdio) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+    let mut command = Command::new(program());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
     command.spawn().expect("the binary starts")
 }

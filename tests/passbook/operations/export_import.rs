@@ -276,7 +276,7 @@ async fn a_damaged_file_is_an_error_and_leaves_nothing(kind: Kind) {
 
 /// An import that reads from a pipe of this test.
 fn import_from_pipe(database: &TestDatabase) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+    let mut command = Command::new(program());
     command.args(["import", "--database-url", database.url()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("the binary starts")

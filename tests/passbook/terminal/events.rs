@@ -22,7 +22,7 @@ impl Following {
     /// Appends its output to a file.
     fn start(server: &Server, state: &Path, output: &Path) -> Self {
         let output = File::options().create(true).append(true).open(output).expect("a file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_passbook"));
+        let mut command = Command::new(program());
         command.args(["events", "--follow", "--json", "--state"]).arg(state);
         command.args(["--target", &format!("http://{}", server.address)]);
         Self(command.stdout(output).spawn().expect("the command starts"))
