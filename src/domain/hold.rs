@@ -102,6 +102,12 @@ impl Hold {
         self.captured.map_or(self.amount, |captured| self.amount.plus(-captured.amount))
     }
 
+    /// All that will have been captured of it with this amount. None if that is beyond the limit of an
+    /// amount.
+    pub(super) fn captured_with(&self, amount: Amount) -> Option<Amount> {
+        self.captured.map_or(Some(amount), |captured| self.currency.add(captured.amount, amount))
+    }
+
     /// The hold as it was placed.
     #[must_use]
     pub fn as_placed(self) -> Self {

@@ -233,8 +233,8 @@ type AccountServiceClient interface {
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
 	// `UNBALANCED`, `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
-	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
-	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE` (also of all that
+	// was captured of the hold), `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(ctx context.Context, in *CaptureHoldRequest, opts ...grpc.CallOption) (*CaptureHoldResponse, error)
 	// Gives up a hold: what was not captured of it is available again.
 	//
@@ -830,8 +830,8 @@ type AccountServiceServer interface {
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
 	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `HOLD_AMOUNT_EXCEEDED` (unless `allow_excess` is set),
 	// `UNBALANCED`, `ACCOUNT_NOT_FOUND` (the destination), `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` (with an excess),
-	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE`,
-	// `EFFECTIVE_TIME_OUT_OF_RANGE`.
+	// `CURRENCY_MISMATCH`, `INSUFFICIENT_FUNDS` (for the excess), `BALANCE_OUT_OF_RANGE` (also of all that
+	// was captured of the hold), `EFFECTIVE_TIME_OUT_OF_RANGE`.
 	CaptureHold(context.Context, *CaptureHoldRequest) (*CaptureHoldResponse, error)
 	// Gives up a hold: what was not captured of it is available again.
 	//

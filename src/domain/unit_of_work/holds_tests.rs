@@ -216,6 +216,26 @@ fn a_hold_stays_above_what_was_captured_of_it() {
 }
 
 #[test]
+fn what_was_captured_of_a_hold_stays_within_the_limit_of_an_amount() {
+    // The limit is 10^26.
+    let (most, half) = ("99999999999999999999999999.99", "60000000000000000000000000.00");
+    let mut work = work(vec![account("a", most)]);
+    let hold = place(&mut work, "1", new_hold("a", half)).unwrap();
+    let tipped = |id, amount| with(capture(id, &hold, Some(amount), None), true, true);
+    make(&mut work, tipped("2", "50000000000000000000000000.00")).unwrap();
+    make(&mut work, posting("3", &[("a", "50000000000000000000000000.00")])).unwrap();
+    let balance = work.changed().next().unwrap().balance;
+
+    let beyond = tipped("4", "50000000000000000000000000.00");
+    assert_eq!(reason(make(&mut work, beyond)), "BALANCE_OUT_OF_RANGE");
+
+    assert_eq!(work.changed().next().unwrap().balance, balance);
+    let within = tipped("5", "49999999999999999999999999.99");
+    let captured = make(&mut work, within).unwrap().0.hold.unwrap();
+    assert_eq!(captured.captured.unwrap().amount.to_string(), most);
+}
+
+#[test]
 fn a_capture_without_amount_takes_no_more_than_was_held_when_it_arrived() {
     let mut work = work(vec![account("a", "10.00")]);
     let hold = place(&mut work, "1", new_hold("a", "5.00")).unwrap();

@@ -277,8 +277,16 @@ impl<'a> LegCheck<'a> {
         }
     }
 
+    /// The balance is, and so is all that was captured of a hold: parts with a tip on each add up.
     fn is_within_the_limit(&self) -> Result<(), Rejection> {
-        if self.after.balance.is_some() {
+        let is_captured = match self.funds {
+            Funds::Held(hold) if self.leg.amount.is_negative() => {
+                hold.account_id == self.leg.account_id
+                    && hold.captured_with(-self.leg.amount).is_none()
+            }
+            _ => false,
+        };
+        if self.after.balance.is_some() && !is_captured {
             return Ok(());
         }
         Err(Rejection::out_of_range(self.account, self.leg.amount))
