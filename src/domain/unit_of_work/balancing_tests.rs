@@ -95,6 +95,11 @@ fn assert_amounts(of: &Transaction, expected: &[(&str, &str)]) {
     assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
 }
 
+fn reason(result: Result<impl std::fmt::Debug, Rejection>) -> String {
+    let rejection = serde_json::to_value(result.unwrap_err()).unwrap();
+    rejection["reason"].as_str().unwrap().to_owned()
+}
+
 /// The currency and the sum of an unbalanced request.
 fn unbalanced(rejection: &Rejection) -> (&str, Option<&str>) {
     let Rejection::Unbalanced { currency_code, sum } = rejection else { panic!("{rejection}") };
@@ -168,6 +173,26 @@ fn a_closed_contra_account_takes_nothing() {
     assert_eq!(account_id, id("World"));
     // Its balance has not changed.
     assert_eq!(work.changed().count(), 0);
+}
+
+#[test]
+fn nothing_is_taken_by_force_from_an_account_that_the_server_has_chosen() {
+    let limited = Account { unlimited_overdraft: false, ..contra() };
+    for (world, expected) in [
+        (Account { state: AccountState::Frozen, ..contra() }, "ACCOUNT_FROZEN"),
+        (limited, "INSUFFICIENT_FUNDS"),
+    ] {
+        let mut work = work(vec![account("a", "7.00"), contra()]);
+        let withdrawn =
+            made(&mut work, completed(post("1", TransactionKind::Withdrawal, &[("a", "-7.00")])));
+        work.accounts.insert(id("World"), Account { balance: usd().zero(), ..world });
+        let forced = Request { force: true, ..completed(reversal("2", &withdrawn, None)) };
+        assert_eq!(reason(make(&mut work, forced)), expected);
+
+        // A caller that names the account has chosen it.
+        let named = Request { force: true, ..posting("3", &[("World", "-7.00"), ("a", "7.00")]) };
+        made(&mut work, completed(named));
+    }
 }
 
 #[test]

@@ -25,6 +25,10 @@ impl UnitOfWork {
         legs: &[Leg],
         funds: Funds<'_>,
     ) -> Result<PlannedEntries, Rejection> {
+        let contra_accounts = request.contra_accounts.as_deref().unwrap_or_default();
+        let is_contra =
+            |leg: &Leg| contra_accounts.iter().any(|it| it.account_id == leg.account_id);
+        let are_contra = legs.iter().all(is_contra);
         let legs = &*balanced(request, legs)?;
         let mut running: HashMap<&AccountId, Running> = HashMap::new();
         let mut checks = Vec::with_capacity(legs.len());
@@ -37,6 +41,9 @@ impl UnitOfWork {
             }
             let after = running.entry(&leg.account_id).or_insert_with(|| Running::new(account));
             after.add(account, leg);
+            // The caller has no right to take by force what the server has chosen.
+            let is_chosen = are_contra || !is_contra(leg);
+            let funds = if is_chosen { funds } else { funds.without_force() };
             checks.push(LegCheck { account, leg, funds, after: *after, last: *after });
         }
         for check in &mut checks {
@@ -119,6 +126,13 @@ impl Funds<'_> {
     /// The money that a request without a hold may take.
     pub(super) fn of(request: &Request) -> Self {
         if request.force { Self::Forced } else { Self::Available }
+    }
+
+    fn without_force(self) -> Self {
+        match self {
+            Self::Forced => Self::Available,
+            Self::Available | Self::Held(_) => self,
+        }
     }
 }
 
