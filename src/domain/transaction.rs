@@ -102,12 +102,13 @@ pub struct Entry {
 }
 
 impl Transaction {
-    /// Its amount, if it has one: that of its only entry, or of two that sum to zero.
+    /// Its amount, if it has one: that of its only entry, or of two that sum to zero, whatever decimals
+    /// their accounts have.
     pub fn amount(&self) -> Option<(&Currency, Amount)> {
         let size = |amount: Amount| if amount.is_negative() { -amount } else { amount };
         match &self.entries[..] {
             [entry] => Some((&entry.currency, size(entry.amount))),
-            [left, right] if left.currency == right.currency && left.amount == -right.amount => {
+            [left, right] if left.is_opposite_of(right) => {
                 Some((&left.currency, size(left.amount)))
             }
             _ => None,
@@ -130,6 +131,11 @@ impl Entry {
     /// Its currency and its amount.
     pub fn money(&self) -> (&Currency, Amount) {
         (&self.currency, self.amount)
+    }
+
+    /// Whether both amounts sum to zero, whatever decimals their accounts have.
+    fn is_opposite_of(&self, other: &Self) -> bool {
+        self.currency.code() == other.currency.code() && self.amount == -other.amount
     }
 
     /// An amount of this size in the other direction.
