@@ -116,8 +116,9 @@ const (
 	// FAILED_PRECONDITION: the request has an amount, but the transaction to reverse has more than
 	// one. It can be reversed as a whole only. Metadata: transaction_id.
 	ErrorReason_ERROR_REASON_TRANSACTION_NOT_DIVISIBLE ErrorReason = 27
-	// FAILED_PRECONDITION: the amount is more than what is not reversed yet. Metadata: transaction_id,
-	// account_id (of the first entry), currency_code, reversible, required.
+	// FAILED_PRECONDITION: the amount is more than what is not reversed yet, and that is above zero (else:
+	// `ALREADY_REVERSED`). Metadata: transaction_id, account_id (of the first entry), currency_code,
+	// reversible, required.
 	ErrorReason_ERROR_REASON_REVERSAL_AMOUNT_EXCEEDED ErrorReason = 28
 	// FAILED_PRECONDITION: all of the transaction was reversed before. Metadata: transaction_id,
 	// reversed_by_transaction_id (the latest reversal).
