@@ -149,6 +149,12 @@ impl Command {
         matches!(self, Self::Request(request) if !request.validate_only)
     }
 
+    /// Whether it changes a hold that stays open.
+    #[must_use]
+    pub fn changes_a_hold(&self) -> bool {
+        self.request().is_some_and(|it| matches!(it.action, Action::UpdateHold(_)))
+    }
+
     /// Whether it is to be applied although funds lack or an account is frozen.
     pub fn is_forced(&self) -> bool {
         self.request().is_some_and(|request| request.force)

@@ -237,11 +237,12 @@ impl Job {
     }
 
     /// Whether this result stores something for good although it moves no money: the record of a
-    /// rejection, or the lines of a repeat in the audit log.
+    /// rejection or of a changed hold, or the lines of a repeat in the audit log.
     fn leaves_a_record(&self, result: &Result<CommandResult, Error>, is_audited: bool) -> bool {
         match result {
             Err(Error::Rejected(_)) => self.command.is_recorded(),
-            Ok(CommandResult::Request(result)) => result.replayed && is_audited,
+            Ok(CommandResult::Request(result)) if result.replayed => is_audited,
+            Ok(CommandResult::Request(_)) => self.command.changes_a_hold(),
             _ => false,
         }
     }
