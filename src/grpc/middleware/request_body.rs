@@ -34,6 +34,9 @@ const PREFIX_LENGTH: usize = 5;
 /// with the length in its prefix, as soon as the prefix has arrived. While a stream is not read, all
 /// that HTTP/2 may keep for it is charged. A stream stays charged with its largest message, because
 /// its buffer stays as large, or, after a compressed one, with the largest that there can be.
+///
+/// The only message of a call is not passed on before the request ends: tonic would decode it at once, and
+/// wait for the end with what it has made of it, which may take a hundred times its bytes.
 pub struct RequestBody {
     body: Body,
     header_size: usize,
@@ -42,6 +45,8 @@ pub struct RequestBody {
     /// Created when the body first waits. Most bodies never wait.
     timer: Option<Pin<Box<Sleep>>>,
     message: MessageProgress,
+    /// The last frame of the only message, until the request ends.
+    held: Option<Frame<Bytes>>,
     /// A message whose prefix has a greater length is rejected before it is received.
     message_size_max: usize,
     share: Share,
@@ -56,13 +61,15 @@ struct MessageProgress {
     largest: usize,
     /// Whether a message of the body was compressed.
     is_compressed: bool,
+    /// Whether a message of the body is complete.
+    has_message: bool,
 }
 
 impl Default for MessageProgress {
     fn default() -> Self {
         let prefix = [0; PREFIX_LENGTH];
-        let (total, is_compressed) = (PREFIX_LENGTH, false);
-        Self { prefix, received: 0, total, largest: 0, is_compressed }
+        let (total, is_compressed, has_message) = (PREFIX_LENGTH, false, false);
+        Self { prefix, received: 0, total, largest: 0, is_compressed, has_message }
     }
 }
 
@@ -88,6 +95,7 @@ impl MessageProgress {
             }
             if self.received == self.total && self.received >= PREFIX_LENGTH {
                 (self.received, self.total) = (0, PREFIX_LENGTH);
+                self.has_message = true;
             }
         }
     }
@@ -115,6 +123,7 @@ impl RequestBody {
             receive_until,
             timer: None,
             message,
+            held: None,
             message_size_max,
             share,
         })
@@ -124,6 +133,7 @@ impl RequestBody {
     /// HTTP/2 may keep beside them.
     fn charge(&mut self, unread: usize) -> Result<(), Status> {
         let buffered = match self.receive_until {
+            Some(_) if self.held.is_some() => PREFIX_LENGTH + self.message.largest,
             Some(_) => self.message.incomplete(),
             // However short the compressed message is.
             None if self.message.is_compressed => self.message_size_max,
@@ -155,31 +165,42 @@ impl HttpBody for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.body).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                let Some(data) = frame.data_ref() else { return Poll::Ready(Some(Ok(frame))) };
-                this.message.advance(data);
-                if this.message.largest > this.message_size_max {
-                    let status = too_large(this.message.largest, this.message_size_max);
-                    return Poll::Ready(Some(Err(status)));
-                }
-                // A unary call reads on. A stream may wait for its turn, while its client sends.
-                let may_wait = this.receive_until.is_none() && !this.body.is_end_stream();
-                Poll::Ready(Some(
-                    this.charge(if may_wait { UNREAD_MAX } else { 0 }).map(|()| frame),
-                ))
+        loop {
+            let frame = match Pin::new(&mut this.body).poll_frame(context) {
+                Poll::Pending => return this.wait(context),
+                Poll::Ready(Some(Ok(frame))) => frame,
+                // What is held is the end.
+                Poll::Ready(None) => return Poll::Ready(this.held.take().map(Ok)),
+                failed @ Poll::Ready(Some(Err(_))) => return failed,
+            };
+            let Some(data) = frame.data_ref() else {
+                // Trailers of a request have no meaning, but they end it.
+                return Poll::Ready(Some(Ok(this.held.take().unwrap_or(frame))));
+            };
+            this.message.advance(data);
+            if this.message.largest > this.message_size_max {
+                let status = too_large(this.message.largest, this.message_size_max);
+                return Poll::Ready(Some(Err(status)));
             }
-            Poll::Pending => this.wait(context),
-            other => other,
+            // A unary call reads on. A stream may wait for its turn, while its client sends.
+            let (is_stream, is_end) = (this.receive_until.is_none(), this.body.is_end_stream());
+            let unread = if is_stream && !is_end { UNREAD_MAX } else { 0 };
+            if is_stream || is_end || !this.message.has_message {
+                // An empty frame may end the request.
+                let frame = this.held.take().unwrap_or(frame);
+                return Poll::Ready(Some(this.charge(unread).map(|()| frame)));
+            }
+            // What comes behind the only message has no meaning.
+            this.held.get_or_insert(frame);
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.held.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }
 
@@ -195,6 +216,11 @@ fn too_large(length: usize, max: usize) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use http_body_util::{BodyExt, StreamBody};
+
     use super::*;
     use crate::{
         budget::{Budget, Limit, Maxima},
@@ -227,6 +253,43 @@ mod tests {
         }
     }
 
+    fn budget_of(bytes: usize) -> Arc<Budget> {
+        let maxima = Maxima { server: bytes, identity: bytes, anonymous: 0, connection: bytes };
+        Budget::new(Limit::RequestBytes, maxima)
+    }
+
+    /// The message is cut in two. It has a multiple of what is free.
+    #[tokio::test]
+    async fn the_only_message_is_passed_on_when_the_request_ends() {
+        let length = 4 * SMALL_BYTES_MAX;
+        let [a, b, c, d] = (length as u32).to_be_bytes();
+        let message = [&[0, a, b, c, d][..], &vec![7; length]].concat();
+        let data = |bytes: &[u8]| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(bytes)));
+        for beyond in [&[][..], &[0, 0, 0, 0, 0], &[0, 0, 0, 0, 1, 7]] {
+            let budget = budget_of(1024 * 1024);
+            let share = budget.share(Identity::from_stored("mallory"), None);
+            let (sender, frames) = tokio::sync::mpsc::channel(9);
+            let frames = tokio_stream::wrappers::ReceiverStream::new(frames);
+            let late = Some(Instant::now() + std::time::Duration::from_secs(60));
+            let body = Body::new(StreamBody::new(frames));
+            let mut body = RequestBody::wrap(body, 100, 1024 * 1024, late, share);
+
+            sender.send(data(&message[..99])).await.unwrap();
+            let begin = body.frame().await.unwrap().unwrap().into_data().expect("data");
+            sender.send(data(&message[99..])).await.unwrap();
+            assert!(body.frame().now_or_never().is_none(), "the request has not ended");
+            assert_eq!(budget.used(), message.len() + 100, "it is charged meanwhile");
+            for bytes in [beyond, beyond] {
+                sender.send(data(bytes)).await.unwrap();
+                assert!(body.frame().now_or_never().is_none() && !body.is_end_stream());
+            }
+            drop(sender);
+            let end = body.frame().await.unwrap().unwrap().into_data().expect("data");
+            assert_eq!([begin, end].concat(), message);
+            assert!(body.frame().await.is_none());
+        }
+    }
+
     #[test]
     fn small_requests_are_free_and_others_are_charged_up_to_the_largest_that_is_received() {
         const MIB: usize = 1024 * 1024;
@@ -239,6 +302,7 @@ mod tests {
             receive_until: None,
             timer: None,
             message: MessageProgress::default(),
+            held: None,
             message_size_max: 20 * MIB,
             share: budget.share(Identity::from_stored("mallory"), None),
         };

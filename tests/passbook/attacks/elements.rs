@@ -47,6 +47,9 @@ fn zstd_bomb() -> Vec<u8> {
     zstd(&[], 15_000)
 }
 
+/// The begin of a field that the message does not have. Seven blocks of zeros are in it.
+const UNKNOWN_FIELD: [u8; 4] = [15 << 3 | 2, 0x80, 0x80, 0x38];
+
 /// A frame of zstd (RFC 8878) with a window of 128 MiB: these bytes, then so many blocks of zeros.
 fn zstd(bytes: &[u8], blocks: usize) -> Vec<u8> {
     const BLOCK: u32 = 128 * 1024;
@@ -114,13 +117,40 @@ async fn compressed_messages_become_no_larger_than_other_messages() {
     }
 }
 
+/// A message may take a hundred times its bytes when it is decoded. That of a call whose request does not
+/// end is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_calls_that_do_not_end_are_not_decoded() {
+    const CALLS: usize = 60;
+    const BATCH: &str = "/passbook.v1.AccountService/BatchPostTransactions";
+    let target = Target::start(&[]).await;
+    // In less than the window of a stream.
+    let legs = vec![Leg::default(); 15_000];
+    let requests = vec![PostTransactionRequest { legs, ..PostTransactionRequest::default() }; 2];
+    let message = http2::framed(&BatchPostTransactionsRequest { requests });
+    let address = target.server.address;
+    let mut raw = Raw::connect(address, "Bearer a-token").await.expect("connected");
+    let mut compressing = connect_with(&target, "zstd").await;
+    let field = zstd(&UNKNOWN_FIELD, 7);
+    for _ in 0..CALLS {
+        let stream = raw.open();
+        let data: Vec<u8> =
+            message.chunks(16_000).flat_map(|chunk| http2::data(stream, chunk)).collect();
+        let call = [raw.call(stream, BATCH), data].concat();
+        raw.write_data(&call, message.len()).await.expect("written");
+        let stream = compressing.open();
+        let call = [compressing.call(stream, DEPOSIT), compressed(stream, &field)].concat();
+        compressing.write_data(&call, field.len() + 5).await.expect("written");
+    }
+    eventually("all have begun", async || target.in_flight().await >= 2.0 * CALLS as f64).await;
+    target.withstands("120 requests that do not end", 64).await;
+}
+
 /// What is left of a decompressed message in the decoder of a stream counts as long as the stream
 /// lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_streams_of_compressed_messages_are_bounded() {
     const STREAMS: usize = 256;
-    /// Seven blocks of zeros, in a field that the message does not have.
-    const UNKNOWN_FIELD: [u8; 4] = [15 << 3 | 2, 0x80, 0x80, 0x38];
     let target = Target::start(&[]).await;
     let mut raw = connect_with(&target, "zstd").await;
     let message = zstd(&UNKNOWN_FIELD, 7);
