@@ -50,8 +50,9 @@ pin_project! {
     pub struct ResponseBody {
         #[pin]
         body: Body,
-        // The frame of a unary response, encoded before the caller reads.
+        // The frames of a unary response, encoded before the caller reads.
         first: Option<PolledFrame>,
+        last: Option<PolledFrame>,
         call: InFlight,
         recipient: Recipient,
         unread: Option<Unread>,
@@ -193,6 +194,7 @@ impl ResponseBody {
             let mut body = Self {
                 body,
                 first: None,
+                last: None,
                 call,
                 recipient,
                 unread,
@@ -209,14 +211,28 @@ impl ResponseBody {
         })
     }
 
-    /// Encodes the message of a unary response, so that it is charged although nobody reads it, and
-    /// takes no more memory than its bytes. A body that is not ready is encoded when it is polled.
+    /// Encodes a unary response, so that it is charged although nobody reads it, and takes no more memory
+    /// than its bytes. A body that is not ready is encoded when it is polled.
     fn encode(&mut self) {
         let mut context = Context::from_waker(Waker::noop());
-        if let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(&mut context) {
-            self.first = Some(self.recipient.charge(polled, self.recipient.share(), self.outcome));
+        let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(&mut context) else { return };
+        let polled = polled.map(|frame| frame.map(without_spare_room));
+        self.first = Some(self.recipient.charge(polled, self.recipient.share(), self.outcome));
+        if let Poll::Ready(trailers) = Pin::new(&mut self.body).poll_frame(&mut context) {
+            self.last = Some(trailers);
+            // It keeps the buffer in which the message was not compressed yet.
+            self.body = Body::empty();
         }
     }
+}
+
+/// A compressed message lies in a buffer that is as large as before it was compressed.
+fn without_spare_room(frame: Frame<Bytes>) -> Frame<Bytes> {
+    const IS_COMPRESSED: u8 = 1;
+    frame.map_data(|data| match data.first() {
+        Some(&IS_COMPRESSED) => Bytes::copy_from_slice(&data),
+        _ => data,
+    })
 }
 
 impl HttpBody for ResponseBody {
@@ -228,9 +244,13 @@ impl HttpBody for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
-        let polled = match this.first.take() {
-            Some(first) => Poll::Ready(first),
-            None => {
+        let polled = match (this.first.take(), &mut *this.last) {
+            (Some(first), _) => Poll::Ready(first),
+            (None, last @ Some(_)) => {
+                *this.unread = None;
+                Poll::Ready(last.take().flatten())
+            }
+            (None, None) => {
                 *this.unread = None;
                 let (recipient, outcome) = (&*this.recipient, *this.outcome);
                 Poll::Ready(match this.pace {
@@ -270,20 +290,21 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.body.is_end_stream()
+        self.first.is_none() && self.last.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.first {
-            Some(_) => SizeHint::default(),
-            None => self.body.size_hint(),
+        match (&self.first, &self.last) {
+            (None, None) => self.body.size_hint(),
+            _ => SizeHint::default(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
+    use futures_util::{FutureExt, StreamExt};
+    use http::HeaderMap;
     use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
@@ -331,6 +352,44 @@ mod tests {
         assert_eq!(budget.used(), SIZE);
         drop(frame);
         assert_eq!(budget.used(), 0);
+    }
+
+    /// A body with a message, which knows when it is dropped.
+    fn kept_body(message: Vec<u8>) -> (Body, Arc<()>) {
+        let kept = Arc::new(());
+        let held = kept.clone();
+        let frames = [Frame::data(Bytes::from(message)), Frame::trailers(HeaderMap::new())];
+        let frames = tokio_stream::iter(frames.map(Ok::<_, Status>));
+        (Body::new(StreamBody::new(frames.inspect(move |_| drop(held.clone())))), kept)
+    }
+
+    #[tokio::test]
+    async fn a_unary_response_that_is_not_read_keeps_nothing_but_its_bytes() {
+        let maxima = Maxima { server: 9999, identity: 9999, anonymous: 9999, connection: 9999 };
+        let budget = Budget::new(Limit::ResponseBytes, maxima);
+        let (body, kept) = kept_body(vec![0; SIZE]);
+        let mut response = respond("ListEntries", &budget, body);
+        assert_eq!(Arc::strong_count(&kept), 1, "the body is dropped");
+        assert_eq!(budget.used(), SIZE);
+        assert!(!response.is_end_stream());
+        let frame = response.frame().await.unwrap().unwrap();
+        assert_eq!(frame.into_data().expect("data").len(), SIZE);
+        assert!(!response.is_end_stream());
+        assert!(response.frame().await.unwrap().unwrap().is_trailers());
+        assert!(response.is_end_stream() && response.frame().await.is_none());
+    }
+
+    #[test]
+    fn a_compressed_message_has_a_buffer_of_its_own_size() {
+        for (flag, is_copied) in [(1, true), (0, false)] {
+            let mut buffer = bytes::BytesMut::with_capacity(1024 * 1024);
+            buffer.extend_from_slice(&[flag, 0, 0, 0, 1, 7]);
+            let data = buffer.split().freeze();
+            let (begin, frame) = (data.as_ptr(), without_spare_room(Frame::data(data)));
+            let data = frame.into_data().expect("data");
+            assert_eq!(data[..], [flag, 0, 0, 0, 1, 7]);
+            assert_eq!(data.as_ptr() != begin, is_copied);
+        }
     }
 
     #[tokio::test]
