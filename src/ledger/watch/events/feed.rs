@@ -121,11 +121,20 @@ impl EventFeed {
         read(self.store.last_position()).await
     }
 
-    /// The position of this moment: no commit before it is on its way.
-    pub async fn now(&self) -> Result<EventPosition, StorageError> {
-        let last = self.last_position().await?;
+    /// The same, for a watcher of this identity.
+    pub async fn last_position_for(
+        &self,
+        identity: &Identity,
+    ) -> Result<EventPosition, StorageError> {
+        let _own = self.gate.enter(identity).await;
+        self.last_position().await
+    }
+
+    /// The position of this moment, for a watcher of this identity: no commit before it is on its way.
+    pub async fn now(&self, identity: &Identity) -> Result<EventPosition, StorageError> {
+        let last = self.last_position_for(identity).await?;
         // A delay of this watch alone: the others wait only if a number is missing.
-        self.wait_for_missing(|_| ()).await?;
+        self.wait_for_missing(Some(identity), |_| ()).await?;
         Ok(last)
     }
 
@@ -164,7 +173,7 @@ impl EventFeed {
             let known = self.state.borrow().complete;
             let Some(known) = known else {
                 let last = self.last_position().await?;
-                self.wait_for_missing(|since| self.note_delay(since)).await?;
+                self.wait_for_missing(None, |since| self.note_delay(since)).await?;
                 self.publish(last.commit_id());
                 continue;
             };
@@ -177,7 +186,7 @@ impl EventFeed {
             };
             self.publish(new.consecutive);
             if new.consecutive != new.last {
-                self.wait_for_missing(|since| self.note_delay(since)).await?;
+                self.wait_for_missing(None, |since| self.note_delay(since)).await?;
                 self.publish(new.last);
             }
             if !new.has_more || started_at.elapsed() > POLL_INTERVAL {
@@ -186,16 +195,27 @@ impl EventFeed {
         }
     }
 
-    /// Waits until no database transaction is open that may have one of the missing numbers. While the
-    /// wait is long, calls `note_delay` with the time of its begin.
-    async fn wait_for_missing(&self, note_delay: impl Fn(SystemTime)) -> Result<(), StorageError> {
+    /// Waits until no database transaction is open that may have one of the missing numbers, for a watcher
+    /// of this identity or for all. While the wait is long, calls `note_delay` with the time of its begin.
+    async fn wait_for_missing(
+        &self,
+        identity: Option<&Identity>,
+        note_delay: impl Fn(SystemTime),
+    ) -> Result<(), StorageError> {
+        let open_transactions = async || {
+            let _own = match identity {
+                Some(identity) => Some(self.gate.enter(identity).await),
+                None => None,
+            };
+            read(self.store.open_transactions()).await
+        };
         let since = SystemTime::now();
-        let mut pending = read(self.store.open_transactions()).await?;
+        let mut pending = open_transactions().await?;
         let mut interval = PENDING_INTERVAL_MIN;
         while !pending.is_empty() {
             sleep(interval).await;
             interval = (interval * 2).min(POLL_INTERVAL);
-            let open = read(self.store.open_transactions()).await?;
+            let open = open_transactions().await?;
             pending.retain(|it| open.contains(it));
             if since.elapsed().unwrap_or_default() > DELAY_MIN {
                 note_delay(since);

@@ -68,11 +68,11 @@ impl EventWatcher {
         let losses = state.borrow().losses;
         let (begin, position) = match start {
             EventStart::Now => {
-                let now = feed.now().await.map_err(Error::from_read)?;
+                let now = feed.now(&identity).await.map_err(Error::from_read)?;
                 (now, now)
             }
             EventStart::After(position) => {
-                let begin = feed.last_position().await.map_err(Error::from_read)?;
+                let begin = feed.last_position_for(&identity).await.map_err(Error::from_read)?;
                 let rest = feed.rest_of_commit(position, &identity).await;
                 rest.map_err(Error::from_read)?.ok_or(Error::EventTokenUnknown)?;
                 (begin, position)
@@ -145,7 +145,7 @@ impl EventWatcher {
         if is_before_begin && self.feed.rest_of_commit(self.begin, &self.identity).await?.is_none()
         {
             // What was committed at the begin of the watch, and is left, lies before any later end.
-            return Ok(Some((page, self.feed.last_position().await?)));
+            return Ok(Some((page, self.feed.last_position_for(&self.identity).await?)));
         }
         Ok(Some((page, self.begin)))
     }
