@@ -105,7 +105,14 @@ impl Store {
             Ok((hold, row.try_get("", "now_us")?))
         };
         let holds = rows.iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
-        let Expiring { value: rows, expired_us } = as_of(holds.into_iter());
+        let last = holds.last().filter(|_| holds.len() as u64 == limit);
+        let last = last.map(|(hold, _)| hold.hold_id.clone());
+        let Expiring { value: mut rows, expired_us } = as_of(holds.into_iter());
+        let is_in = |hold: &Hold| filter.state.is_none_or(|state| hold.state == state);
+        if !rows.iter().all(is_in) {
+            rows.retain(is_in);
+            next = last.or(next);
+        }
         Ok(Expiring { value: Examined { rows, next }, expired_us })
     }
 }
@@ -144,20 +151,16 @@ fn time(kind: DatabaseKind, expire_until_us: i64) -> SimpleExpr {
     Expr::cust_with_values(sql, [expire_until_us])
 }
 
-/// The condition that a hold is in this state at this time: an open hold whose time has passed is
-/// expired.
+/// The condition that a hold may be in this state at this time: an open hold whose time has passed is
+/// expired. It is read as an open one, too: a change that extends it may be on its way.
 fn is_in(state: HoldState, time: &SimpleExpr) -> Cond {
     let has_passed = || Column::ExpireTimeUs.into_expr().lte(time.clone());
-    let has_not = || Column::ExpireTimeUs.into_expr().gt(time.clone());
     let is_stored = Column::State.eq(state.name());
     match state {
-        HoldState::Open => Cond::all()
-            .add(is_stored)
-            .add(Cond::any().add(Column::ExpireTimeUs.is_null()).add(has_not())),
         HoldState::Expired => Cond::any()
             .add(is_stored)
             .add(Cond::all().add(Column::State.eq(HoldState::Open.name())).add(has_passed())),
-        HoldState::Captured | HoldState::Released => Cond::all().add(is_stored),
+        HoldState::Open | HoldState::Captured | HoldState::Released => Cond::all().add(is_stored),
     }
 }
 

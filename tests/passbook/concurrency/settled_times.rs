@@ -211,6 +211,36 @@ async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     assert_eq!(read.await.expect("no panic"), HoldState::Captured);
 }
 
+/// An update that was accepted in time extends the hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_open_holds_waits_for_an_update_in_flight() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start(&database).await;
+    let (client, other) = (server.client(), server.client());
+    open_funded(&client, "alice", "10").await;
+    hold_up_commits(&database).await;
+    let expire_time = from_now(ms(3000));
+    let request = hold_named("h", "alice", "7");
+    place(&client, PlaceHoldRequest { expire_time: Some(expire_time), ..request }).await;
+    let gate = shut_gate(&database).await;
+    let later = Some(from_now(seconds(3600)));
+    let extension = UpdateHoldRequest { expire_time: later, ..hold_update("h", "8") };
+    let extending =
+        tokio::spawn(async move { other.update_hold(within(PATIENCE, extension)).await });
+    eventually("it commits", async || waits_at_commit(&database).await).await;
+    eventually("its time has passed", async || later_than(&expire_time)).await;
+
+    let state = HoldState::Open.into();
+    let account_id = "alice".to_owned();
+    let open_holds = ListHoldsRequest { account_id, state, ..Default::default() };
+    let answer = server.patient().list_holds(within(ms(300), open_holds.clone())).await;
+    assert_eq!(answer.expect_err("nobody knows").code(), Code::DeadlineExceeded);
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it continues");
+
+    extending.await.expect("no panic").expect("it was in time");
+    assert_eq!(client.list_holds(open_holds).await.expect("an answer").holds.len(), 1);
+}
+
 async fn asks_what_is_under_way(database: &TestDatabase) -> bool {
     let asking = "pg_stat_activity WHERE query LIKE '%xact_start%' AND pid <> pg_backend_pid()
         AND datname = current_database()";
