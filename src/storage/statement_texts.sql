@@ -388,17 +388,20 @@ NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', '
 json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value = wanted.value))
 
 -- effective_times::BALANCE, postgres
-SELECT count(*) AS examined, string_agg(amount::text, ' ') FILTER (WHERE effective_time_us <= $2) AS
-added, string_agg(amount::text, ' ') FILTER (WHERE sequence <= $3) AS taken FROM (SELECT * FROM
-(SELECT amount, sequence, effective_time_us FROM entries WHERE account_key = $1 AND
+SELECT count(*) FILTER (WHERE is_late OR effective_time_us <= $2) AS examined,
+string_agg(amount::text, ' ') FILTER (WHERE effective_time_us <= $2) AS added,
+string_agg(amount::text, ' ') FILTER (WHERE sequence <= $3) AS taken FROM (SELECT * FROM (SELECT
+amount, sequence, effective_time_us, true AS is_late FROM entries WHERE account_key = $1 AND
 effective_time_us > $2 ORDER BY effective_time_us LIMIT $5) late UNION ALL SELECT * FROM (SELECT
-amount, sequence, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS NOT
-NULL AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5) written_later) e
+amount, sequence, effective_time_us, false AS is_late FROM entries WHERE account_key = $1 AND
+effective_time_us IS NOT NULL AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5)
+written_later) e
 
 -- effective_times::BALANCE, sqlite
-SELECT count(*) AS examined, string_agg(amount, ' ') FILTER (WHERE effective_time_us <= $2) AS
-added, string_agg(amount, ' ') FILTER (WHERE sequence <= $3) AS taken FROM (SELECT * FROM (SELECT
-amount, sequence, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us > $2
-ORDER BY effective_time_us LIMIT $5) late UNION ALL SELECT * FROM (SELECT amount, sequence,
-effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS NOT NULL AND sequence
-> $3 AND sequence <= $4 ORDER BY sequence LIMIT $5) written_later) e
+SELECT count(*) FILTER (WHERE is_late OR effective_time_us <= $2) AS examined, string_agg(amount, '
+') FILTER (WHERE effective_time_us <= $2) AS added, string_agg(amount, ' ') FILTER (WHERE sequence
+<= $3) AS taken FROM (SELECT * FROM (SELECT amount, sequence, effective_time_us, true AS is_late
+FROM entries WHERE account_key = $1 AND effective_time_us > $2 ORDER BY effective_time_us LIMIT $5)
+late UNION ALL SELECT * FROM (SELECT amount, sequence, effective_time_us, false AS is_late FROM
+entries WHERE account_key = $1 AND effective_time_us IS NOT NULL AND sequence > $3 AND sequence <=
+$4 ORDER BY sequence LIMIT $5) written_later) e

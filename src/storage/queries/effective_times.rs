@@ -231,20 +231,64 @@ pub static MATCHING: Sql = Sql::new(|kind| {
 });
 
 // Of the entries with an effective time: those behind the time, and those that were written behind it.
-// Each side of the union has what the other lacks; what is in both changes nothing. SQLite has no
-// decimals, so the amounts are returned.
+// Each side of the union has what the other lacks; what is in both changes nothing, and counts once. If a
+// side ends at its limit, what counts is beyond the limit, too. SQLite has no decimals, so the amounts are
+// returned.
 pub static BALANCE: Sql = Sql::new(|kind| {
     let amount = kind.text("amount");
     format!(
-        "SELECT count(*) AS examined, \
+        "SELECT count(*) FILTER (WHERE is_late OR effective_time_us <= $2) AS examined, \
              string_agg({amount}, ' ') FILTER (WHERE effective_time_us <= $2) AS added, \
              string_agg({amount}, ' ') FILTER (WHERE sequence <= $3) AS taken \
-         FROM (SELECT * FROM (SELECT amount, sequence, effective_time_us FROM entries \
-                 WHERE account_key = $1 AND effective_time_us > $2 \
+         FROM (SELECT * FROM (SELECT amount, sequence, effective_time_us, true AS is_late \
+                 FROM entries WHERE account_key = $1 AND effective_time_us > $2 \
                  ORDER BY effective_time_us LIMIT $5) late \
              UNION ALL \
-             SELECT * FROM (SELECT amount, sequence, effective_time_us FROM entries \
-                 WHERE account_key = $1 AND effective_time_us IS NOT NULL \
+             SELECT * FROM (SELECT amount, sequence, effective_time_us, false AS is_late \
+                 FROM entries WHERE account_key = $1 AND effective_time_us IS NOT NULL \
                  AND sequence > $3 AND sequence <= $4 ORDER BY sequence LIMIT $5) written_later) e"
     )
 });
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::ConnectionTrait;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::storage::{DatabaseUrl, connect::session::Role};
+
+    /// Of entries with these effective times, at the time 10: the first entry was written before.
+    async fn corrections(times: [i64; 4], limit: u64) -> Corrections {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("passbook.db");
+        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
+        let store = Store::connect(url, None).await.unwrap();
+        store.migrate_up().await.unwrap();
+        let writer = store.open(Role::Maintenance).await.unwrap();
+        for (sequence, time_us) in (1..).zip(times) {
+            let insert = format!(
+                "INSERT INTO entries (account_key, sequence, transaction_id, amount, balance_after, \
+                     create_time_us, hash, effective_time_us) \
+                 VALUES (1, {sequence}, randomblob(16), '1.00', '1.00', {sequence}, x'', {time_us})"
+            );
+            writer.execute_unprepared(&insert).await.unwrap();
+        }
+        let values: [sea_orm::Value; 5] = [1.into(), 10.into(), 1.into(), 4.into(), limit.into()];
+        let statement = BALANCE.statement(DatabaseKind::Sqlite, values);
+        let row = writer.query_one_raw(statement).await.unwrap().unwrap();
+        Corrections::from_query_result(&row, "").unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_was_written_late_and_takes_effect_late_counts_once() {
+        let found = corrections([11, 9, 12, 13], 100).await;
+        assert_eq!(found.examined, 4);
+        assert_eq!(found.added.as_deref(), Some("1.00"), "the second");
+        assert_eq!(found.taken.as_deref(), Some("1.00"), "the first");
+        for limit in 1..=3 {
+            let found = corrections([11, 9, 12, 13], limit).await;
+            assert!(found.examined.unsigned_abs() >= limit, "{limit}: {}", found.examined);
+        }
+    }
+}
