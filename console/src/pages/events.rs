@@ -75,8 +75,10 @@ pub struct Filter {
 /// The events that a page has read.
 #[derive(Default)]
 struct Part {
-    /// In order.
+    /// The latest of them, in order, as many as are shown: events can be large.
     events: Vec<Event>,
+    /// The number of those before.
+    older: usize,
     /// The token behind them. Empty: there is none.
     token: String,
     /// Whether more has happened than the page reads. Then the next page begins with what happens then.
@@ -85,6 +87,15 @@ struct Part {
     delayed_since: Option<Timestamp>,
     /// Why the stream has ended.
     problem: Option<Problem>,
+}
+
+impl Part {
+    fn add(&mut self, events: Vec<Event>) {
+        self.events.extend(events);
+        let left_out = self.events.len().saturating_sub(FEED_ROWS_MAX);
+        self.events.drain(..left_out);
+        self.older += left_out;
+    }
 }
 
 pub async fn show(session: Session, Query(filter): Query<Filter>) -> Result<Page, PageError> {
@@ -113,7 +124,7 @@ async fn results(session: &Session, filter: &Filter) -> Result<Section, Problem>
             view::time(Some(since))
         )));
     }
-    let rows = rows(&part.events, part.is_behind);
+    let rows = rows(&part);
     let table = Table::new("Events, latest first", COLUMNS, rows, "No new event.");
     section = section.with(Content::Table(table));
     if let Some(problem) = part.problem {
@@ -150,12 +161,12 @@ async fn read(session: &Session, filter: &Filter) -> Result<Part, Problem> {
                 (part.token, part.delayed_since) = (message.token, message.delayed_since);
                 // A heartbeat without more: the server still searches, or waits for a database transaction.
                 let is_last = message.caught_up || message.events.is_empty();
-                part.events.extend(message.events);
+                part.add(message.events);
                 if is_last {
                     break;
                 }
                 time_max = NEXT_MESSAGE_TIME_MAX;
-                part.is_behind = part.events.len() >= EVENTS_READ_MAX
+                part.is_behind = part.older + part.events.len() >= EVENTS_READ_MAX
                     || first_at.get_or_insert_with(Instant::now).elapsed() >= READ_TIME_MAX;
             }
             Ok(None) => break,
@@ -182,22 +193,21 @@ fn form(filter: &Filter) -> Form {
 }
 
 /// The latest of these events, one a row, with a row in place of those that are left out.
-fn rows(events: &[Event], is_behind: bool) -> Vec<Vec<Cell>> {
-    let shown: Vec<_> = events.iter().rev().take(FEED_ROWS_MAX).collect();
-    let (latest, older) = (shown.first(), events.len() - shown.len());
+fn rows(part: &Part) -> Vec<Vec<Cell>> {
+    let (latest, older) = (part.events.last(), part.older);
     let gap = |time: String, what: String| {
         let cells = [time, "left out".to_owned(), String::new(), what];
         let cells = cells.into_iter().map(Cell::from);
         cells.chain(<[Cell; 3]>::default()).collect::<Vec<Cell>>()
     };
-    let newer = latest.filter(|_| is_behind).map(|event| {
+    let newer = latest.filter(|_| part.is_behind).map(|event| {
         let what = "More happens than the page can show: what happened after this time is left out, \
                     and the page goes on with what happens now. A filter leaves out less.";
         gap(view::time(time_of(event)), what.to_owned())
     });
     let older = (older > 0)
         .then(|| gap(String::new(), format!("{older} events that happened before are left out.")));
-    newer.into_iter().chain(shown.into_iter().map(row)).chain(older).collect()
+    newer.into_iter().chain(part.events.iter().rev().map(row)).chain(older).collect()
 }
 
 fn time_of(event: &Event) -> Option<&Timestamp> {
@@ -281,8 +291,12 @@ mod tests {
             let account = Account { currency_code: number.to_string(), ..Account::default() };
             Event { account: Some(account), ..Event::default() }
         };
-        let events: Vec<_> = (1..=count).map(event).collect();
-        rows(&events, is_behind).iter().map(|row| format!("{:?}", row[3])).collect()
+        let mut part = Part { is_behind, ..Part::default() };
+        for first in (1..=count).step_by(90) {
+            part.add((first..first + 90).take_while(|it| *it <= count).map(event).collect());
+            assert!(part.events.len() <= FEED_ROWS_MAX);
+        }
+        rows(&part).iter().map(|row| format!("{:?}", row[3])).collect()
     }
 
     #[test]
