@@ -31,6 +31,8 @@ CREATE UNIQUE INDEX requests_reverses_transaction_id
 
 // Fails while an account is below its limit, or a transaction is reversed in parts.
 const POSTGRES_DOWN: &str = "
+ALTER TABLE requests ADD CONSTRAINT requests_reverse_no_part
+    CHECK (details->'reversed' IS NULL);
 DROP INDEX requests_reverses_transaction_id;
 CREATE UNIQUE INDEX requests_reverses_transaction_id ON requests (reverses_transaction_id)
     WHERE reverses_transaction_id IS NOT NULL;
@@ -53,6 +55,10 @@ CREATE UNIQUE INDEX requests_reverses_transaction_id
 ";
 
 const SQLITE_DOWN: &str = "
+ALTER TABLE requests ADD COLUMN reverses_a_part INTEGER CHECK (details->'reversed' IS NULL);
+ALTER TABLE requests DROP COLUMN reverses_a_part;
+ALTER TABLE accounts ADD COLUMN is_below_limit INTEGER CHECK (NOT below_limit);
+ALTER TABLE accounts DROP COLUMN is_below_limit;
 DROP INDEX requests_reverses_transaction_id;
 CREATE UNIQUE INDEX requests_reverses_transaction_id ON requests (reverses_transaction_id)
     WHERE reverses_transaction_id IS NOT NULL;

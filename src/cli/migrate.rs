@@ -25,7 +25,8 @@ enum Direction {
     /// List the migrations as applied or pending. Exit code 1 if the schema is older or newer than
     /// this program.
     Status,
-    /// Revert the latest migration. This deletes its tables with all their rows.
+    /// Revert the latest migration, and delete what only its schema stores. The first one is not
+    /// reverted while there are accounts.
     Down,
 }
 

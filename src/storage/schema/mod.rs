@@ -110,12 +110,19 @@ impl Store {
         .await
     }
 
-    /// Reverts the latest migration, and drops the data in its tables.
+    /// Reverts the latest migration, and drops what only its schema stores.
     ///
     /// # Errors
-    /// The database does not answer, a table is in use for too long, or the migration failed.
+    /// The database does not answer, a table is in use for too long, the migration failed, or it is the
+    /// first one, which made the tables, and there are accounts in them.
     pub async fn migrate_down(&self) -> Result<(), StorageError> {
-        self.migrate(async |transaction| Ok(Migrator::down(transaction, Some(1)).await?)).await
+        self.migrate(async |transaction| {
+            if applied(transaction).await?.len() == 1 {
+                preconditions::require_no_account(transaction).await?;
+            }
+            Ok(Migrator::down(transaction, Some(1)).await?)
+        })
+        .await
     }
 
     async fn migrate(

@@ -1,5 +1,5 @@
 //! Checks before the first migration: no foreign tables of the same names, and the right to create
-//! tables. PostgreSQL's own errors would not say what to do.
+//! tables. PostgreSQL's own errors would not say what to do. And one before it is reverted.
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 
@@ -71,4 +71,16 @@ pub async fn require_free(transaction: &DatabaseTransaction) -> Result<(), Stora
     Err(StorageError::SchemaNotMigrated(format!(
         "the table {name} exists already, and no migration of Passbook has created it: {way_out}"
     )))
+}
+
+/// Fails if there are accounts: a ledger is not deleted by reverting its migrations.
+pub async fn require_no_account(transaction: &DatabaseTransaction) -> Result<(), StorageError> {
+    let any = DatabaseKind::of(transaction).statement("SELECT 1 FROM accounts LIMIT 1", []);
+    match transaction.query_one_raw(any).await? {
+        None => Ok(()),
+        Some(_) => Err(StorageError::Forbidden(
+            "there are accounts: to delete the ledger for good, delete the database or its tables"
+                .to_owned(),
+        )),
+    }
 }

@@ -9,6 +9,9 @@ on_both_databases! {
     reverting_the_holds_migration_releases_held_money,
     migrations_go_up_and_down_and_up_again,
     effective_times_are_not_migrated_away,
+    force_and_parts_are_not_migrated_away,
+    a_ledger_is_not_deleted_by_reverting_its_migrations,
+    changes_on_an_older_schema_say_so,
     five_processes_that_migrate_at_once_migrate_once,
     five_servers_that_migrate_at_start_all_get_ready,
     a_schema_that_is_ahead_of_the_server_is_not_served,
@@ -44,6 +47,57 @@ async fn effective_times_are_not_migrated_away(kind: Kind) {
 
     assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
     database.passbook(&["verify"]).await.must_succeed();
+}
+
+async fn force_and_parts_are_not_migrated_away(kind: Kind) {
+    for is_forced in [true, false] {
+        let (database, server, client) = start_server(kind).await;
+        open(&client, "alice").await;
+        let made = deposited(&client, "alice", "5").await;
+        if is_forced {
+            let request = WithdrawRequest { force: true, ..withdrawal("alice", "7") };
+            client.withdraw(request).await.expect("applied");
+        } else {
+            let whole = reversal(&made.transaction_id);
+            let part = ReverseTransactionRequest { amount: money("2"), ..whole };
+            client.reverse_transaction(part).await.expect("applied");
+        }
+        drop(server);
+        database.migrate_down_before("commits").await;
+
+        let outcome = migrate(&database, "down").await;
+
+        assert_eq!(outcome.code, Some(1), "{is_forced}: {}{}", outcome.stdout, outcome.stderr);
+        migrate(&database, "up").await.must_succeed();
+        database.passbook(&["verify"]).await.must_succeed();
+    }
+}
+
+async fn a_ledger_is_not_deleted_by_reverting_its_migrations(kind: Kind) {
+    let (database, server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "5").await;
+    drop(server);
+    database.migrate_down_before("holds_and_history").await;
+
+    let outcome = migrate(&database, "down").await;
+
+    assert!(outcome.must_fail(1).contains("there are accounts"), "{}", outcome.stderr);
+    migrate(&database, "up").await.must_succeed();
+    database.passbook(&["verify"]).await.must_succeed();
+    let server = Server::start(&database).await;
+    assert_eq!(balance(&server.client(), "alice").await, "5.00");
+}
+
+async fn changes_on_an_older_schema_say_so(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    migrate(&database, "down").await.must_succeed();
+
+    let status = must_fail(client.deposit(deposit("alice", "1")).await, Reason::SchemaNotMigrated);
+
+    assert_eq!(outcome(&status), "not_applied", "{status:?}");
+    migrate(&database, "up").await.must_succeed();
+    deposited(&client, "alice", "1").await;
 }
 
 async fn reverting_the_holds_migration_releases_held_money(kind: Kind) {
