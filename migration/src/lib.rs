@@ -7,7 +7,7 @@ pub use sea_orm_migration::MigratorTrait;
 use sea_orm_migration::{
     MigrationName, MigrationTrait, SchemaManager, async_trait,
     sea_orm::{
-        ConnectionTrait, DbBackend, DbErr, DynIden,
+        ConnectionTrait, DbBackend, DbErr, DynIden, Statement,
         sea_query::{Alias, IntoIden},
     },
     util::get_file_stem,
@@ -96,8 +96,11 @@ impl Migration {
                 return Err(DbErr::Migration(reason));
             }
         };
-        for (step, sql) in steps(sql) {
-            if !step.is_empty() {
+        let steps: Vec<_> = steps(sql).collect();
+        let takes_time =
+            steps.iter().any(|(step, _)| !step.is_empty()) && has_accounts(connection).await?;
+        for (step, sql) in steps {
+            if !step.is_empty() && takes_time {
                 tracing::info!(migration = self.name(), "the migration {step}");
             }
             match backend {
@@ -113,6 +116,13 @@ impl Migration {
         }
         Ok(())
     }
+}
+
+/// Whether there is a ledger. Without one no step takes time.
+async fn has_accounts(connection: &impl ConnectionTrait) -> Result<bool, DbErr> {
+    let sql = "SELECT 1 FROM accounts LIMIT 1";
+    let statement = Statement::from_string(connection.get_database_backend(), sql);
+    Ok(connection.query_one_raw(statement).await?.is_some())
 }
 
 /// Splits SQL into steps, each with what it does. `-- step: copies the entries` begins one.

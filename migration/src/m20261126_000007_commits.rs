@@ -10,7 +10,7 @@ use sea_orm_migration::{
 };
 
 pub use self::history::write_commits;
-use crate::{Migration, Sql};
+use crate::{Migration, Sql, has_accounts};
 
 // A number is drawn after all row locks of its database transaction, so numbers are the order in which an
 // account changed. There are gaps: a rollback uses up a number. create_time_us identifies the commit:
@@ -41,7 +41,9 @@ impl MigrationName for Commits {
 impl MigrationTrait for Commits {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         TABLE.up(manager).await?;
-        tracing::info!(migration = self.name(), "the migration makes commits of all changes");
+        if has_accounts(manager.get_connection()).await? {
+            tracing::info!(migration = self.name(), "the migration makes commits of all changes");
+        }
         write_commits(manager.get_connection()).await
     }
 
