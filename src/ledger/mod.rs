@@ -206,8 +206,12 @@ impl Ledger {
                 }
                 return Ok(());
             }
-            Ok(Ok(status @ (SchemaStatus::Missing | SchemaStatus::Behind(_)))) => {
-                return Err(NotReady::Schema(format!("the schema is {status:?}")));
+            Ok(Ok(SchemaStatus::Missing)) => {
+                return Err(NotReady::Schema("the database has no schema".to_owned()));
+            }
+            Ok(Ok(SchemaStatus::Behind(pending))) => {
+                let pending = pending.join(", ");
+                return Err(NotReady::Schema(format!("the schema lacks {pending}")));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the database does not answer within {timeout:?}"),

@@ -208,12 +208,15 @@ fn from_sqlstate(code: &str, constraint: Option<&str>, text: String) -> StorageE
     }
 }
 
+/// SQLite's messages where a table or a column is missing.
+const LACKS: [&str; 3] = ["no such table", "no such column", "has no column named"];
+
 fn from_sqlite_code(code: &str, text: String) -> StorageError {
     if is_sqlite_busy(code) {
         return StorageError::LockTimeout(text);
     }
     match primary_code(code) {
-        Some(1) if text.contains("no such table") || text.contains("no such column") => {
+        Some(1) if LACKS.iter().any(|it| text.contains(it)) => {
             StorageError::SchemaNotMigrated(text)
         }
         // The message of our own trigger, which runs before the unique constraint.
