@@ -97,8 +97,11 @@ impl Store {
         connections_max: Option<u32>,
     ) -> Result<Self, ConnectError> {
         let (backend, readers, budget) = match url.0 {
-            Options::Sqlite(options) => {
+            Options::Sqlite(mut options) => {
                 let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
+                if target == TargetSession::Any {
+                    *options = options.create_if_missing(false);
+                }
                 let file = DatabaseFile::new(*options, target)?;
                 let (file, readers) = open_file(file, target, budget.readers).await?;
                 let (file, flag) = (Arc::new(file), WriteFlag::default());

@@ -270,6 +270,13 @@ async fn a_missing_file_or_folder_is_named() {
         assert!(outcome.must_fail(1).starts_with(&line), "{url}: {}", outcome.stderr);
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "{url}");
     }
+    // Only `serve`, `migrate up` and `import` begin a ledger.
+    let url = format!("sqlite://{}?mode=rwc", at("a.db"));
+    for command in [&["verify"][..], &["export"], &["migrate", "status"]] {
+        let outcome = passbook(&[command, &["--database-url", &url]].concat()).await;
+        assert!(outcome.must_fail(1).contains("does not exist"), "{}", outcome.stderr);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0, "{command:?}");
+    }
     for url in ["sqlite://", "sqlite://%3Amemory%3A", "sqlite:?mode=rwc", "sqlite://x?vfs=memdb"] {
         let outcome = passbook(&["serve", "--listen", "127.0.0.1:0", "--database-url", url]).await;
         assert!(outcome.must_fail(2).contains("must name a file"), "{url}: {}", outcome.stderr);
