@@ -8,7 +8,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
 
 use crate::CliError;
@@ -101,19 +101,20 @@ impl ClientConfig {
     /// http://HOST:PORT.
     ///
     /// # Errors
-    /// The target is no address, or a file cannot be read.
+    /// The target is no address, has a setting of TLS but not https, or a file cannot be read.
     pub fn endpoint(&self, target: &str) -> Result<Endpoint, CliError> {
-        let uri = match target.split_once("://") {
-            Some(_) => target.to_owned(),
-            None => format!("http://{target}"),
-        };
-        let wrong = |error: tonic::transport::Error| {
-            CliError::Usage(format!("--target {target}: {}", reason(&error)))
-        };
-        let is_encrypted = uri.starts_with("https://");
+        let wrong = |reason: &str| CliError::Usage(format!("--target {target}: {reason}"));
+        let (scheme, uri) = address(target).map_err(wrong)?;
+        let wrong = |error: tonic::transport::Error| wrong(&reason(&error));
         let endpoint = Endpoint::from_shared(uri).map_err(wrong)?;
-        if !is_encrypted {
-            return Ok(endpoint);
+        if scheme == Scheme::Http {
+            // A token must not go over the wire as it is because of a letter in the target.
+            return match self.has_tls() {
+                true => Err(CliError::Usage(format!(
+                    "--target {target}: there are settings of TLS (tls_...), which need https://"
+                ))),
+                false => Ok(endpoint),
+            };
         }
         let mut tls = ClientTlsConfig::new();
         tls = match &self.tls_ca_file {
@@ -128,6 +129,12 @@ impl ClientConfig {
             tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
         }
         endpoint.tls_config(tls).map_err(wrong)
+    }
+
+    fn has_tls(&self) -> bool {
+        let files =
+            [&self.tls_ca_file, &self.tls_client_certificate_file, &self.tls_client_key_file];
+        self.tls_server_name.is_some() || files.iter().any(|file| file.is_some())
     }
 
     /// The bearer token of every call, from the file.
@@ -145,6 +152,33 @@ impl ClientConfig {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+/// The scheme and the URI of a target, or what is wrong with it.
+fn address(target: &str) -> Result<(Scheme, String), &'static str> {
+    let (scheme, address) = target.split_once("://").unwrap_or(("http", target));
+    let scheme = match &*scheme.to_ascii_lowercase() {
+        "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return Err("the scheme must be http or https"),
+    };
+    let address = address.strip_suffix('/').unwrap_or(address);
+    if address.contains(['/', '?', '#', '@']) {
+        return Err("it must be http://HOST:PORT, https://HOST:PORT or HOST:PORT");
+    }
+    let name = if scheme == Scheme::Https { "https" } else { "http" };
+    let text = format!("{name}://{address}");
+    let uri: Uri = text.parse().map_err(|_| "it has no valid host and port")?;
+    if uri.port_u16().is_none() {
+        return Err("it has no port, or none up to 65535");
+    }
+    Ok((scheme, text))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     std::fs::read(path)
         .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))
@@ -157,4 +191,43 @@ pub fn reason(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_an_address_of_a_server() {
+        for (target, uri) in [
+            ("127.0.0.1:50051", "http://127.0.0.1:50051"),
+            ("http://[::1]:1/", "http://[::1]:1"),
+            ("HTTPS://localhost:65535", "https://localhost:65535"),
+        ] {
+            let scheme = if uri.starts_with("https") { Scheme::Https } else { Scheme::Http };
+            assert_eq!(address(target), Ok((scheme, uri.to_owned())), "{target}");
+        }
+        for target in [
+            "htps://localhost:1",
+            "grpcs://localhost:1",
+            "://localhost:1",
+            "localhost",
+            "https://localhost",
+            "localhost:65536",
+            "localhost:",
+            "http://localhost:1/path",
+            "http://a@localhost:1",
+            "http://:1",
+            "",
+        ] {
+            assert!(address(target).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn settings_of_tls_need_https() {
+        let config = ClientConfig { tls_server_name: Some("a".to_owned()), ..Default::default() };
+        assert!(matches!(config.endpoint("localhost:1"), Err(CliError::Usage(_))));
+        assert!(ClientConfig::default().endpoint("localhost:1").is_ok());
+    }
 }
