@@ -42,6 +42,22 @@ use crate::{
 const LOG_DEFAULT: &str =
     "info,sea_orm_migration=warn,sqlx::postgres::notice=warn,opentelemetry-otlp=off,h2=error";
 
+/// A filter, or what is wrong with it. To the library a word alone is a module, so a misspelled level would
+/// turn the log off.
+fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    let is_module = |part: &&str| {
+        !part.contains(['=', '[']) && part.parse::<tracing::level_filters::LevelFilter>().is_err()
+    };
+    let mut parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if let Some(word) = parts.find(is_module) {
+        return Err(format!(
+            "{word} is no level (off, error, warn, info, debug, trace); that of a module is written as \
+             {word}=debug"
+        ));
+    }
+    text.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
+}
+
 /// The heading of the flags that every command has.
 const GLOBAL: &str = "Global options";
 
@@ -64,7 +80,7 @@ pub struct Cli {
     /// The filter of the log, which goes to stderr: a level, or levels by module, such as
     /// passbook=debug,h2=warn.
     #[arg(long, env, default_value = LOG_DEFAULT, global = true, help_heading = GLOBAL)]
-    #[arg(value_name = "FILTER", value_parser = str::parse::<EnvFilter>)]
+    #[arg(value_name = "FILTER", value_parser = log_filter)]
     log: EnvFilter,
 
     /// The format of the log.
@@ -190,4 +206,20 @@ fn parse() -> Result<(ArgMatches, Option<Settings>), String> {
 fn failed(message: &str) -> ExitCode {
     output::error_line(format_args!("error: {message}"));
     ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOG_DEFAULT, log_filter};
+
+    #[test]
+    fn a_misspelled_level_is_no_module() {
+        for right in [LOG_DEFAULT, "warn", "INFO", "off", "passbook=debug,h2=warn", "warn, h2=off"]
+        {
+            assert!(log_filter(right).is_ok(), "{right}");
+        }
+        for wrong in ["warning", "verbose", "inf,h2=warn", "passbook", "passbook=dbug"] {
+            assert!(log_filter(wrong).is_err(), "{wrong}");
+        }
+    }
 }
