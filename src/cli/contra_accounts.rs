@@ -11,21 +11,35 @@ use crate::{
 /// may be overdrawn without a limit. With others, the server would reject deposits or withdrawals.
 ///
 /// # Errors
-/// One does not. The message says how to open it.
+/// One does not. The message names the command that helps.
 pub async fn check(store: &Store, accounts: &ContraAccounts) -> Result<(), CliError> {
     for (code, account_id) in &accounts.0 {
         let found = store.account(account_id, i64::MIN).await.map_err(CliError::run)?.value;
-        let wrong = match &found {
-            None => "does not exist",
-            Some(account) if account.currency.code() != code => "has another currency",
-            Some(account) if account.state != AccountState::Open => "is not open",
-            Some(account) if !account.unlimited_overdraft => "has no unlimited overdraft",
+        let (wrong, command) = match &found {
+            None => (
+                "does not exist",
+                format!("account open {account_id} --currency {code} --unlimited-overdraft"),
+            ),
+            Some(account) if account.currency.code() != code => (
+                "has another currency",
+                format!("account open ANOTHER_ID --currency {code} --unlimited-overdraft"),
+            ),
+            Some(account) if account.state == AccountState::Closed => (
+                "is closed",
+                format!("account open ANOTHER_ID --currency {code} --unlimited-overdraft"),
+            ),
+            Some(account) if account.state == AccountState::Frozen => {
+                ("is frozen", format!("account unfreeze {account_id}"))
+            }
+            Some(account) if !account.unlimited_overdraft => (
+                "has no unlimited overdraft",
+                format!("account update {account_id} --unlimited-overdraft true"),
+            ),
             Some(_) => continue,
         };
         return Err(CliError::Usage(format!(
             "contra_account {code}={account_id}: the account {wrong}. Start the server without this \
-             setting and open the account: passbook account open {account_id} --currency {code} \
-             --unlimited-overdraft"
+             setting, and then: passbook {command}"
         )));
     }
     Ok(())

@@ -28,7 +28,7 @@ pub enum TransactionCommand {
     Get(OnServer<Get>),
     /// Print all transactions that match the filters, latest first.
     List(OnServer<List>),
-    /// Undo a transaction, at most once, by posting the opposite entries.
+    /// Undo a transaction or a part of it, at most all of it, by posting the opposite entries.
     Reverse(OnServer<Reverse>),
 }
 

@@ -28,9 +28,9 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
         | "CONDITION_FAILED"
         | "INSUFFICIENT_FUNDS"
         | "BALANCE_OUT_OF_RANGE"
+        | "ACCOUNT_NOT_EMPTY"
         | "VERSION_MISMATCH" => of("account_id", &["account", "get"]),
         "ACCOUNT_FROZEN" | "ACCOUNT_CLOSED" => of("account_id", &["account", "changes"]),
-        "ACCOUNT_NOT_EMPTY" => of("account_id", &["hold", "list", "--state", "open"]),
         "HOLD_EXISTS" | "HOLD_NOT_OPEN" | "HOLD_AMOUNT_EXCEEDED" | "HOLD_AMOUNT_TOO_LOW" => {
             of("hold_id", &["hold", "get"])
         }
@@ -43,7 +43,10 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
             "compare what you have with the ledger, then begin again without the token".to_owned(),
         ],
         "ALREADY_REVERSED" => of("reversed_by_transaction_id", &["transaction", "get"]),
-        "UNBALANCED" => vec!["let the amounts sum to zero in each currency".to_owned()],
+        "UNBALANCED" => vec![
+            "let the amounts sum to zero in each currency, or ask the operator for a contra account"
+                .to_owned(),
+        ],
         "TOO_MANY_ACCOUNTS" => vec!["name a longer --prefix".to_owned()],
         "UNAUTHENTICATED" => vec![
             "give a token with --token-file, PASSBOOK_TOKEN_FILE or a context (`passbook context \

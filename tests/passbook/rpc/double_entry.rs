@@ -202,7 +202,18 @@ async fn what_no_contra_account_can_take_is_rejected(kind: Kind) {
     let status = must_fail(client.deposit(deposit("alice", "1")).await, Reason::AccountFrozen);
     assert_eq!(metadata(&status, "account_id"), "World");
     withdrawn_after_thaw(&client).await;
+    nothing_is_taken_by_force(&client).await;
     assert_eq!(balance(&client, "carol").await, "7.00");
+}
+
+/// The reversal of a withdrawal takes the money back from the contra account, which no caller has chosen.
+async fn nothing_is_taken_by_force(client: &Client) {
+    deposited(client, "alice", "1").await;
+    let taken = withdrawn(client, "alice", "1").await;
+    freeze(client, "World").await;
+    let forced = ReverseTransactionRequest { force: true, ..reversal(&taken.transaction_id) };
+    must_fail(client.reverse_transaction(forced).await, Reason::AccountFrozen);
+    unfreeze(client, "World").await;
 }
 
 async fn withdrawn_after_thaw(client: &Client) {
@@ -377,15 +388,21 @@ async fn a_server_does_not_start_with_a_contra_account_that_cannot_take_money(ki
     open_all(&client, &["limited"]).await;
     open_unlimited(&client, "frozen").await;
     freeze(&client, "frozen").await;
+    open_unlimited(&client, "closed").await;
+    close(&client, "closed").await.expect("it is closed");
     let serve = async |accounts: &str| {
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--contra-account", accounts];
         database.passbook(&arguments).await
     };
     for (accounts, why) in [
         ("USD=missing", "the account does not exist"),
+        ("USD=missing", "passbook account open missing --currency USD --unlimited-overdraft"),
         ("EUR=frozen", "the account has another currency"),
-        ("USD=frozen", "the account is not open"),
+        ("USD=frozen", "the account is frozen"),
+        ("USD=frozen", "passbook account unfreeze frozen"),
+        ("USD=closed", "the account is closed"),
         ("USD=limited", "the account has no unlimited overdraft"),
+        ("USD=limited", "passbook account update limited --unlimited-overdraft true"),
         ("USD=a,USD=b", "USD has two accounts"),
         ("XXY=a", "XXY"),
     ] {
