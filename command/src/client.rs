@@ -172,7 +172,9 @@ fn address(target: &str) -> Result<(Scheme, String), &'static str> {
     }
     let name = if scheme == Scheme::Https { "https" } else { "http" };
     let text = format!("{name}://{address}");
-    let uri: Uri = text.parse().map_err(|_| "it has no valid host and port")?;
+    let uri: Option<Uri> = text.parse().ok();
+    let uri = uri.filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let uri = uri.ok_or("it has no valid host and port")?;
     if uri.port_u16().is_none() {
         return Err("it has no port, or none up to 65535");
     }
