@@ -342,6 +342,8 @@ async fn an_import_creates_a_missing_schema(kind: Kind) {
 
     assert_eq!(target.count("entries").await, 10);
     let empty = source.create_empty_beside(kind).await;
+    // On SQLite this makes the file.
+    empty.execute("CREATE TABLE other (id int)").await;
     let outcome = empty.passbook(&["export"]).await;
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
     assert!(outcome.stderr.contains("no schema"), "{}", outcome.stderr);

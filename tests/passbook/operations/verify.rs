@@ -374,6 +374,8 @@ async fn verify_runs_beside_servers_under_load(kind: Kind) {
 
 async fn a_schema_that_is_not_this_program_s_is_an_error(kind: Kind) {
     let empty = TestDatabase::create_empty(kind).await;
+    // On SQLite this makes the file.
+    empty.execute("CREATE TABLE other (id int)").await;
     let ahead = empty.create_beside(kind).await;
     let insert = "INSERT INTO passbook_migrations (version, applied_at) VALUES ('m29990101_000001_future', 0)";
     ahead.execute(insert).await;
