@@ -99,16 +99,12 @@ mod tests {
     use crate::{
         budget::Budgets,
         domain::{authorization::Caller, ids::Identity},
-        storage::DatabaseUrl,
     };
 
     #[tokio::test]
     async fn scans_of_an_identity_rest_for_as_long_as_they_took() {
         let directory = TempDir::new().unwrap();
-        let path = directory.path().join("passbook.db");
-        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-        let store = Arc::new(Store::connect(url, None).await.unwrap());
-        store.migrate_up().await.unwrap();
+        let store = Arc::new(Store::for_tests(&directory).await);
         let ledger = Ledger::start(store, Budgets::for_tests(1, true), 1, None).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let caller = Caller::unrestricted("a");

@@ -29,15 +29,12 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::storage::{DatabaseUrl, Store, connect::session::Role, dialect::DatabaseKind};
+    use crate::storage::{Store, connect::session::Role, dialect::DatabaseKind};
 
     #[tokio::test]
     async fn a_page_is_bounded_by_rows_and_bytes() {
         let directory = TempDir::new().unwrap();
-        let path = directory.path().join("passbook.db");
-        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-        let store = Store::connect(url, None).await.unwrap();
-        store.migrate_up().await.unwrap();
+        let store = Store::for_tests(&directory).await;
         // Ids of 1.5 MB, texts of 1.5 MB, more than a page has, and many small rows. In a text, two
         // bytes are one character.
         let insert = "WITH RECURSIVE numbers(value) AS (\

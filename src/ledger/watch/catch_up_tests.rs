@@ -10,7 +10,7 @@ use crate::{
     budget::{BudgetConfig, Budgets},
     domain::{fixtures::id, ids::Identity, money::Currencies},
     ledger::watch::EntryFeed,
-    storage::{DatabaseUrl, Store, WatchedAccount},
+    storage::{Store, WatchedAccount},
 };
 
 /// More reads than all watchers together may have in the database.
@@ -19,10 +19,7 @@ const READS: usize = 100;
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_of_one_identity_leave_reads_to_others() {
     let directory = TempDir::new().unwrap();
-    let path = directory.path().join("passbook.db");
-    let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-    let store = Store::connect(url, None).await.unwrap();
-    store.migrate_up().await.unwrap();
+    let store = Store::for_tests(&directory).await;
     let budgets = Budgets::new(&BudgetConfig {
         is_authenticated: true,
         calls_max: 1000,

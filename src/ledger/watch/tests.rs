@@ -20,17 +20,14 @@ use crate::{
         transaction::Entry,
     },
     ledger::{CallContext, Ledger, Watcher},
-    storage::{DatabaseUrl, Store},
+    storage::Store,
 };
 
 /// Fewer than a page has.
 const MESSAGE_ENTRIES_MAX: usize = 20;
 
 pub(super) async fn ledger(directory: &TempDir) -> Ledger {
-    let path = directory.path().join("passbook.db");
-    let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-    let store = Store::connect(url, None).await.unwrap();
-    store.migrate_up().await.unwrap();
+    let store = Store::for_tests(directory).await;
     let ledger =
         Ledger::start(Arc::new(store), Budgets::for_tests(1000, false), 1000, None).await.unwrap();
     ledger.create_accounts(&context(), vec![new_account("a")]).await.remove(0).unwrap();

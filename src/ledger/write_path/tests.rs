@@ -17,14 +17,11 @@ use crate::{
         CallContext, Error, Ledger, Outcome,
         write_path::failpoints::{Point, arm},
     },
-    storage::{DatabaseUrl, Store},
+    storage::Store,
 };
 
 async fn ledger(directory: &TempDir) -> Ledger {
-    let path = directory.path().join("passbook.db");
-    let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-    let store = Store::connect(url, None).await.unwrap();
-    store.migrate_up().await.unwrap();
+    let store = Store::for_tests(directory).await;
     let ledger =
         Ledger::start(Arc::new(store), Budgets::for_tests(100, false), 100, None).await.unwrap();
     ledger.create_accounts(&within(soon()), vec![new_account("a")]).await.remove(0).unwrap();

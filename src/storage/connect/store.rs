@@ -220,3 +220,15 @@ fn count<DB: Database>(pool: &Pool<DB>) -> Connections {
     // The two are not read in one step.
     Connections { idle, in_use: all.saturating_sub(idle) }
 }
+
+#[cfg(test)]
+impl Store {
+    /// A new ledger on SQLite, in this folder.
+    pub(crate) async fn for_tests(folder: &tempfile::TempDir) -> Self {
+        let path = folder.path().join("passbook.db");
+        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
+        let store = Self::connect(url, None).await.unwrap();
+        store.migrate_up().await.unwrap();
+        store
+    }
+}

@@ -178,15 +178,12 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::storage::{DatabaseUrl, connect::session::Role};
+    use crate::storage::connect::session::Role;
 
     #[tokio::test]
     async fn a_sum_examines_no_more_accounts_than_it_may() {
         let directory = TempDir::new().unwrap();
-        let path = directory.path().join("passbook.db");
-        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-        let store = Store::connect(url, None).await.unwrap();
-        store.migrate_up().await.unwrap();
+        let store = Store::for_tests(&directory).await;
         let insert = "INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, \
                 overdraft_limit, unlimited_overdraft, state, sequence, version, last_hash, labels, \
                 create_time_us, update_time_us, caller) \

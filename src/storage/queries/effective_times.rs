@@ -256,15 +256,12 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::storage::{DatabaseUrl, connect::session::Role};
+    use crate::storage::connect::session::Role;
 
     /// Of entries with these effective times, at the time 10: the first entry was written before.
     async fn corrections(times: [i64; 4], limit: u64) -> Corrections {
         let directory = TempDir::new().unwrap();
-        let path = directory.path().join("passbook.db");
-        let url = DatabaseUrl::parse(&format!("sqlite://{}?mode=rwc", path.display())).unwrap();
-        let store = Store::connect(url, None).await.unwrap();
-        store.migrate_up().await.unwrap();
+        let store = Store::for_tests(&directory).await;
         let writer = store.open(Role::Maintenance).await.unwrap();
         for (sequence, time_us) in (1..).zip(times) {
             let insert = format!(
