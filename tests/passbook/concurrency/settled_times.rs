@@ -184,19 +184,27 @@ async fn a_read_at_a_time_does_not_wait_for_a_foreign_lock(kind: Kind) {
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", "5"]);
 }
 
+/// Places a hold, and then holds up commits. Returns when it expires, and the gate.
+async fn place_and_shut_gate(
+    database: &TestDatabase,
+    client: &Client,
+) -> (Timestamp, sea_orm::DatabaseConnection) {
+    open_funded(client, "alice", "10").await;
+    hold_up_commits(database).await;
+    // Long enough for a change of it to be judged.
+    let expire_time = from_now(ms(3000));
+    let request = hold_named("h", "alice", "7");
+    place(client, PlaceHoldRequest { expire_time: Some(expire_time), ..request }).await;
+    (expire_time, shut_gate(database).await)
+}
+
 /// A capture that was accepted in time commits after the hold's expire time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_not_reported_expired_while_its_capture_is_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let (client, other) = (server.client(), server.client());
-    open_funded(&client, "alice", "10").await;
-    hold_up_commits(&database).await;
-    // Long enough for the capture to be judged.
-    let expire_time = from_now(ms(3000));
-    let request = hold_named("h", "alice", "7");
-    place(&client, PlaceHoldRequest { expire_time: Some(expire_time), ..request }).await;
-    let gate = shut_gate(&database).await;
+    let (expire_time, gate) = place_and_shut_gate(&database, &client).await;
     let capturing =
         tokio::spawn(async move { other.capture_hold(within(PATIENCE, capture("h"))).await });
     eventually("it commits", async || waits_at_commit(&database).await).await;
@@ -217,12 +225,7 @@ async fn a_list_of_open_holds_waits_for_an_update_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
     let server = Server::start(&database).await;
     let (client, other) = (server.client(), server.client());
-    open_funded(&client, "alice", "10").await;
-    hold_up_commits(&database).await;
-    let expire_time = from_now(ms(3000));
-    let request = hold_named("h", "alice", "7");
-    place(&client, PlaceHoldRequest { expire_time: Some(expire_time), ..request }).await;
-    let gate = shut_gate(&database).await;
+    let (expire_time, gate) = place_and_shut_gate(&database, &client).await;
     let later = Some(from_now(seconds(3600)));
     let extension = UpdateHoldRequest { expire_time: later, ..hold_update("h", "8") };
     let extending =
