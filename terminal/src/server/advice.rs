@@ -28,8 +28,14 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
         | "CONDITION_FAILED"
         | "INSUFFICIENT_FUNDS"
         | "BALANCE_OUT_OF_RANGE"
-        | "ACCOUNT_NOT_EMPTY"
         | "VERSION_MISMATCH" => of("account_id", &["account", "get"]),
+        // Without held money it is the balance.
+        "ACCOUNT_NOT_EMPTY" => match error.metadata("held") {
+            Some(held) if held.contains(|it| matches!(it, '1'..='9')) => {
+                of("account_id", &["hold", "list", "--state", "open"])
+            }
+            _ => of("account_id", &["account", "get"]),
+        },
         "ACCOUNT_FROZEN" | "ACCOUNT_CLOSED" => of("account_id", &["account", "changes"]),
         "HOLD_EXISTS" | "HOLD_NOT_OPEN" | "HOLD_AMOUNT_EXCEEDED" | "HOLD_AMOUNT_TOO_LOW" => {
             of("hold_id", &["hold", "get"])
