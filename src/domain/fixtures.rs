@@ -7,7 +7,7 @@ use crate::domain::{
     command::{Action, Condition, Leg, Request},
     ids::{AccountId, Identity, RequestId, RequestKey},
     money::{Currencies, Currency},
-    transaction::TransactionKind,
+    transaction::{Entry, Transaction, TransactionKind},
 };
 
 /// The time of all tests.
@@ -72,4 +72,36 @@ pub fn legs(legs: &[(&str, &str)]) -> Vec<Leg> {
 
 pub fn posting(request_id: &str, changes: &[(&str, &str)]) -> Request {
     request(request_id, Action::Post(TransactionKind::Posting, legs(changes)))
+}
+
+/// A transaction with entries on these accounts.
+pub fn transaction(
+    kind: TransactionKind,
+    currency: &Currency,
+    entries: &[(&str, &str)],
+) -> Transaction {
+    let entry = |(account_id, amount): &(&str, &str)| Entry {
+        account_id: id(account_id),
+        sequence: 1,
+        transaction_id: Uuid::nil(),
+        currency: currency.clone(),
+        amount: currency.parse(amount).unwrap(),
+        balance_after: currency.zero(),
+        create_time_us: 0,
+        effective_time_us: None,
+        hash: [0; 32],
+    };
+    Transaction {
+        transaction_id: Some(Uuid::nil()),
+        created_by: Identity::anonymous(),
+        request_id: RequestId::parse("1").unwrap(),
+        kind,
+        entries: entries.iter().map(entry).collect(),
+        description: String::new(),
+        labels: Labels::new(),
+        create_time_us: 0,
+        forced: false,
+        reverses: None,
+        reversed_by: None,
+    }
 }

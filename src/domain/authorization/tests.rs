@@ -8,12 +8,12 @@ use crate::domain::{
     account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount, NewLimit},
     authorization::{AccountPattern, AmountMax, Effect, Grant, PermissionDenied, Right, Rule},
     command::{Action, Command, Condition, Leg, Request, Reversal, TransactionRef},
-    fixtures::id,
+    fixtures::{self, id},
     hold::{Capture, Hold, HoldRef, HoldState, HoldUpdate, NewHold},
     ids::{HoldId, Identity, RequestId, RequestKey},
     money::Currency,
     query::AccountRange,
-    transaction::{Entry, Transaction, TransactionKind},
+    transaction::{Transaction, TransactionKind},
 };
 
 pub fn eur() -> Currency {
@@ -135,30 +135,7 @@ pub fn release(hold: Option<Hold>) -> Command {
 }
 
 pub fn transaction(entries: &[(&str, &str)]) -> Transaction {
-    let entry = |(account_id, amount): &(&str, &str)| Entry {
-        account_id: id(account_id),
-        sequence: 1,
-        transaction_id: Uuid::nil(),
-        currency: eur(),
-        amount: eur().parse(amount).unwrap(),
-        balance_after: eur().zero(),
-        create_time_us: 0,
-        effective_time_us: None,
-        hash: [0; 32],
-    };
-    Transaction {
-        transaction_id: Some(Uuid::nil()),
-        created_by: Identity::anonymous(),
-        request_id: RequestId::parse("1").unwrap(),
-        kind: TransactionKind::Posting,
-        entries: entries.iter().map(entry).collect(),
-        description: String::new(),
-        labels: Labels::new(),
-        create_time_us: 0,
-        forced: false,
-        reverses: None,
-        reversed_by: None,
-    }
+    fixtures::transaction(TransactionKind::Posting, &eur(), entries)
 }
 
 pub fn reverse(transaction: Option<Transaction>) -> Command {

@@ -2,6 +2,7 @@
 
 mod account;
 mod attributes;
+mod captures;
 mod comparison;
 mod head;
 mod reversals;
@@ -11,6 +12,7 @@ mod totals;
 
 pub use account::{AccountVerifier, Fault, FaultKind, StoredAccount, VerifiedAccount};
 pub use attributes::AttributesVerifier;
+pub use captures::{CapturedStep, CapturesVerifier};
 pub use comparison::Comparison;
 pub use head::{AccountToday, Head};
 pub use reversals::ReversalVerifier;

@@ -56,6 +56,11 @@ pub enum LedgerFault {
         /// The stored value and the expected one.
         description: String,
     },
+    /// A row has a value that this service never wrote, so that no server can answer from it.
+    Unreadable {
+        /// The row and its column.
+        row: String,
+    },
     /// The balances of a currency are not the sum of its entries.
     Currency {
         /// Its name.
@@ -85,6 +90,7 @@ impl fmt::Display for LedgerFault {
                 write!(formatter, "account {account_id}, change {version}: {description}")
             }
             Self::Event { name, description } => write!(formatter, "event {name}: {description}"),
+            Self::Unreadable { row } => write!(formatter, "{row} cannot be read"),
             Self::Currency { currency_code, description } => {
                 write!(formatter, "currency {currency_code}: {description}")
             }

@@ -109,7 +109,7 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
     let fault = counts.into_iter().find(|(_, count)| *count != 0);
     let Some((event, count)) = fault else {
         let reason = "the commits differ from the events, and no longer do".to_owned();
-        return Err(StorageError::Corrupt(reason).into());
+        return Err(VerifyError::Storage(StorageError::Corrupt(reason)));
     };
     let description = match count > 0 {
         true => "it is in no commit",

@@ -13,7 +13,7 @@ pub enum VerifyError {
     Fault(Box<LedgerFault>),
     /// The database does not answer.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
 }
 
 impl From<LedgerFault> for VerifyError {
@@ -25,6 +25,15 @@ impl From<LedgerFault> for VerifyError {
 impl From<Fault> for VerifyError {
     fn from(fault: Fault) -> Self {
         LedgerFault::Account(fault).into()
+    }
+}
+
+impl From<StorageError> for VerifyError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Corrupt(row) => LedgerFault::Unreadable { row }.into(),
+            other => Self::Storage(other),
+        }
     }
 }
 

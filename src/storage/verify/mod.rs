@@ -12,6 +12,7 @@
 mod account;
 mod accounts;
 mod attributes;
+mod captures;
 mod commits;
 mod error;
 mod holds;
@@ -84,7 +85,7 @@ pub async fn verify(
 async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
     orphans::verify_transaction_ids(connection).await?;
     holds::verify(connection).await?;
-    records::verify_holds(connection).await?;
+    captures::verify(connection).await?;
     limits::verify(connection).await?;
     reversals::verify(connection).await?;
     attributes::verify(connection).await?;

@@ -6,8 +6,8 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        account::Labels, ids::RequestId, rejection::Rejection, transaction::TransactionKind,
-        verification::LedgerFault,
+        account::Labels, hold::Hold, ids::RequestId, rejection::Rejection,
+        transaction::TransactionKind, verification::LedgerFault,
     },
     storage::{
         StorageError,
@@ -117,8 +117,11 @@ pub async fn verify_requests(
     Ok(())
 }
 
-/// Decodes all holds. Each has its account.
-pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+/// Decodes all holds, each of which has its account, and passes them on.
+pub async fn for_each_hold(
+    connection: &DatabaseTransaction,
+    mut act: impl FnMut(&Hold),
+) -> Result<(), VerifyError> {
     let kind = DatabaseKind::of(connection);
     let columns = HOLDS.column_list("h.");
     let page = format!(
@@ -133,8 +136,11 @@ pub async fn verify_holds(connection: &DatabaseTransaction) -> Result<(), Verify
         for row in &rows {
             after = key(row, "hold_id");
             let (account_id, currency) = account_of(row)?;
-            decode(row, |row: holds::Model| row.into_hold(&account_id, &currency))
-                .map_err(|description| LedgerFault::Hold { hold_id: after.clone(), description })?;
+            let hold = decode(row, |row: holds::Model| row.into_hold(&account_id, &currency));
+            act(&hold.map_err(|description| {
+                let hold_id = after.clone();
+                LedgerFault::Hold { hold_id, description }
+            })?);
         }
         if rows.len() < HOLD_PAGE {
             return Ok(());

@@ -26,3 +26,4 @@ mod telemetry_metrics;
 mod telemetry_traces;
 mod verify;
 mod verify_columns;
+mod verify_sums;

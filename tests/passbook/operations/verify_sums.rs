@@ -1,0 +1,108 @@
+//! `passbook verify` adds up what was captured of holds, and compares reversals with what they reverse.
+
+use super::verify::assert_found;
+use crate::harness::*;
+
+on_both_databases! {
+    captures_that_do_not_add_up_are_found,
+    reversals_that_undo_something_else_are_found,
+}
+
+async fn captures_that_do_not_add_up_are_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "bob", "50").await;
+    place_all(&client, "bob", "10", &["h", "other"]).await;
+    updated(&client, hold_update("h", "12")).await;
+    for (request_id, amount, keep_open) in [("first", "3", true), ("last", "2", false)] {
+        let request_id = request_id.to_owned();
+        captured(
+            &client,
+            CaptureHoldRequest { request_id, keep_open, ..capture_part("h", amount) },
+        )
+        .await;
+    }
+    let of_request = |change: &str, request_id: &str| {
+        format!("UPDATE requests SET {change} WHERE request_id = '{request_id}'")
+    };
+    let replaced = |from: &str, to: &str| match kind {
+        Kind::Sqlite => format!("details = replace(details, '{from}', '{to}')"),
+        Kind::Postgres => format!("details = replace(details::text, '{from}', '{to}')::jsonb"),
+    };
+    let of_update = |terms: &str| {
+        format!(
+            "UPDATE requests SET details = '{{\"hold\":{{\"terms\":{terms},\"update_time_us\":1}}}}' \
+             WHERE kind = 'update_hold'"
+        )
+    };
+    let words =
+        "hold h: what was captured of it is not the sum of its captures: no capture leads to";
+    let cases = [
+        ("UPDATE holds SET captured_amount = '4.00' WHERE hold_id = 'h'".to_owned(), words),
+        (
+            "UPDATE holds SET captured_amount = NULL, transaction_id = NULL, state = 'released' \
+             WHERE hold_id = 'h'"
+                .to_owned(),
+            words,
+        ),
+        (of_request(&replaced("3.00", "2.00"), "first"), words),
+        (of_request("hold_id = NULL", "first"), words),
+        (of_request("hold_id = 'other'", "first"), "is not the sum of its captures"),
+        (of_request(&replaced("12.00", "12.001"), "first"), ": column details cannot be read"),
+        (of_update(r#"{"amount":"12.001"}"#), ": column details cannot be read"),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
+
+async fn reversals_that_undo_something_else_are_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    for account_id in ["alice", "bob", "carol"] {
+        open_funded(&client, account_id, "20").await;
+    }
+    let mut transfers = Vec::new();
+    for (source, destination) in [("alice", "bob"), ("alice", "carol"), ("bob", "carol")] {
+        let answer = client.transfer(transfer(source, destination, "7")).await.expect("applied");
+        transfers.push(answer.transaction.expect("a transaction").transaction_id);
+    }
+    client.withdraw(withdrawal("bob", "100")).await.expect_err("he has less");
+    for (request_id, transaction_id, amount) in
+        [("whole", &transfers[0], None), ("part", &transfers[1], money("2"))]
+    {
+        let request_id = request_id.to_owned();
+        let request = ReverseTransactionRequest { request_id, amount, ..reversal(transaction_id) };
+        reversed(&client, request).await;
+    }
+    let of_request = |change: &str, request_id: &str| {
+        format!("UPDATE requests SET {change} WHERE request_id = '{request_id}'")
+    };
+    let reverses = |transaction_id: &str| {
+        let digits = transaction_id.replace('-', "");
+        match kind {
+            Kind::Sqlite => format!("reverses_transaction_id = unhex('{digits}')"),
+            Kind::Postgres => format!("reverses_transaction_id = '{digits}'"),
+        }
+    };
+    let missing = "01990000-0000-7000-8000-000000000000";
+    let cases = [
+        (
+            of_request("details = NULL", "part"),
+            ": with it, 2.00 of its transaction are reversed, but",
+        ),
+        (of_request(&reverses(&transfers[2]), "whole"), ": it has no entry of 7.00 on account bob"),
+        (of_request(&reverses(missing), "whole"), ": it reverses 01990000-"),
+        (
+            of_request("reverses_transaction_id = NULL", "whole"),
+            ": it is a reversal, but reverses no transaction",
+        ),
+        (
+            of_request("kind = 'posting'", "whole"),
+            ": it reverses a transaction, but is no reversal",
+        ),
+        (
+            format!("UPDATE requests SET {} WHERE rejection IS NOT NULL", reverses(&transfers[2])),
+            ": it is rejected, but reverses a transaction",
+        ),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
