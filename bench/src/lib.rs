@@ -14,7 +14,9 @@ mod workload;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
-use passbook_command::{CliError, client::ClientConfig, output, parse_duration, proto};
+use passbook_command::{
+    CliError, client::ClientConfig, output, parse_duration, parse_output_file, proto,
+};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
@@ -108,11 +110,11 @@ pub struct Bench {
     seed: u64,
 
     /// The file to which the report is written as JSON.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_output_file)]
     json: Option<PathBuf>,
 
     /// The file into which the report is drawn as SVG.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_output_file)]
     plot: Option<PathBuf>,
 
     #[command(flatten)]

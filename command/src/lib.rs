@@ -6,7 +6,11 @@ pub mod output;
 pub mod proto;
 pub mod table;
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The error of a command. The messages are one line.
 #[derive(Debug)]
@@ -25,6 +29,25 @@ impl CliError {
     /// A [`Self::Run`] with the text of this error.
     pub fn run(error: impl Display) -> Self {
         Self::Run(error.to_string())
+    }
+}
+
+/// Whether a file can be written at this path: its folder exists, and it is no folder itself.
+#[must_use]
+pub fn can_be_file(path: &Path) -> bool {
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).is_dir() && !path.is_dir()
+}
+
+/// Parses the path of a file to write.
+///
+/// # Errors
+/// No file can be there.
+pub fn parse_output_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match can_be_file(&path) {
+        true => Ok(path),
+        false => Err("must be a file in a folder that exists".to_owned()),
     }
 }
 

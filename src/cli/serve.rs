@@ -142,6 +142,13 @@ impl Serve {
                      machine can read it: use database_password_file or PASSBOOK_DATABASE_URL"
                 );
             }
+            tracing::info!(
+                %address,
+                database = %kind,
+                schema = schema_version(),
+                version = env!("CARGO_PKG_VERSION"),
+                "serving"
+            );
             match &ephemeral {
                 Some(ephemeral) => output::line(ephemeral.ready_line(address))?,
                 None => output::line(format_args!(

@@ -1,8 +1,9 @@
 //! The settings of the audit log.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
+use passbook_command::can_be_file;
 
 use crate::{audit::AuditConfig, config::values::parse_switch};
 
@@ -43,8 +44,7 @@ impl AuditSettings {
                 (false, true) => Err("audit_amounts needs audit_file".to_owned()),
             };
         };
-        let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
-        if folder.unwrap_or(Path::new(".")).is_dir() && !file.is_dir() {
+        if can_be_file(file) {
             return Ok(());
         }
         Err(format!("audit_file {}: must be a file in a folder that exists", file.display()))

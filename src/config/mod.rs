@@ -153,7 +153,27 @@ impl ServeConfig {
         self.security.validate()?;
         self.security.validate_exposure("listen", self.listen_address())?;
         self.console.validate(&self.security)?;
-        self.telemetry.validate(&self.security)
+        self.telemetry.validate(&self.security)?;
+        self.validate_addresses()
+    }
+
+    /// Checks that each port has an address of its own. Port 0 is a free port.
+    fn validate_addresses(&self) -> Result<(), String> {
+        let addresses = [
+            ("listen", Some(self.listen_address())),
+            ("admin_listen", self.telemetry.admin_listen),
+            ("console_listen", self.console.console_listen),
+        ];
+        let addresses =
+            addresses.map(|(name, address)| (name, address.filter(|it| it.port() != 0)));
+        for (index, (name, address)) in addresses.iter().enumerate() {
+            let others = &addresses[..index];
+            let same = others.iter().find(|(_, other)| address.is_some() && other == address);
+            if let (Some((other, _)), Some(address)) = (same, address) {
+                return Err(format!("{other} and {name} are both {address}: each needs its own"));
+            }
+        }
+        Ok(())
     }
 
     /// The address of the gRPC server. Port 0 selects a free port.
@@ -245,5 +265,20 @@ mod tests {
         let config = parse(&["--ephemeral", "--database-url", "sqlite://ledger.db?mode=rwc"]);
         assert!(config.validate().is_err_and(|error| error.contains("database_url")));
         assert_eq!(parse(&["--ephemeral"]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_port_has_an_address_of_its_own() {
+        for (arguments, words) in [
+            (["--admin-listen", "127.0.0.1:50051"], Some("listen and admin_listen are both")),
+            (["--admin-listen", "127.0.0.1:9090"], None),
+            (["--listen", "127.0.0.1:0"], None),
+        ] {
+            let result = parse(&arguments).validate();
+            assert_eq!(result.is_err(), words.is_some(), "{arguments:?}: {result:?}");
+            assert!(words.is_none_or(|it| result.unwrap_err().starts_with(it)), "{arguments:?}");
+        }
+        let both = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+        assert_eq!(parse(&both).validate(), Ok(()), "a free port each");
     }
 }

@@ -57,12 +57,14 @@ async fn migrate_status_lists_what_is_applied(kind: Kind) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_usage_exits_with_2() {
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 8] = [
         &["no-such-command"],
         &["serve", "--no-such-flag"],
         &["serve", "--listen", "nowhere"],
         &["serve", "--default-deadline", "soon"],
         &["serve", "--currency", "ETH"],
+        &["serve", "--admin-listen", "127.0.0.1:50051"],
+        &["bench", "--json", "no-such-folder/report.json"],
         &["migrate", "sideways"],
     ];
     for arguments in cases {
