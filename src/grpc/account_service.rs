@@ -160,9 +160,9 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::SumBalancesRequest>,
     ) -> Reply<proto::SumBalancesResponse> {
-        let (context, (prefix, filter)) = self.decode(request, decode::balance_sums)?;
-        let sums = self.ledger.sum_balances(&context, &prefix, &filter).await?;
-        let sums = sums.iter().map(encode::balance_sum).collect();
+        let (context, (prefix, filter, time_us)) = self.decode(request, decode::balance_sums)?;
+        let sums = self.ledger.sum_balances(&context, &prefix, &filter, time_us).await?;
+        let sums = sums.iter().map(|it| encode::balance_sum(it, time_us.is_none())).collect();
         Ok(Response::new(proto::SumBalancesResponse { sums }))
     }
 

@@ -150,7 +150,8 @@ impl Ledger {
     }
 
     /// Sums the balances of the accounts whose ids begin with `prefix` and that the caller may read, in
-    /// order of their currencies.
+    /// order of their currencies. With a time: the balances after all entries of this time or before,
+    /// without holds and limits.
     ///
     /// # Errors
     /// Also: there are more accounts than one sum may examine.
@@ -159,12 +160,16 @@ impl Ledger {
         context: &CallContext,
         prefix: &str,
         filter: &AccountFilter,
+        time_us: Option<i64>,
     ) -> Result<Vec<BalanceSum>, Error> {
+        if let Some(time_us) = time_us {
+            self.settle(time_us, context.deadline).await?;
+        }
         let ranges = readable(context, prefix);
-        let max = self.store.summed_accounts_max();
+        let max = self.store.summed_accounts_max(filter, time_us);
         let sums = |store: Arc<Store>, until_us| {
             let (filter, ranges) = (filter.clone(), ranges.clone());
-            async move { store.sum_balances(&filter, &ranges, max, until_us).await }
+            async move { store.sum_balances(&filter, &ranges, time_us, max, until_us).await }
         };
         let sums = self.with_expiry(context, true, sums).await?;
         sums.ok_or(Error::TooManyAccounts { max })

@@ -802,7 +802,13 @@ type SumBalancesRequest struct {
 	// Only accounts in this state. Unspecified: all.
 	State AccountState `protobuf:"varint,3,opt,name=state,proto3,enum=passbook.v1.AccountState" json:"state,omitempty"`
 	// Only accounts that have all of these labels. Empty: all.
-	Labels        map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The balances after all entries with this `create_time` or an earlier one, of the accounts that were
+	// open by then. `state` and `labels` select by what accounts have now. Then the sums have neither
+	// `held` nor `available`, and a tenth as many accounts are the most. The times are those of
+	// GetBalance: if this time has passed, every later call with the same accounts returns the same sums.
+	// Absent: the current balances.
+	AtTime        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -865,6 +871,13 @@ func (x *SumBalancesRequest) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *SumBalancesRequest) GetAtTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AtTime
+	}
+	return nil
+}
+
 // The response of SumBalances.
 type SumBalancesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -920,9 +933,10 @@ type BalanceSum struct {
 	AccountCount int64 `protobuf:"varint,2,opt,name=account_count,json=accountCount,proto3" json:"account_count,omitempty"`
 	// The sum of the balances.
 	Balance *Money `protobuf:"bytes,3,opt,name=balance,proto3" json:"balance,omitempty"`
-	// The sum of the open holds. A hold does not count from its `expire_time` on.
+	// The sum of the open holds. A hold does not count from its `expire_time` on. Absent with `at_time`.
 	Held *Money `protobuf:"bytes,4,opt,name=held,proto3" json:"held,omitempty"`
-	// The sum of what can be spent: balance - held + overdraft_limit of each account.
+	// The sum of what can be spent: balance - held + overdraft_limit of each account. Absent with
+	// `at_time`.
 	Available     *Money `protobuf:"bytes,5,opt,name=available,proto3" json:"available,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2721,12 +2735,13 @@ const file_passbook_v1_account_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"p\n" +
 	"\x14ListAccountsResponse\x120\n" +
 	"\baccounts\x18\x01 \x03(\v2\x14.passbook.v1.AccountR\baccounts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x02\n" +
 	"\x12SumBalancesRequest\x12*\n" +
 	"\x11account_id_prefix\x18\x01 \x01(\tR\x0faccountIdPrefix\x12#\n" +
 	"\rcurrency_code\x18\x02 \x01(\tR\fcurrencyCode\x12/\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x19.passbook.v1.AccountStateR\x05state\x12C\n" +
-	"\x06labels\x18\x04 \x03(\v2+.passbook.v1.SumBalancesRequest.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\x04 \x03(\v2+.passbook.v1.SumBalancesRequest.LabelsEntryR\x06labels\x123\n" +
+	"\aat_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06atTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"B\n" +
@@ -2984,8 +2999,8 @@ var file_passbook_v1_account_service_proto_goTypes = []any{
 	(*Account)(nil),                       // 44: passbook.v1.Account
 	(*status.Status)(nil),                 // 45: google.rpc.Status
 	(AccountState)(0),                     // 46: passbook.v1.AccountState
-	(*Condition)(nil),                     // 47: passbook.v1.Condition
-	(*timestamppb.Timestamp)(nil),         // 48: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),         // 47: google.protobuf.Timestamp
+	(*Condition)(nil),                     // 48: passbook.v1.Condition
 	(*Transaction)(nil),                   // 49: passbook.v1.Transaction
 	(*ReverseTransactionRequest)(nil),     // 50: passbook.v1.ReverseTransactionRequest
 	(*PlaceHoldRequest)(nil),              // 51: passbook.v1.PlaceHoldRequest
@@ -3045,130 +3060,131 @@ var file_passbook_v1_account_service_proto_depIdxs = []int32{
 	44,  // 11: passbook.v1.ListAccountsResponse.accounts:type_name -> passbook.v1.Account
 	46,  // 12: passbook.v1.SumBalancesRequest.state:type_name -> passbook.v1.AccountState
 	38,  // 13: passbook.v1.SumBalancesRequest.labels:type_name -> passbook.v1.SumBalancesRequest.LabelsEntry
-	15,  // 14: passbook.v1.SumBalancesResponse.sums:type_name -> passbook.v1.BalanceSum
-	43,  // 15: passbook.v1.BalanceSum.balance:type_name -> passbook.v1.Money
-	43,  // 16: passbook.v1.BalanceSum.held:type_name -> passbook.v1.Money
-	43,  // 17: passbook.v1.BalanceSum.available:type_name -> passbook.v1.Money
-	43,  // 18: passbook.v1.DepositRequest.amount:type_name -> passbook.v1.Money
-	39,  // 19: passbook.v1.DepositRequest.labels:type_name -> passbook.v1.DepositRequest.LabelsEntry
-	47,  // 20: passbook.v1.DepositRequest.condition:type_name -> passbook.v1.Condition
-	48,  // 21: passbook.v1.DepositRequest.effective_time:type_name -> google.protobuf.Timestamp
-	49,  // 22: passbook.v1.DepositResponse.transaction:type_name -> passbook.v1.Transaction
-	43,  // 23: passbook.v1.WithdrawRequest.amount:type_name -> passbook.v1.Money
-	40,  // 24: passbook.v1.WithdrawRequest.labels:type_name -> passbook.v1.WithdrawRequest.LabelsEntry
-	47,  // 25: passbook.v1.WithdrawRequest.condition:type_name -> passbook.v1.Condition
-	48,  // 26: passbook.v1.WithdrawRequest.effective_time:type_name -> google.protobuf.Timestamp
-	49,  // 27: passbook.v1.WithdrawResponse.transaction:type_name -> passbook.v1.Transaction
-	43,  // 28: passbook.v1.TransferRequest.amount:type_name -> passbook.v1.Money
-	41,  // 29: passbook.v1.TransferRequest.labels:type_name -> passbook.v1.TransferRequest.LabelsEntry
-	47,  // 30: passbook.v1.TransferRequest.condition:type_name -> passbook.v1.Condition
-	48,  // 31: passbook.v1.TransferRequest.effective_time:type_name -> google.protobuf.Timestamp
-	49,  // 32: passbook.v1.TransferResponse.transaction:type_name -> passbook.v1.Transaction
-	43,  // 33: passbook.v1.Leg.amount:type_name -> passbook.v1.Money
-	47,  // 34: passbook.v1.Leg.condition:type_name -> passbook.v1.Condition
-	22,  // 35: passbook.v1.PostTransactionRequest.legs:type_name -> passbook.v1.Leg
-	42,  // 36: passbook.v1.PostTransactionRequest.labels:type_name -> passbook.v1.PostTransactionRequest.LabelsEntry
-	48,  // 37: passbook.v1.PostTransactionRequest.effective_time:type_name -> google.protobuf.Timestamp
-	49,  // 38: passbook.v1.PostTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	23,  // 39: passbook.v1.BatchPostTransactionsRequest.requests:type_name -> passbook.v1.PostTransactionRequest
-	27,  // 40: passbook.v1.BatchPostTransactionsResponse.results:type_name -> passbook.v1.PostTransactionResult
-	49,  // 41: passbook.v1.PostTransactionResult.transaction:type_name -> passbook.v1.Transaction
-	45,  // 42: passbook.v1.PostTransactionResult.error:type_name -> google.rpc.Status
-	23,  // 43: passbook.v1.StreamTransactionsRequest.request:type_name -> passbook.v1.PostTransactionRequest
-	29,  // 44: passbook.v1.StreamTransactionsRequest.requests:type_name -> passbook.v1.StreamedRequest
-	0,   // 45: passbook.v1.StreamTransactionsRequest.result_order:type_name -> passbook.v1.ResultOrder
-	16,  // 46: passbook.v1.StreamedRequest.deposit:type_name -> passbook.v1.DepositRequest
-	18,  // 47: passbook.v1.StreamedRequest.withdraw:type_name -> passbook.v1.WithdrawRequest
-	20,  // 48: passbook.v1.StreamedRequest.transfer:type_name -> passbook.v1.TransferRequest
-	23,  // 49: passbook.v1.StreamedRequest.post_transaction:type_name -> passbook.v1.PostTransactionRequest
-	50,  // 50: passbook.v1.StreamedRequest.reverse_transaction:type_name -> passbook.v1.ReverseTransactionRequest
-	51,  // 51: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
-	52,  // 52: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
-	53,  // 53: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
-	54,  // 54: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
-	55,  // 55: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
-	27,  // 56: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
-	31,  // 57: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
-	49,  // 58: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
-	56,  // 59: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
-	45,  // 60: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
-	49,  // 61: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
-	48,  // 62: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
-	48,  // 63: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
-	1,   // 64: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
-	57,  // 65: passbook.v1.ListEntriesRequest.time_basis:type_name -> passbook.v1.TimeBasis
-	58,  // 66: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
-	2,   // 67: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
-	4,   // 68: passbook.v1.AccountService.BatchCreateAccounts:input_type -> passbook.v1.BatchCreateAccountsRequest
-	7,   // 69: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
-	9,   // 70: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
-	11,  // 71: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
-	13,  // 72: passbook.v1.AccountService.SumBalances:input_type -> passbook.v1.SumBalancesRequest
-	59,  // 73: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
-	60,  // 74: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
-	61,  // 75: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
-	62,  // 76: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
-	63,  // 77: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
-	16,  // 78: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
-	18,  // 79: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
-	20,  // 80: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
-	23,  // 81: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
-	25,  // 82: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
-	28,  // 83: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
-	51,  // 84: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
-	54,  // 85: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
-	52,  // 86: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
-	53,  // 87: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
-	64,  // 88: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
-	65,  // 89: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
-	50,  // 90: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
-	32,  // 91: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
-	66,  // 92: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
-	34,  // 93: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
-	67,  // 94: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
-	68,  // 95: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
-	69,  // 96: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
-	70,  // 97: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
-	71,  // 98: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
-	72,  // 99: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
-	3,   // 100: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
-	5,   // 101: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
-	8,   // 102: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
-	10,  // 103: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
-	12,  // 104: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
-	14,  // 105: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
-	73,  // 106: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
-	74,  // 107: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
-	75,  // 108: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
-	76,  // 109: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
-	77,  // 110: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
-	17,  // 111: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
-	19,  // 112: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
-	21,  // 113: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
-	24,  // 114: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
-	26,  // 115: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
-	30,  // 116: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
-	78,  // 117: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
-	79,  // 118: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
-	80,  // 119: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
-	81,  // 120: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
-	82,  // 121: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
-	83,  // 122: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
-	84,  // 123: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
-	33,  // 124: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
-	85,  // 125: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
-	35,  // 126: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
-	86,  // 127: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
-	87,  // 128: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
-	88,  // 129: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
-	89,  // 130: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
-	90,  // 131: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
-	91,  // 132: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
-	100, // [100:133] is the sub-list for method output_type
-	67,  // [67:100] is the sub-list for method input_type
-	67,  // [67:67] is the sub-list for extension type_name
-	67,  // [67:67] is the sub-list for extension extendee
-	0,   // [0:67] is the sub-list for field type_name
+	47,  // 14: passbook.v1.SumBalancesRequest.at_time:type_name -> google.protobuf.Timestamp
+	15,  // 15: passbook.v1.SumBalancesResponse.sums:type_name -> passbook.v1.BalanceSum
+	43,  // 16: passbook.v1.BalanceSum.balance:type_name -> passbook.v1.Money
+	43,  // 17: passbook.v1.BalanceSum.held:type_name -> passbook.v1.Money
+	43,  // 18: passbook.v1.BalanceSum.available:type_name -> passbook.v1.Money
+	43,  // 19: passbook.v1.DepositRequest.amount:type_name -> passbook.v1.Money
+	39,  // 20: passbook.v1.DepositRequest.labels:type_name -> passbook.v1.DepositRequest.LabelsEntry
+	48,  // 21: passbook.v1.DepositRequest.condition:type_name -> passbook.v1.Condition
+	47,  // 22: passbook.v1.DepositRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 23: passbook.v1.DepositResponse.transaction:type_name -> passbook.v1.Transaction
+	43,  // 24: passbook.v1.WithdrawRequest.amount:type_name -> passbook.v1.Money
+	40,  // 25: passbook.v1.WithdrawRequest.labels:type_name -> passbook.v1.WithdrawRequest.LabelsEntry
+	48,  // 26: passbook.v1.WithdrawRequest.condition:type_name -> passbook.v1.Condition
+	47,  // 27: passbook.v1.WithdrawRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 28: passbook.v1.WithdrawResponse.transaction:type_name -> passbook.v1.Transaction
+	43,  // 29: passbook.v1.TransferRequest.amount:type_name -> passbook.v1.Money
+	41,  // 30: passbook.v1.TransferRequest.labels:type_name -> passbook.v1.TransferRequest.LabelsEntry
+	48,  // 31: passbook.v1.TransferRequest.condition:type_name -> passbook.v1.Condition
+	47,  // 32: passbook.v1.TransferRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 33: passbook.v1.TransferResponse.transaction:type_name -> passbook.v1.Transaction
+	43,  // 34: passbook.v1.Leg.amount:type_name -> passbook.v1.Money
+	48,  // 35: passbook.v1.Leg.condition:type_name -> passbook.v1.Condition
+	22,  // 36: passbook.v1.PostTransactionRequest.legs:type_name -> passbook.v1.Leg
+	42,  // 37: passbook.v1.PostTransactionRequest.labels:type_name -> passbook.v1.PostTransactionRequest.LabelsEntry
+	47,  // 38: passbook.v1.PostTransactionRequest.effective_time:type_name -> google.protobuf.Timestamp
+	49,  // 39: passbook.v1.PostTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	23,  // 40: passbook.v1.BatchPostTransactionsRequest.requests:type_name -> passbook.v1.PostTransactionRequest
+	27,  // 41: passbook.v1.BatchPostTransactionsResponse.results:type_name -> passbook.v1.PostTransactionResult
+	49,  // 42: passbook.v1.PostTransactionResult.transaction:type_name -> passbook.v1.Transaction
+	45,  // 43: passbook.v1.PostTransactionResult.error:type_name -> google.rpc.Status
+	23,  // 44: passbook.v1.StreamTransactionsRequest.request:type_name -> passbook.v1.PostTransactionRequest
+	29,  // 45: passbook.v1.StreamTransactionsRequest.requests:type_name -> passbook.v1.StreamedRequest
+	0,   // 46: passbook.v1.StreamTransactionsRequest.result_order:type_name -> passbook.v1.ResultOrder
+	16,  // 47: passbook.v1.StreamedRequest.deposit:type_name -> passbook.v1.DepositRequest
+	18,  // 48: passbook.v1.StreamedRequest.withdraw:type_name -> passbook.v1.WithdrawRequest
+	20,  // 49: passbook.v1.StreamedRequest.transfer:type_name -> passbook.v1.TransferRequest
+	23,  // 50: passbook.v1.StreamedRequest.post_transaction:type_name -> passbook.v1.PostTransactionRequest
+	50,  // 51: passbook.v1.StreamedRequest.reverse_transaction:type_name -> passbook.v1.ReverseTransactionRequest
+	51,  // 52: passbook.v1.StreamedRequest.place_hold:type_name -> passbook.v1.PlaceHoldRequest
+	52,  // 53: passbook.v1.StreamedRequest.capture_hold:type_name -> passbook.v1.CaptureHoldRequest
+	53,  // 54: passbook.v1.StreamedRequest.release_hold:type_name -> passbook.v1.ReleaseHoldRequest
+	54,  // 55: passbook.v1.StreamedRequest.update_hold:type_name -> passbook.v1.UpdateHoldRequest
+	55,  // 56: passbook.v1.StreamedRequest.timeout:type_name -> google.protobuf.Duration
+	27,  // 57: passbook.v1.StreamTransactionsResponse.result:type_name -> passbook.v1.PostTransactionResult
+	31,  // 58: passbook.v1.StreamTransactionsResponse.results:type_name -> passbook.v1.StreamedResult
+	49,  // 59: passbook.v1.StreamedResult.transaction:type_name -> passbook.v1.Transaction
+	56,  // 60: passbook.v1.StreamedResult.hold:type_name -> passbook.v1.Hold
+	45,  // 61: passbook.v1.StreamedResult.error:type_name -> google.rpc.Status
+	49,  // 62: passbook.v1.GetTransactionResponse.transaction:type_name -> passbook.v1.Transaction
+	47,  // 63: passbook.v1.ListEntriesRequest.start_time:type_name -> google.protobuf.Timestamp
+	47,  // 64: passbook.v1.ListEntriesRequest.end_time:type_name -> google.protobuf.Timestamp
+	1,   // 65: passbook.v1.ListEntriesRequest.order:type_name -> passbook.v1.EntryOrder
+	57,  // 66: passbook.v1.ListEntriesRequest.time_basis:type_name -> passbook.v1.TimeBasis
+	58,  // 67: passbook.v1.ListEntriesResponse.entries:type_name -> passbook.v1.Entry
+	2,   // 68: passbook.v1.AccountService.CreateAccount:input_type -> passbook.v1.CreateAccountRequest
+	4,   // 69: passbook.v1.AccountService.BatchCreateAccounts:input_type -> passbook.v1.BatchCreateAccountsRequest
+	7,   // 70: passbook.v1.AccountService.GetAccount:input_type -> passbook.v1.GetAccountRequest
+	9,   // 71: passbook.v1.AccountService.BatchGetAccounts:input_type -> passbook.v1.BatchGetAccountsRequest
+	11,  // 72: passbook.v1.AccountService.ListAccounts:input_type -> passbook.v1.ListAccountsRequest
+	13,  // 73: passbook.v1.AccountService.SumBalances:input_type -> passbook.v1.SumBalancesRequest
+	59,  // 74: passbook.v1.AccountService.UpdateAccount:input_type -> passbook.v1.UpdateAccountRequest
+	60,  // 75: passbook.v1.AccountService.FreezeAccount:input_type -> passbook.v1.FreezeAccountRequest
+	61,  // 76: passbook.v1.AccountService.UnfreezeAccount:input_type -> passbook.v1.UnfreezeAccountRequest
+	62,  // 77: passbook.v1.AccountService.CloseAccount:input_type -> passbook.v1.CloseAccountRequest
+	63,  // 78: passbook.v1.AccountService.ListAccountChanges:input_type -> passbook.v1.ListAccountChangesRequest
+	16,  // 79: passbook.v1.AccountService.Deposit:input_type -> passbook.v1.DepositRequest
+	18,  // 80: passbook.v1.AccountService.Withdraw:input_type -> passbook.v1.WithdrawRequest
+	20,  // 81: passbook.v1.AccountService.Transfer:input_type -> passbook.v1.TransferRequest
+	23,  // 82: passbook.v1.AccountService.PostTransaction:input_type -> passbook.v1.PostTransactionRequest
+	25,  // 83: passbook.v1.AccountService.BatchPostTransactions:input_type -> passbook.v1.BatchPostTransactionsRequest
+	28,  // 84: passbook.v1.AccountService.StreamTransactions:input_type -> passbook.v1.StreamTransactionsRequest
+	51,  // 85: passbook.v1.AccountService.PlaceHold:input_type -> passbook.v1.PlaceHoldRequest
+	54,  // 86: passbook.v1.AccountService.UpdateHold:input_type -> passbook.v1.UpdateHoldRequest
+	52,  // 87: passbook.v1.AccountService.CaptureHold:input_type -> passbook.v1.CaptureHoldRequest
+	53,  // 88: passbook.v1.AccountService.ReleaseHold:input_type -> passbook.v1.ReleaseHoldRequest
+	64,  // 89: passbook.v1.AccountService.GetHold:input_type -> passbook.v1.GetHoldRequest
+	65,  // 90: passbook.v1.AccountService.ListHolds:input_type -> passbook.v1.ListHoldsRequest
+	50,  // 91: passbook.v1.AccountService.ReverseTransaction:input_type -> passbook.v1.ReverseTransactionRequest
+	32,  // 92: passbook.v1.AccountService.GetTransaction:input_type -> passbook.v1.GetTransactionRequest
+	66,  // 93: passbook.v1.AccountService.ListTransactions:input_type -> passbook.v1.ListTransactionsRequest
+	34,  // 94: passbook.v1.AccountService.ListEntries:input_type -> passbook.v1.ListEntriesRequest
+	67,  // 95: passbook.v1.AccountService.GetBalance:input_type -> passbook.v1.GetBalanceRequest
+	68,  // 96: passbook.v1.AccountService.WatchEntries:input_type -> passbook.v1.WatchEntriesRequest
+	69,  // 97: passbook.v1.AccountService.WatchEvents:input_type -> passbook.v1.WatchEventsRequest
+	70,  // 98: passbook.v1.AccountService.GetRequestOutcome:input_type -> passbook.v1.GetRequestOutcomeRequest
+	71,  // 99: passbook.v1.AccountService.FenceRequest:input_type -> passbook.v1.FenceRequestRequest
+	72,  // 100: passbook.v1.AccountService.VerifyAccount:input_type -> passbook.v1.VerifyAccountRequest
+	3,   // 101: passbook.v1.AccountService.CreateAccount:output_type -> passbook.v1.CreateAccountResponse
+	5,   // 102: passbook.v1.AccountService.BatchCreateAccounts:output_type -> passbook.v1.BatchCreateAccountsResponse
+	8,   // 103: passbook.v1.AccountService.GetAccount:output_type -> passbook.v1.GetAccountResponse
+	10,  // 104: passbook.v1.AccountService.BatchGetAccounts:output_type -> passbook.v1.BatchGetAccountsResponse
+	12,  // 105: passbook.v1.AccountService.ListAccounts:output_type -> passbook.v1.ListAccountsResponse
+	14,  // 106: passbook.v1.AccountService.SumBalances:output_type -> passbook.v1.SumBalancesResponse
+	73,  // 107: passbook.v1.AccountService.UpdateAccount:output_type -> passbook.v1.UpdateAccountResponse
+	74,  // 108: passbook.v1.AccountService.FreezeAccount:output_type -> passbook.v1.FreezeAccountResponse
+	75,  // 109: passbook.v1.AccountService.UnfreezeAccount:output_type -> passbook.v1.UnfreezeAccountResponse
+	76,  // 110: passbook.v1.AccountService.CloseAccount:output_type -> passbook.v1.CloseAccountResponse
+	77,  // 111: passbook.v1.AccountService.ListAccountChanges:output_type -> passbook.v1.ListAccountChangesResponse
+	17,  // 112: passbook.v1.AccountService.Deposit:output_type -> passbook.v1.DepositResponse
+	19,  // 113: passbook.v1.AccountService.Withdraw:output_type -> passbook.v1.WithdrawResponse
+	21,  // 114: passbook.v1.AccountService.Transfer:output_type -> passbook.v1.TransferResponse
+	24,  // 115: passbook.v1.AccountService.PostTransaction:output_type -> passbook.v1.PostTransactionResponse
+	26,  // 116: passbook.v1.AccountService.BatchPostTransactions:output_type -> passbook.v1.BatchPostTransactionsResponse
+	30,  // 117: passbook.v1.AccountService.StreamTransactions:output_type -> passbook.v1.StreamTransactionsResponse
+	78,  // 118: passbook.v1.AccountService.PlaceHold:output_type -> passbook.v1.PlaceHoldResponse
+	79,  // 119: passbook.v1.AccountService.UpdateHold:output_type -> passbook.v1.UpdateHoldResponse
+	80,  // 120: passbook.v1.AccountService.CaptureHold:output_type -> passbook.v1.CaptureHoldResponse
+	81,  // 121: passbook.v1.AccountService.ReleaseHold:output_type -> passbook.v1.ReleaseHoldResponse
+	82,  // 122: passbook.v1.AccountService.GetHold:output_type -> passbook.v1.GetHoldResponse
+	83,  // 123: passbook.v1.AccountService.ListHolds:output_type -> passbook.v1.ListHoldsResponse
+	84,  // 124: passbook.v1.AccountService.ReverseTransaction:output_type -> passbook.v1.ReverseTransactionResponse
+	33,  // 125: passbook.v1.AccountService.GetTransaction:output_type -> passbook.v1.GetTransactionResponse
+	85,  // 126: passbook.v1.AccountService.ListTransactions:output_type -> passbook.v1.ListTransactionsResponse
+	35,  // 127: passbook.v1.AccountService.ListEntries:output_type -> passbook.v1.ListEntriesResponse
+	86,  // 128: passbook.v1.AccountService.GetBalance:output_type -> passbook.v1.GetBalanceResponse
+	87,  // 129: passbook.v1.AccountService.WatchEntries:output_type -> passbook.v1.WatchEntriesResponse
+	88,  // 130: passbook.v1.AccountService.WatchEvents:output_type -> passbook.v1.WatchEventsResponse
+	89,  // 131: passbook.v1.AccountService.GetRequestOutcome:output_type -> passbook.v1.GetRequestOutcomeResponse
+	90,  // 132: passbook.v1.AccountService.FenceRequest:output_type -> passbook.v1.FenceRequestResponse
+	91,  // 133: passbook.v1.AccountService.VerifyAccount:output_type -> passbook.v1.VerifyAccountResponse
+	101, // [101:134] is the sub-list for method output_type
+	68,  // [68:101] is the sub-list for method input_type
+	68,  // [68:68] is the sub-list for extension type_name
+	68,  // [68:68] is the sub-list for extension extendee
+	0,   // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_passbook_v1_account_service_proto_init() }

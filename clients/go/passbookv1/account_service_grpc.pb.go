@@ -106,10 +106,10 @@ type AccountServiceClient interface {
 	// Lists accounts in byte order of `account_id`, one page per call.
 	ListAccounts(ctx context.Context, in *ListAccountsRequest, opts ...grpc.CallOption) (*ListAccountsResponse, error)
 	// Sums balances by currency, over all accounts that match and that the caller may read, from one
-	// database snapshot. There is no sum as of a past time, which would need a search in the entries of
-	// each account: GetBalance has the balance of one account at a time.
+	// database snapshot; with `at_time`, as they were then.
 	//
-	// A sum examines up to 1,000,000 accounts, on SQLite 250,000: those that the caller may read and
+	// A sum examines up to 1,000,000 accounts, on SQLite 250,000, or 125,000 for one label, 62,500 for
+	// two, and so on; with `at_time` a tenth of that. These are the accounts that the caller may read and
 	// whose ids begin with the prefix, whether or not they match the other filters. If there are more:
 	// FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
 	SumBalances(ctx context.Context, in *SumBalancesRequest, opts ...grpc.CallOption) (*SumBalancesResponse, error)
@@ -703,10 +703,10 @@ type AccountServiceServer interface {
 	// Lists accounts in byte order of `account_id`, one page per call.
 	ListAccounts(context.Context, *ListAccountsRequest) (*ListAccountsResponse, error)
 	// Sums balances by currency, over all accounts that match and that the caller may read, from one
-	// database snapshot. There is no sum as of a past time, which would need a search in the entries of
-	// each account: GetBalance has the balance of one account at a time.
+	// database snapshot; with `at_time`, as they were then.
 	//
-	// A sum examines up to 1,000,000 accounts, on SQLite 250,000: those that the caller may read and
+	// A sum examines up to 1,000,000 accounts, on SQLite 250,000, or 125,000 for one label, 62,500 for
+	// two, and so on; with `at_time` a tenth of that. These are the accounts that the caller may read and
 	// whose ids begin with the prefix, whether or not they match the other filters. If there are more:
 	// FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
 	SumBalances(context.Context, *SumBalancesRequest) (*SumBalancesResponse, error)

@@ -138,14 +138,24 @@ pub fn account_list(
     Some((prefix, filter, page))
 }
 
-/// The beginning of the ids of the accounts to sum, and what else selects them.
+/// The beginning of the ids of the accounts to sum, what else selects them, and the time of the balances.
 pub fn balance_sums(
     decoder: &mut Decoder<'_>,
     request: proto::SumBalancesRequest,
-) -> Option<(String, AccountFilter)> {
+) -> Option<(String, AccountFilter, Option<i64>)> {
     let prefix = account_id_prefix(decoder, request.account_id_prefix);
     let filter = account_filter(decoder, &request.currency_code, request.state, request.labels);
-    Some((prefix, filter))
+    let time_us = at_time(decoder, request.at_time.as_ref());
+    Some((prefix, filter, time_us))
+}
+
+/// The time of balances, in microseconds since the Unix epoch.
+fn at_time(decoder: &mut Decoder<'_>, at_time: Option<&prost_types::Timestamp>) -> Option<i64> {
+    // Rounded down to a whole microsecond, as entries have: "at this time or before". Negative nanos
+    // stay negative, and are a violation.
+    let whole = |nanos: i32| nanos - (nanos % 1000).max(0);
+    let at_time = at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..*it });
+    decoder.time(ErrorReason::InvalidFilter, "at_time", at_time.as_ref())
 }
 
 /// The beginning of accounts' ids, which is empty or has the form of an id.
@@ -326,17 +336,12 @@ pub fn balance(
     request: proto::GetBalanceRequest,
 ) -> Option<BalanceQuery> {
     let account_id = decoder.account_id("account_id", &request.account_id);
-    // Rounded down to a whole microsecond, as entries have: "at this time or before". Negative nanos
-    // stay negative, and are a violation.
-    let whole = |nanos: i32| nanos - (nanos % 1000).max(0);
-    let at_time = request.at_time.map(|it| prost_types::Timestamp { nanos: whole(it.nanos), ..it });
-    let reason = ErrorReason::InvalidFilter;
-    let time_us = decoder.time(reason, "at_time", at_time.as_ref());
+    let time_us = at_time(decoder, request.at_time.as_ref());
     if !decoder.is_by_effective_time(request.time_basis) {
         return Some(BalanceQuery::Written(account_id?, time_us));
     }
-    if at_time.is_none() {
-        decoder.report(reason, "at_time", "is required by effective time");
+    if request.at_time.is_none() {
+        decoder.report(ErrorReason::InvalidFilter, "at_time", "is required by effective time");
     }
     Some(BalanceQuery::Effective(account_id?, time_us?))
 }

@@ -32,15 +32,16 @@ pub fn account(account: Account) -> proto::Account {
     }
 }
 
-/// Encodes the sum of the accounts of one currency.
-pub fn balance_sum(of: &BalanceSum) -> proto::BalanceSum {
+/// Encodes the sum of the accounts of one currency. Only one of the present has more than balances.
+pub fn balance_sum(of: &BalanceSum, is_current: bool) -> proto::BalanceSum {
+    let current = |units| is_current.then(|| sum(&of.currency, units));
     proto::BalanceSum {
         currency_code: of.currency.code().to_owned(),
         // Far below 2^63.
         account_count: of.accounts as i64,
         balance: Some(sum(&of.currency, of.balance)),
-        held: Some(sum(&of.currency, of.held)),
-        available: Some(sum(&of.currency, of.available())),
+        held: current(of.held),
+        available: current(of.available()),
     }
 }
 

@@ -26,27 +26,38 @@ use crate::{
 const ADDED_BY_POSTGRES_MAX: u64 = 1_000_000;
 /// The same on SQLite, which returns every account to be added here.
 const ADDED_HERE_MAX: u64 = 250_000;
+/// A sum at a past time searches the entries of each account that has changed since: it examines one
+/// account where another sum examines so many.
+const SEARCH_COST: u64 = 10;
+/// SQLite compares each wanted label with each label of an account, which has up to 32: with labels a
+/// sum examines one account where another one examines so many for each of them.
+const LABEL_COST: u64 = 2;
 
 impl Store {
-    /// The most accounts that one sum may examine.
-    pub fn summed_accounts_max(&self) -> u64 {
-        match self.kind() {
-            DatabaseKind::Sqlite => ADDED_HERE_MAX,
+    /// The most accounts that one such sum may examine.
+    pub fn summed_accounts_max(&self, filter: &AccountFilter, time_us: Option<i64>) -> u64 {
+        let max = match self.kind() {
+            DatabaseKind::Sqlite => {
+                ADDED_HERE_MAX / Ord::max(1, LABEL_COST * filter.labels.len() as u64)
+            }
             DatabaseKind::Postgres => ADDED_BY_POSTGRES_MAX,
-        }
+        };
+        if time_us.is_some() { max / SEARCH_COST } else { max }
     }
 
     /// The sums of the accounts in these ranges, which are disjoint, in order of their currencies. None
-    /// if there are more than `accounts_max` accounts in the ranges.
+    /// if there are more than `accounts_max` accounts in the ranges. With a time: of the accounts that
+    /// were open then, their balances after all entries up to this time, and nothing else.
     pub async fn sum_balances(
         &self,
         filter: &AccountFilter,
         ranges: &[AccountRange],
+        time_us: Option<i64>,
         accounts_max: u64,
         expire_until_us: i64,
     ) -> Result<Expiring<Option<Vec<BalanceSum>>>, StorageError> {
         let (sql, values) =
-            statement(self.kind(), filter, ranges, accounts_max + 1, expire_until_us);
+            statement(self.kind(), filter, ranges, time_us, accounts_max + 1, expire_until_us);
         let mut rows = self.readers.stream_raw(self.kind().statement(sql, values)).await?;
         let mut examined = 0;
         let mut expired_us = None;
@@ -120,6 +131,7 @@ fn statement(
     kind: DatabaseKind,
     filter: &AccountFilter,
     ranges: &[AccountRange],
+    time_us: Option<i64>,
     limit: u64,
     expire_until_us: i64,
 ) -> (String, Vec<Value>) {
@@ -140,12 +152,23 @@ fn statement(
         let labels = serde_json::json!(filter.labels).to_string();
         matches.push(kind.has_labels("a.labels", &parameter(labels.into())));
     }
+    let expired = match time_us {
+        None => expired_holds(kind, "a", &parameter(expire_until_us.into())),
+        Some(_) => "NULL".to_owned(),
+    };
+    let balance = match time_us {
+        None => "a.balance".to_owned(),
+        Some(time_us) => {
+            let time_us = parameter(time_us.into());
+            matches.push(format!("a.create_time_us <= {time_us}"));
+            balance_at(kind, &time_us)
+        }
+    };
     let matches = matches.join(" AND ");
-    let expired = expired_holds(kind, "a", &parameter(expire_until_us.into()));
     let sql = match kind {
         DatabaseKind::Sqlite => format!(
             "SELECT a.currency_code, a.currency_scale, 1 AS examined, {matches} AS accounts, \
-                 a.balance, a.held, a.overdraft_limit, \
+                 CASE WHEN {matches} THEN {balance} END AS balance, a.held, a.overdraft_limit, \
                  CASE WHEN CAST(a.held AS REAL) > 0 THEN {expired} END AS expired \
              FROM json_each(?1) r JOIN accounts a \
                  ON a.account_id >= r.value ->> 0 AND a.account_id < r.value ->> 1 \
@@ -159,8 +182,8 @@ fn statement(
                  CAST(sum(a.held) FILTER (WHERE a.matches) AS text) AS held, \
                  CAST(sum(a.overdraft_limit) FILTER (WHERE a.matches) AS text) AS overdraft_limit, \
                  string_agg(a.expired, ' ') FILTER (WHERE a.matches) AS expired \
-             FROM (SELECT a.currency_code, a.currency_scale, a.balance, a.held, \
-                     a.overdraft_limit, {matches} AS matches, \
+             FROM (SELECT a.currency_code, a.currency_scale, a.held, a.overdraft_limit, \
+                     {matches} AS matches, CASE WHEN {matches} THEN {balance} END AS balance, \
                      CASE WHEN a.held > 0 THEN {expired} END AS expired \
                  FROM UNNEST($1::text[], $2::text[]) AS r(first, behind) CROSS JOIN LATERAL ( \
                      SELECT * FROM accounts a WHERE a.account_id >= r.first COLLATE \"C\" \
@@ -170,6 +193,44 @@ fn statement(
         ),
     };
     (sql, values)
+}
+
+/// The balance of the account `a` after all entries up to this time. If it has changed since, the
+/// sequence of the last of these entries is searched as in [`Store::first_at`]: the entry in the middle
+/// becomes one end of the range.
+fn balance_at(kind: DatabaseKind, time_us: &str) -> String {
+    let middle = "(s.low + s.high + 1) / 2";
+    let entry = |sequence: &str| {
+        format!("FROM entries e WHERE e.account_key = a.account_key AND e.sequence = {sequence}")
+    };
+    // The key is looked up once a step. SQLite has no LATERAL, and keeps the order of a CROSS JOIN.
+    let step = match kind {
+        DatabaseKind::Sqlite => format!(
+            "s CROSS JOIN entries e \
+                 ON e.account_key = a.account_key AND e.sequence = {middle}"
+        ),
+        DatabaseKind::Postgres => format!(
+            "s CROSS JOIN LATERAL (SELECT e.sequence, e.create_time_us {} LIMIT 1) e",
+            entry(middle)
+        ),
+    };
+    let last = format!(
+        "(WITH RECURSIVE s(low, high) AS (SELECT a.sequence * 0, a.sequence UNION ALL SELECT \
+             CASE WHEN e.create_time_us <= {time_us} THEN e.sequence ELSE s.low END, \
+             CASE WHEN e.create_time_us <= {time_us} THEN s.high ELSE e.sequence - 1 END \
+             FROM {step} WHERE s.low < s.high) \
+         SELECT s.low FROM s WHERE s.low = s.high)"
+    );
+    // On SQLite an amount is a text.
+    let zero = match kind {
+        DatabaseKind::Sqlite => "'0'",
+        DatabaseKind::Postgres => "0",
+    };
+    format!(
+        "CASE WHEN a.update_time_us <= {time_us} THEN a.balance \
+             ELSE COALESCE((SELECT e.balance_after {}), {zero}) END",
+        entry(&last)
+    )
 }
 
 #[cfg(test)]
@@ -194,7 +255,7 @@ mod tests {
         let filter = AccountFilter { currency_code: Some("EUR".to_owned()), ..Default::default() };
         let ranges = [AccountRange::of_prefix("a"), AccountRange::of_prefix("b")];
         let sum = async |filter: &AccountFilter, ranges: &[AccountRange], max| {
-            store.sum_balances(filter, ranges, max, i64::MAX).await.unwrap().value
+            store.sum_balances(filter, ranges, None, max, i64::MAX).await.unwrap().value
         };
         let all = [AccountRange::of_prefix("")];
         assert_eq!(sum(&filter, &all, 2).await, None, "others are examined, too");

@@ -8,9 +8,10 @@ use passbook_command::{
     CliError,
     proto::{AccountState, ListAccountsRequest, SumBalancesRequest},
 };
+use prost_types::Timestamp;
 
 use crate::{
-    arguments::Labels,
+    arguments::{Labels, parse_past},
     output::{ListArguments, Page, Rows, print_pages},
     server::{CallKind, Server},
 };
@@ -73,6 +74,11 @@ impl List {
 pub struct Sum {
     #[command(flatten)]
     filters: Filters,
+
+    /// The balances at this time: like 2026-11-26T09:42:23Z, a date, or a duration before now like
+    /// 7days. Default: now.
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
+    at: Option<Timestamp>,
 }
 
 impl Sum {
@@ -82,6 +88,7 @@ impl Sum {
             currency_code: self.filters.currency,
             state: self.filters.state.unwrap_or_default().into(),
             labels: self.filters.labels.map(),
+            at_time: self.at,
         };
         let send = async |request| server.accounts().sum_balances(request).await;
         let response = server.call(CallKind::Read, request, send).await?;

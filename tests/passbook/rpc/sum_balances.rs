@@ -2,6 +2,7 @@ use crate::harness::*;
 
 on_both_databases! {
     sums_are_exact_and_by_currency,
+    sums_of_a_past_time_are_those_of_the_statements,
 }
 
 type Sum = (&'static str, i64, [&'static str; 3]);
@@ -68,4 +69,43 @@ async fn sums_are_exact_and_by_currency(kind: Kind) {
     let invalid = SumBalancesRequest { currency_code: "usd".to_owned(), ..prefix("b*") };
     let status = must_fail(client.sum_balances(invalid).await, Reason::InvalidCurrencyCode);
     assert_eq!(fields(&status), ["currency_code", "account_id_prefix"]);
+}
+
+/// Sums at each time of an entry, a microsecond earlier and one later, against the statements.
+async fn sums_of_a_past_time_are_those_of_the_statements(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    let before = open_with(&client, account_of("a", "USD")).await.create_time.expect("a time");
+    for account_id in ["b", "other"] {
+        open_with(&client, account_of(account_id, "USD")).await;
+    }
+    let mut entries = Vec::new();
+    for number in 0..9 {
+        let account_id = if number % 3 == 0 { "b" } else { "a" };
+        entries.extend(deposited(&client, account_id, "1.01").await.entries);
+        deposited(&client, "other", "100").await;
+    }
+    // It changes, but its balance does not.
+    freeze(&client, "b").await;
+    let sum_at = async |time_us: i64| {
+        let (account_id_prefix, at_time) = ("a".to_owned(), Some(timestamp(time_us)));
+        let request = SumBalancesRequest { account_id_prefix, at_time, ..Default::default() };
+        let of_a = client.sum_balances(request.clone()).await.expect("an answer").sums;
+        let request = SumBalancesRequest { account_id_prefix: "b".to_owned(), ..request };
+        let of_b = client.sum_balances(request).await.expect("an answer").sums;
+        [of_a, of_b].concat()
+    };
+    assert_eq!(sum_at(microseconds(&Some(before)) - 1).await, [], "before the first account");
+    let last = get(&client, "b").await.update_time;
+    let times = entries.iter().map(|entry| microseconds(&entry.create_time));
+    for time_us in times.chain([microseconds(&last)]).flat_map(|it| [it - 1, it, it + 1]) {
+        let sums = sum_at(time_us).await;
+        assert_eq!(sums.len(), 2, "both were open at {time_us}");
+        for (sum, account_id) in sums.iter().zip(["a", "b"]) {
+            let own = entries.iter().filter(|entry| entry.account_id == account_id);
+            let was = own.rev().find(|entry| microseconds(&entry.create_time) <= time_us);
+            let expected = was.map_or("0.00", |entry| value(&entry.balance_after));
+            assert_eq!((value(&sum.balance), sum.account_count), (expected, 1), "{time_us}");
+            assert_eq!((&sum.held, &sum.available), (&None, &None), "only of the present");
+        }
+    }
 }

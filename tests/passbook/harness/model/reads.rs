@@ -10,7 +10,7 @@ use crate::harness::{
     Client,
     model::command::{Command, Rejection, Reply, Response, timed},
     model::random::Generator,
-    model::{Model, microseconds, money_in, units},
+    model::{Account, Model, microseconds, money_in, units},
     timestamp,
 };
 
@@ -100,18 +100,7 @@ impl Model {
                 response.balance = Some((money_in(&account.currency_code, sum), sequence));
             }
             Command::GetBalance(it) => {
-                let account = self.account(&it.account_id)?;
-                let was = |entry: &&Entry| match &it.at_time {
-                    Some(at_time) => time_of(&entry.create_time) <= microseconds(at_time),
-                    None => true,
-                };
-                let entry = account.entries.iter().rfind(was);
-                response.balance = Some(match entry {
-                    Some(entry) => {
-                        (entry.balance_after.clone().expect("a balance"), entry.sequence)
-                    }
-                    None => (money_in(&account.currency_code, 0), 0),
-                });
+                response.balance = Some(balance_at(self.account(&it.account_id)?, &it.at_time));
             }
             change => panic!("not a read: {change:?}"),
         }
@@ -131,7 +120,7 @@ impl Model {
     }
 
     fn sum_balances(&self, request: &SumBalancesRequest) -> Vec<BalanceSum> {
-        let SumBalancesRequest { account_id_prefix, currency_code, state, labels } =
+        let SumBalancesRequest { account_id_prefix, currency_code, state, labels, at_time } =
             request.clone();
         let all = ListAccountsRequest {
             account_id_prefix,
@@ -141,7 +130,14 @@ impl Model {
             ..Default::default()
         };
         let mut sums: BTreeMap<String, (i64, [i128; 3])> = BTreeMap::new();
-        for account in self.list_accounts(&all) {
+        for mut account in self.list_accounts(&all) {
+            if let Some(time) = &at_time {
+                if time_of(&account.create_time) > microseconds(time) {
+                    continue;
+                }
+                let entries = self.account(&account.account_id).expect("it is listed");
+                account.balance = Some(balance_at(entries, &at_time).0);
+            }
             let (count, sum) = sums.entry(account.currency_code).or_default();
             *count += 1;
             for (sum, money) in
@@ -151,7 +147,10 @@ impl Model {
             }
         }
         let sum = |(code, (account_count, sums)): (String, (i64, [i128; 3]))| {
-            let [balance, held, available] = sums.map(|units| Some(money_in(&code, units)));
+            let [balance, mut held, mut available] = sums.map(|units| Some(money_in(&code, units)));
+            if at_time.is_some() {
+                (held, available) = (None, None);
+            }
             BalanceSum { currency_code: code, account_count, balance, held, available }
         };
         sums.into_iter().map(sum).collect()
@@ -252,6 +251,18 @@ fn time_of(time: &Option<Timestamp>) -> i64 {
     microseconds(time.as_ref().expect("a time"))
 }
 
+/// The balance after the entries up to this time, and the sequence of the last of them.
+fn balance_at(account: &Account, at_time: &Option<Timestamp>) -> (Money, i64) {
+    let was = |entry: &&Entry| match at_time {
+        Some(at_time) => time_of(&entry.create_time) <= microseconds(at_time),
+        None => true,
+    };
+    match account.entries.iter().rfind(was) {
+        Some(entry) => (entry.balance_after.clone().expect("a balance"), entry.sequence),
+        None => (money_in(&account.currency_code, 0), 0),
+    }
+}
+
 fn effective_us(entry: &Entry) -> i64 {
     time_of(&entry.effective_time.or(entry.create_time))
 }
@@ -336,6 +347,7 @@ impl Generator {
                 currency_code: (*self.pick(&["", "", "USD", "JPY"])).to_owned(),
                 state: self.random.i32(0..4),
                 labels: self.labels(),
+                at_time: self.time(model, 2),
             }),
             _ => Command::ListAccounts(ListAccountsRequest {
                 account_id_prefix: self.account_id_prefix(model),
