@@ -5,7 +5,7 @@ use crate::{Migration, Sql};
 pub const MIGRATION: Migration = Migration {
     file: file!(),
     up: Sql { postgres: POSTGRES_UP, sqlite: SQLITE_UP },
-    down: Sql { postgres: DOWN, sqlite: DOWN },
+    down: Sql { postgres: POSTGRES_DOWN, sqlite: SQLITE_DOWN },
 };
 
 // requests.hold_id is the hold that an applied request placed or ended, and
@@ -134,8 +134,27 @@ CREATE TRIGGER account_changes_are_not_replaced BEFORE INSERT ON account_changes
     BEGIN SELECT RAISE(ABORT, 'REPLACE on account_changes is not allowed: the ledger is append-only'); END;
 ";
 
-// The holds are dropped, so no money is held.
-const DOWN: &str = "
+// Fails while there is a hold that is not open, a change of an account, or a reversal: a repeat of its
+// request would get another result, and a transaction could be reversed twice. Open holds are dropped, so
+// no money is held.
+const POSTGRES_DOWN: &str = "
+ALTER TABLE account_changes ADD CONSTRAINT accounts_have_not_changed CHECK (false);
+ALTER TABLE holds ADD CONSTRAINT holds_are_open CHECK (state = 'open');
+ALTER TABLE requests ADD CONSTRAINT requests_reverse_nothing CHECK (reverses_transaction_id IS NULL);
+UPDATE accounts SET held = '0'
+    WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');
+DROP TABLE account_changes;
+DROP TABLE holds;
+DROP INDEX requests_reverses_transaction_id;
+ALTER TABLE requests DROP COLUMN reverses_transaction_id;
+ALTER TABLE requests DROP COLUMN hold_id;
+";
+
+const SQLITE_DOWN: &str = "
+ALTER TABLE account_changes ADD COLUMN has_changed INTEGER CHECK (false);
+ALTER TABLE holds ADD COLUMN has_ended INTEGER CHECK (state = 'open');
+ALTER TABLE requests ADD COLUMN is_reversal INTEGER CHECK (reverses_transaction_id IS NULL);
+ALTER TABLE requests DROP COLUMN is_reversal;
 UPDATE accounts SET held = '0'
     WHERE account_id IN (SELECT account_id FROM holds WHERE state = 'open');
 DROP TABLE account_changes;

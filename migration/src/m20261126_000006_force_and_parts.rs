@@ -29,10 +29,10 @@ CREATE UNIQUE INDEX requests_reverses_transaction_id
     WHERE reverses_transaction_id IS NOT NULL;
 ";
 
-// Fails while an account is below its limit, or a transaction is reversed in parts.
+// Fails while a request has details, such as a forced one or a reversal of a part: a repeat of it would
+// get another result. Fails also while an account is below its limit.
 const POSTGRES_DOWN: &str = "
-ALTER TABLE requests ADD CONSTRAINT requests_reverse_no_part
-    CHECK (details->'reversed' IS NULL);
+ALTER TABLE requests ADD CONSTRAINT requests_have_no_details CHECK (details IS NULL);
 DROP INDEX requests_reverses_transaction_id;
 CREATE UNIQUE INDEX requests_reverses_transaction_id ON requests (reverses_transaction_id)
     WHERE reverses_transaction_id IS NOT NULL;
@@ -55,8 +55,8 @@ CREATE UNIQUE INDEX requests_reverses_transaction_id
 ";
 
 const SQLITE_DOWN: &str = "
-ALTER TABLE requests ADD COLUMN reverses_a_part INTEGER CHECK (details->'reversed' IS NULL);
-ALTER TABLE requests DROP COLUMN reverses_a_part;
+ALTER TABLE requests ADD COLUMN has_details INTEGER CHECK (details IS NULL);
+ALTER TABLE requests DROP COLUMN has_details;
 ALTER TABLE accounts ADD COLUMN is_below_limit INTEGER CHECK (NOT below_limit);
 ALTER TABLE accounts DROP COLUMN is_below_limit;
 DROP INDEX requests_reverses_transaction_id;

@@ -18,6 +18,8 @@ use crate::{Migration, Sql, has_accounts};
 //
 // transaction_ids has 16 bytes for each applied request. They are random, so they are not compressed.
 // other_events is JSON: [[1, {"account_opened": "alice"}]] is the opening of an account after one request.
+//
+// The table gets the owner and the grants of requests, so that a role that only serves can write it.
 const TABLE: Migration = Migration {
     file: file!(),
     up: Sql {
@@ -27,6 +29,8 @@ const TABLE: Migration = Migration {
     down: Sql { postgres: DOWN, sqlite: DOWN },
 };
 
+// The next up makes a commit of each event, with new numbers. A token of WatchEvents from before can name
+// one of these, and then another position: docs/operations/upgrades.md says that tokens are void.
 const DOWN: &str = "DROP TABLE commits;";
 
 pub(crate) struct Commits;

@@ -31,8 +31,10 @@ CREATE TRIGGER holds_are_ended_once BEFORE UPDATE ON holds
     EXECUTE FUNCTION passbook_refuse();
 ";
 
-// Fails while a hold of which a part was captured is not captured.
+// Fails while the amount or the expire time of a hold has changed: a repeat of its PlaceHold would get
+// another result. Fails also while a hold of which a part was captured is not captured.
 const POSTGRES_DOWN: &str = "
+ALTER TABLE holds ADD CONSTRAINT holds_are_as_placed CHECK (placed IS NULL);
 DROP TRIGGER holds_are_ended_once ON holds;
 CREATE TRIGGER holds_are_ended_once BEFORE UPDATE ON holds
     FOR EACH ROW WHEN (OLD.state <> 'open'
@@ -100,6 +102,7 @@ CREATE TRIGGER who_placed_holds_is_kept BEFORE UPDATE OF caller ON holds
 ";
 
 const SQLITE_DOWN: &str = "
+ALTER TABLE holds ADD COLUMN has_changed INTEGER CHECK (placed IS NULL);
 CREATE TABLE former_holds (
     hold_id TEXT NOT NULL PRIMARY KEY,
     account_key INTEGER NOT NULL,

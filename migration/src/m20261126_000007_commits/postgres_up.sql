@@ -7,3 +7,20 @@ CREATE TABLE commits (
 ALTER TABLE commits ALTER COLUMN transaction_ids SET STORAGE EXTERNAL;
 CREATE TRIGGER commits_are_immutable BEFORE UPDATE OR DELETE OR TRUNCATE ON commits
     FOR EACH STATEMENT EXECUTE FUNCTION passbook_refuse();
+DO $$
+DECLARE
+    like_requests record;
+BEGIN
+    FOR like_requests IN SELECT relowner::regrole AS owner, privilege_type, grantee
+        FROM pg_class LEFT JOIN aclexplode(relacl) ON true
+        WHERE pg_class.oid = 'requests'::regclass
+    LOOP
+        EXECUTE format('ALTER TABLE commits OWNER TO %s', like_requests.owner);
+        IF like_requests.privilege_type IS NOT NULL THEN
+            EXECUTE format('GRANT %s ON commits TO %s', like_requests.privilege_type,
+                CASE like_requests.grantee WHEN 0 THEN 'PUBLIC'
+                    ELSE like_requests.grantee::regrole::text END);
+        END IF;
+    END LOOP;
+END
+$$;

@@ -10,6 +10,9 @@ on_both_databases! {
     migrations_go_up_and_down_and_up_again,
     effective_times_are_not_migrated_away,
     force_and_parts_are_not_migrated_away,
+    details_of_requests_are_not_migrated_away,
+    changed_holds_are_not_migrated_away,
+    ended_holds_changes_and_reversals_are_not_migrated_away,
     a_ledger_is_not_deleted_by_reverting_its_migrations,
     changes_on_an_older_schema_say_so,
     five_processes_that_migrate_at_once_migrate_once,
@@ -70,6 +73,87 @@ async fn force_and_parts_are_not_migrated_away(kind: Kind) {
         assert_eq!(outcome.code, Some(1), "{is_forced}: {}{}", outcome.stdout, outcome.stderr);
         migrate(&database, "up").await.must_succeed();
         database.passbook(&["verify"]).await.must_succeed();
+    }
+}
+
+/// Asserts that this constraint keeps the latest migration from being reverted, and nothing is lost.
+async fn assert_not_reverted(database: &TestDatabase, constraint: &str) {
+    let outcome = migrate(database, "down").await;
+
+    assert_eq!(outcome.code, Some(1), "{constraint}: {}{}", outcome.stdout, outcome.stderr);
+    // SQLite does not name it.
+    let words = match database.kind {
+        Kind::Sqlite => "CHECK constraint failed",
+        Kind::Postgres => constraint,
+    };
+    assert!(outcome.stderr.contains(words), "{constraint}: {}", outcome.stderr);
+    migrate(database, "up").await.must_succeed();
+    database.passbook(&["verify"]).await.must_succeed();
+}
+
+async fn details_of_requests_are_not_migrated_away(kind: Kind) {
+    for is_forced in [true, false] {
+        let (database, server, client) = start_server(kind).await;
+        open_funded(&client, "alice", "10").await;
+        if is_forced {
+            // There is enough: the account is not below its limit.
+            let request = WithdrawRequest { force: true, ..withdrawal("alice", "7") };
+            client.withdraw(request).await.expect("applied");
+        } else {
+            // The hold itself is as if it had been captured at once.
+            place(&client, hold_named("h", "alice", "7")).await;
+            captured(&client, capture_and_keep("h", "3")).await;
+            captured(&client, capture_part("h", "4")).await;
+        }
+        drop(server);
+        database.migrate_down_before("commits").await;
+
+        assert_not_reverted(&database, "requests_have_no_details").await;
+    }
+}
+
+async fn changed_holds_are_not_migrated_away(kind: Kind) {
+    for is_open in [true, false] {
+        let (database, server, client) = start_server(kind).await;
+        open_funded(&client, "alice", "10").await;
+        let request = hold_named("h", "alice", "7");
+        let first = place(&client, request.clone()).await;
+        updated(&client, hold_update("h", "5")).await;
+        if !is_open {
+            released(&client, release("h")).await;
+        }
+        drop(server);
+        database.migrate_down_before("effective_times").await;
+
+        assert_not_reverted(&database, "holds_are_as_placed").await;
+
+        let server = Server::start(&database).await;
+        let again = server.client().place_hold(request).await.expect("the same result");
+        assert_eq!((again.hold, again.replayed), (Some(first), true));
+    }
+}
+
+async fn ended_holds_changes_and_reversals_are_not_migrated_away(kind: Kind) {
+    for constraint in ["holds_are_open", "accounts_have_not_changed", "requests_reverse_nothing"] {
+        let (database, server, client) = start_server(kind).await;
+        open(&client, "alice").await;
+        let made = deposited(&client, "alice", "10").await;
+        match constraint {
+            "holds_are_open" => {
+                place(&client, hold_named("h", "alice", "7")).await;
+                released(&client, release("h")).await;
+            }
+            "accounts_have_not_changed" => {
+                freeze(&client, "alice").await;
+            }
+            _ => {
+                reversed(&client, reversal(&made.transaction_id)).await;
+            }
+        }
+        drop(server);
+        database.migrate_down_before("who_asked").await;
+
+        assert_not_reverted(&database, constraint).await;
     }
 }
 
@@ -210,7 +294,30 @@ async fn tables_that_a_migration_makes_anew_keep_their_grants() {
     assert_eq!(database.text(grants).await, granted);
 
     migrate(&database, "up").await.must_succeed();
-    assert_eq!(database.text(grants).await, granted);
+    // The new table has those of the requests.
+    assert_eq!(database.text(grants).await, format!("commits SELECT, {granted}"));
+}
+
+/// The owner of the tables migrates, and servers have a role of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_only_serves_may_write_a_new_table() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    database.migrate_down_before("commits").await;
+    let role = format!("{}_serves", database.name());
+    let create = format!(
+        "CREATE ROLE {role} LOGIN;
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}"
+    );
+    database.execute(&create).await;
+
+    migrate(&database, "up").await.must_succeed();
+
+    let (_, address) = database.url().split_once('@').expect("a user");
+    let server = Server::start_at(&format!("postgres://{role}@{address}"), &[]).await;
+    open_funded(&server.client(), "alice", "5").await;
+    assert_eq!(balance(&server.client(), "alice").await, "5.00");
+    drop(server);
+    database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
