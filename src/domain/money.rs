@@ -407,7 +407,8 @@ fn check(code: &str, scale: u32) -> Result<Currency, CurrencyError> {
     Ok(Currency::from_parts(code, scale))
 }
 
-fn is_currency_code(code: &str) -> bool {
+/// Whether a text has the form of a currency's code: `[A-Z][A-Z0-9]{2,11}`.
+pub fn is_currency_code(code: &str) -> bool {
     (3..=12).contains(&code.len())
         && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
         && code.starts_with(|first: char| first.is_ascii_uppercase())

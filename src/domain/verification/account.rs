@@ -37,7 +37,8 @@ pub enum FaultKind {
     WrongHeld,
     /// More was taken than was available, but not by a forced transaction; or the other way round.
     WrongLimit,
-    /// An entry has an earlier time than the entry before it. Searches by time rely on this order.
+    /// An entry has an earlier time than the entry before it, or an account than its last entry. Searches by
+    /// time rely on this order.
     WrongTime,
     /// A row has a value that this service never wrote.
     Unreadable,
@@ -89,6 +90,10 @@ pub struct StoredAccount {
     pub available: Option<Amount>,
     /// Whether it is marked as below its limit.
     pub below_limit: bool,
+    /// Whether it is closed.
+    pub is_closed: bool,
+    /// The time of its last change; microseconds since the Unix epoch.
+    pub update_time_us: i64,
 }
 
 /// Verifies an account against its entries, which are pushed in their order.
@@ -215,6 +220,30 @@ impl AccountVerifier {
                  a forced transaction takes it"
             );
             return Err(self.fault(0, FaultKind::WrongLimit, description));
+        }
+        self.require_empty_if_closed()?;
+        let update_time_us = self.claim.update_time_us;
+        if update_time_us < self.time_us {
+            let description = format!(
+                "its update_time is {update_time_us} microseconds since 1970, before the {} of its last \
+                 entry",
+                self.time_us
+            );
+            return Err(self.fault(0, FaultKind::WrongTime, description));
+        }
+        Ok(())
+    }
+
+    /// Checks that a closed account has no money, whose balance and holds were checked before.
+    fn require_empty_if_closed(&self) -> Result<(), Fault> {
+        let StoredAccount { balance, held, is_closed, .. } = self.claim;
+        if is_closed && balance.units() != 0 {
+            let description = format!("it is closed, but its balance is {balance}");
+            return Err(self.fault(0, FaultKind::WrongBalance, description));
+        }
+        if is_closed && held.units() != 0 {
+            let description = format!("it is closed, but its held is {held}");
+            return Err(self.fault(0, FaultKind::WrongHeld, description));
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 //! order: requests first, then entries.
 //!
 //! Each name adds its hash to a sum, and each entry subtracts its own: a sum of zero proves that every
-//! entry is named once, by the request of its transaction. The hash has a key that nobody knows, so
-//! different names and entries have a sum of zero with a probability of 2^-63.
+//! entry is named once, by the request of its transaction, and has its time. The hash has a key that nobody
+//! knows, so different names and entries have a sum of zero with a probability of 2^-63.
 //!
 //! Amounts are known to entries only, and kinds to requests only. So the kinds of all transactions are
 //! kept, in four bytes each.
@@ -75,11 +75,12 @@ impl Comparison {
     }
 
     /// Adds an applied request, with the names of its entries: the keys of their accounts, and their
-    /// sequences.
+    /// sequences. It has the time of its entries.
     pub fn add_request(
         &self,
         transaction_id: TransactionId,
         kind: TransactionKind,
+        create_time_us: i64,
         names: &[(i64, i64)],
     ) {
         let key = self.key(transaction_id);
@@ -88,13 +89,13 @@ impl Comparison {
             Some(class) => self.keep(key, 1 << class),
             None => self.set_undecided(key),
         }
-        let sum = names.iter().enumerate().fold(0_u64, |sum, (index, (account_key, sequence))| {
+        let sum = names.iter().enumerate().fold(0_u64, |sum, (index, name)| {
             let is_above = match rule {
                 Some(AmountRule::PositiveFirst) => Some(index == 0),
                 Some(AmountRule::NegativeFirst) => Some(index != 0),
                 _ => None,
             };
-            sum.wrapping_add(self.name_hash(key, *account_key, *sequence, is_above))
+            sum.wrapping_add(self.name_hash(key, *name, create_time_us, is_above))
         });
         self.sums[key.bucket()].fetch_add(sum, Relaxed);
     }
@@ -119,7 +120,8 @@ impl Comparison {
             }
             _ => {}
         }
-        let name = self.name_hash(key, account_key, entry.sequence, is_above);
+        let name = (account_key, entry.sequence);
+        let name = self.name_hash(key, name, entry.create_time_us, is_above);
         self.sums[key.bucket()].fetch_add(amounts.wrapping_sub(name), Relaxed);
         class.map(|(kind, _)| kind)
     }
@@ -152,10 +154,16 @@ impl Comparison {
         Key(self.hasher.hash_one(transaction_id))
     }
 
-    /// The hash of an entry's name, and of the sign of its amount, if its place among the entries of the
-    /// transaction says it.
-    fn name_hash(&self, key: Key, account_key: i64, sequence: i64, is_above: Option<bool>) -> u64 {
-        self.hasher.hash_one((key.0, account_key, sequence, is_above))
+    /// The hash of an entry's name and time, and of the sign of its amount, if its place among the entries
+    /// of the transaction says it.
+    fn name_hash(
+        &self,
+        key: Key,
+        name: (i64, i64),
+        create_time_us: i64,
+        is_above: Option<bool>,
+    ) -> u64 {
+        self.hasher.hash_one((key.0, name, create_time_us, is_above))
     }
 
     fn amount_hash(&self, key: Key, entry: &Entry) -> u64 {
@@ -237,6 +245,7 @@ mod tests {
     };
 
     const ID: Uuid = Uuid::from_u128(7);
+    const TIME_US: i64 = 9;
     /// The keys of two accounts.
     const A: i64 = 1;
     const B: i64 = 2;
@@ -252,7 +261,7 @@ mod tests {
             currency,
             amount,
             balance_after: amount,
-            create_time_us: 0,
+            create_time_us: TIME_US,
             effective_time_us: None,
             hash: [0; 32],
         };
@@ -263,7 +272,7 @@ mod tests {
     /// whether all is right.
     fn compare(kind: TransactionKind, names: &[(i64, i64)], entries: &[(i64, Entry)]) -> bool {
         let comparison = Comparison::new(RandomState::new(), 10);
-        comparison.add_request(ID, kind, names);
+        comparison.add_request(ID, kind, TIME_US, names);
         for (account_key, entry) in entries {
             comparison.add_entry(*account_key, entry);
         }
@@ -296,9 +305,12 @@ mod tests {
         let usd = |account_key, amount| entry(ID, account_key, 1, amount, "USD");
         let (a, b) = ((A, 1), (B, 1));
         let other_transaction = entry(Uuid::from_u128(8), A, 1, "1", "USD");
+        let (key, of_other_time) = usd(A, "1");
+        let of_other_time = (key, Entry { create_time_us: TIME_US + 1, ..of_other_time });
         for (kind, names, entries) in [
             (TransactionKind::Deposit, vec![a], vec![]),
             (TransactionKind::Deposit, vec![a], vec![other_transaction]),
+            (TransactionKind::Deposit, vec![a], vec![of_other_time]),
             (TransactionKind::Deposit, vec![a], vec![entry(ID, A, 2, "1", "USD")]),
             (TransactionKind::Deposit, vec![a], vec![usd(B, "1")]),
             (TransactionKind::Deposit, vec![a], vec![usd(A, "-1")]),
@@ -355,7 +367,7 @@ mod tests {
             let comparison = Comparison::new(RandomState::new(), entries);
             let kind = |id: u128| TransactionKind::ALL[(id % 2) as usize];
             for id in 0..COUNT {
-                comparison.add_request(Uuid::from_u128(id), kind(id), &[(A, 1)]);
+                comparison.add_request(Uuid::from_u128(id), kind(id), TIME_US, &[(A, 1)]);
             }
             for id in 0..COUNT {
                 let amount = if kind(id) == TransactionKind::Deposit { "1" } else { "-1" };

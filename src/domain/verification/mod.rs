@@ -5,6 +5,7 @@ mod attributes;
 mod captures;
 mod comparison;
 mod head;
+mod hold_requests;
 mod reversals;
 #[cfg(test)]
 mod tests;
@@ -15,5 +16,6 @@ pub use attributes::AttributesVerifier;
 pub use captures::{CapturedStep, CapturesVerifier};
 pub use comparison::Comparison;
 pub use head::{AccountToday, Head};
+pub use hold_requests::{AppliedToHold, HoldRequest, HoldRequestsVerifier};
 pub use reversals::ReversalVerifier;
 pub use totals::{CurrencyTotals, LedgerFault, LedgerTotals};

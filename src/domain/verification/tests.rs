@@ -46,6 +46,8 @@ fn account() -> (StoredAccount, Vec<Entry>) {
         open_holds: 0,
         available: Some(balance),
         below_limit: false,
+        is_closed: false,
+        update_time_us: 3,
     };
     (claim, entries)
 }
@@ -159,6 +161,42 @@ fn an_account_is_below_its_limit_if_and_only_if_it_is_marked() {
     below(&mut claim);
     claim.below_limit = true;
     assert_eq!(verify(claim, &entries), Ok(3));
+}
+
+#[test]
+fn a_closed_account_has_no_money() {
+    let closed = |it: &mut StoredAccount, _: &mut Vec<Entry>| it.is_closed = true;
+    assert_fault(closed, 0, FaultKind::WrongBalance, "it is closed, but its balance is 12.00");
+    let empty = |held: &str| {
+        let (claim, _) = account();
+        let (balance, open_holds) = (claim.currency.zero(), dollars(held).units());
+        let (sequence, last_hash, available) = (0, [0; 32], None);
+        let held = dollars(held);
+        let is_closed = true;
+        let claim = StoredAccount {
+            balance,
+            held,
+            sequence,
+            last_hash,
+            open_holds,
+            available,
+            is_closed,
+            ..claim
+        };
+        verify(claim, &[])
+    };
+    assert_eq!(empty("0"), Ok(0));
+    let fault = empty("1.05").expect_err("a fault");
+    assert_eq!(fault.kind, FaultKind::WrongHeld, "{fault}");
+    assert!(fault.description.contains("it is closed, but its held is 1.05"), "{fault}");
+}
+
+#[test]
+fn an_account_is_not_older_than_its_last_entry() {
+    let wrong = FaultKind::WrongTime;
+    assert_fault(|it, _| it.update_time_us = 2, 0, wrong, "before the 3 of its last entry");
+    let (claim, entries) = account();
+    assert_eq!(verify(StoredAccount { update_time_us: 4, ..claim }, &entries), Ok(3));
 }
 
 #[test]

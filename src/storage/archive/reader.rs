@@ -334,6 +334,18 @@ mod tests {
             ),
             (format!("{header}\n{}\n", ETHER.replace("18", "99999")), "field currency_scale"),
             (
+                format!("{header}\n{}\n", ETHER.replace("18", "-5")),
+                "line 2, field currency_scale: must be from 0 to 27",
+            ),
+            (
+                format!("{header}\n{}\n", ETHER.replace("18", "28")),
+                "line 2, field currency_scale: must be from 0 to 27",
+            ),
+            (
+                format!("{header}\n{}\n", ETHER.replace("ETH", "eth")),
+                "line 2, field currency_code: must match [A-Z][A-Z0-9]{2,11}",
+            ),
+            (
                 format!("{header}\n{}\n", ETHER.replace("_code", "_name")),
                 "currency_code: is missing",
             ),

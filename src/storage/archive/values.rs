@@ -8,6 +8,7 @@ use crate::{
         account::{COUNT_MAX, Labels},
         command::FINGERPRINT_LENGTH,
         ids::{AccountId, HoldId, IdError, RequestId},
+        money::{CurrencyError, SCALE_MAX, is_currency_code},
         rejection::Rejection,
     },
     storage::{
@@ -38,6 +39,10 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         "account_id" => id(AccountId::parse(text).map(drop)),
         "hold_id" => id(HoldId::parse(text).map(drop)),
         "request_id" => id(RequestId::parse(text).map(drop)),
+        "currency_code" if !is_currency_code(text) => Err(CurrencyError::Malformed.to_string()),
+        "currency_scale" if !(0..=i64::from(SCALE_MAX)).contains(&json.as_i64().unwrap_or(-1)) => {
+            Err(format!("must be from 0 to {SCALE_MAX}"))
+        }
         "sequence" if !(0..=COUNT_MAX).contains(&json.as_i64().unwrap_or(-1)) => {
             Err(format!("must be from 0 to {COUNT_MAX}"))
         }

@@ -8,12 +8,13 @@ use crate::{
     storage::{dialect::DatabaseKind, verify::error::VerifyError},
 };
 
-/// The first hold without an account, or captured without a request that says so.
+/// The first hold without an account, or captured without a request that says so. PostgreSQL and SQLite
+/// refuse a captured hold without a transaction, if their checks are there.
 const FIRST_WRONG: &str = "\
     SELECT h.hold_id, a.account_id IS NOT NULL FROM holds h \
         LEFT JOIN accounts a ON a.account_key = h.account_key \
         LEFT JOIN requests r ON r.transaction_id = h.transaction_id \
-    WHERE a.account_id IS NULL \
+    WHERE a.account_id IS NULL OR h.state = 'captured' AND h.transaction_id IS NULL \
         OR h.transaction_id IS NOT NULL AND (r.transaction_id IS NULL OR r.rejection IS NOT NULL \
             OR r.kind <> 'capture' OR r.hold_id IS DISTINCT FROM h.hold_id) \
     ORDER BY h.hold_id LIMIT 1";

@@ -12,9 +12,10 @@
 mod account;
 mod accounts;
 mod attributes;
-mod captures;
 mod commits;
+mod currencies;
 mod error;
+mod hold_requests;
 mod holds;
 mod limits;
 mod orphans;
@@ -85,9 +86,10 @@ pub async fn verify(
 async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
     orphans::verify_transaction_ids(connection).await?;
     holds::verify(connection).await?;
-    captures::verify(connection).await?;
+    hold_requests::verify(connection).await?;
     limits::verify(connection).await?;
     reversals::verify(connection).await?;
     attributes::verify(connection).await?;
+    currencies::verify(connection).await?;
     commits::verify(connection).await
 }

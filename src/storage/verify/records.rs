@@ -26,10 +26,13 @@ use crate::{
 /// Rows of `holds` in one page.
 const HOLD_PAGE: usize = 1000;
 
-/// The columns of `requests r` that say which entries a request has.
+/// The columns of `requests r` that say which entries a request has, and their time.
 pub fn applied_columns(kind: DatabaseKind) -> String {
     let id = kind.uuid_text("r.transaction_id");
-    format!("{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, r.entry_keys")
+    format!(
+        "{id}, r.kind, CASE WHEN r.rejection IS NULL THEN 1 ELSE 0 END, r.entry_keys, \
+         r.create_time_us"
+    )
 }
 
 /// Those columns, and the others that [`is_request`] reads.
@@ -79,7 +82,7 @@ fn has_types(kind: DatabaseKind) -> String {
 pub fn is_request(row: &str) -> bool {
     let mut columns = columns(row);
     let mut next = || columns.next().unwrap_or_default();
-    let (_, kind, is_applied, _) = (next(), next(), next() == "1", next());
+    let (_, kind, is_applied, _, _) = (next(), next(), next() == "1", next(), next());
     let (has_types, request_id, labels) = (next() == "1", next(), next());
     let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
     let has_effects = match is_applied {

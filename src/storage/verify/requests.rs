@@ -44,12 +44,14 @@ type Key = (String, String);
 struct Applied {
     transaction_id: Uuid,
     kind: TransactionKind,
+    create_time_us: i64,
     entry_keys: Vec<EntryKey>,
 }
 
 /// An entry that a request names; without an amount if that cannot be read.
 struct NamedEntry {
     transaction_id: Uuid,
+    create_time_us: i64,
     amount: Option<(Currency, Amount)>,
 }
 
@@ -151,9 +153,9 @@ async fn read_partition(
     }
     let mut names_read = 0;
     for row in page.rows()? {
-        if let Some(Applied { transaction_id, kind, entry_keys }) = read(row)? {
+        if let Some(Applied { transaction_id, kind, create_time_us, entry_keys }) = read(row)? {
             names_read += entry_keys.len();
-            comparison.add_request(transaction_id, kind, &entry_keys);
+            comparison.add_request(transaction_id, kind, create_time_us, &entry_keys);
         }
     }
     progress.read.fetch_add(names_read as u64, Ordering::Relaxed);
@@ -200,11 +202,13 @@ fn read(row: &str) -> Result<Option<Applied>, VerifyError> {
     let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
     let fault = |description: String| LedgerFault::Transaction { transaction_id, description };
     let (kind, is_applied, entry_keys) = (next(), next() == "1", next());
+    // A time that cannot be read is found where every column is decoded.
+    let create_time_us: i64 = next().parse().unwrap_or_default();
     let entry_keys = parse_entry_keys(entry_keys)
         .ok_or_else(|| fault("its column entry_keys cannot be read".to_owned()))?;
     let transaction_kind = TransactionKind::of_kind(kind).map_err(fault)?;
     match transaction_kind.filter(|_| is_applied) {
-        Some(kind) => Ok(Some(Applied { transaction_id, kind, entry_keys })),
+        Some(kind) => Ok(Some(Applied { transaction_id, kind, create_time_us, entry_keys })),
         None if entry_keys.is_empty() => Ok(None),
         None => {
             let why = if is_applied { kind } else { "rejected" };
@@ -232,6 +236,13 @@ fn check<'a>(
             let other = entry.transaction_id;
             return Err(fault(format!(
                 "it belongs to transaction {other}, but transaction {transaction_id} names it"
+            )));
+        }
+        if entry.create_time_us != request.create_time_us {
+            let (own, expected) = (entry.create_time_us, request.create_time_us);
+            return Err(fault(format!(
+                "its create_time is {own} microseconds since 1970, but that of the request of transaction \
+                 {transaction_id} is {expected}"
             )));
         }
         let unreadable = || fault("its column amount cannot be read".to_owned());
@@ -276,7 +287,8 @@ async fn find(
     };
     let values = kind.pairs(keys.iter().copied());
     let id = kind.uuid_text("e.transaction_id");
-    let found_columns = format!("{position}, {id}, a.currency_code, a.currency_scale, e.amount");
+    let found_columns =
+        format!("{position}, {id}, e.create_time_us, a.currency_code, a.currency_scale, e.amount");
     let page = read_packed(connection, &found_columns, from, values).await?;
     let mut found: Vec<Option<NamedEntry>> = Vec::with_capacity(keys.len());
     found.resize_with(keys.len(), || None);
@@ -287,6 +299,7 @@ async fn find(
         let mut next = || columns.next().unwrap_or_default();
         let position: usize = next().parse().unwrap_or(usize::MAX);
         let transaction_id = Uuid::try_parse(next()).unwrap_or_default();
+        let create_time_us: i64 = next().parse().unwrap_or_default();
         let (code, scale) = (next(), next().parse().unwrap_or(u32::MAX));
         let known = currencies.iter().find(|it| it.code() == code && it.scale() == scale);
         let currency = known.cloned().unwrap_or_else(|| Currency::from_parts(code, scale));
@@ -295,7 +308,7 @@ async fn find(
         }
         let amount = amount_of(next(), &currency).map(|amount| (currency, amount));
         if let Some(entry) = found.get_mut(position) {
-            *entry = Some(NamedEntry { transaction_id, amount });
+            *entry = Some(NamedEntry { transaction_id, create_time_us, amount });
         }
     }
     Ok(found)

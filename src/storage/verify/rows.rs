@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::Account,
+        account::{Account, AccountState},
         ids::AccountId,
         money::{Amount, Currency, SCALE_MAX},
         transaction::Entry,
@@ -170,6 +170,8 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
             last_hash: account.last_hash,
             available: (!account.unlimited_overdraft).then_some(available),
             below_limit: account.below_limit,
+            is_closed: account.state == AccountState::Closed,
+            update_time_us: account.update_time_us,
         })
     };
     read().map_err(|error: StorageError| Fault {

@@ -26,6 +26,7 @@ struct Chain {
     balance: Amount,
     sequence: i64,
     hash: [u8; 32],
+    update_time_us: i64,
 }
 
 /// An export, written by the test itself.
@@ -45,6 +46,7 @@ impl Written {
             balance: currency.zero(),
             sequence: 0,
             hash: [0; 32],
+            update_time_us: TIME_US,
         };
         let chains = (0..accounts).map(chain).collect();
         Self { currency, chains, requests: String::new(), entries: String::new(), counts: (0, 0) }
@@ -61,6 +63,7 @@ impl Written {
             let chain = &mut self.chains[*index];
             chain.balance = chain.balance.plus(amount);
             chain.sequence += 1;
+            chain.update_time_us = create_time_us;
             let entry = Entry {
                 account_id: chain.account_id.clone(),
                 sequence: chain.sequence,
@@ -105,14 +108,14 @@ impl Written {
         });
         let mut file = header.to_string();
         file.push('\n');
-        for Chain { account_id, balance, sequence, hash } in &self.chains {
+        for Chain { account_id, balance, sequence, hash, update_time_us } in &self.chains {
             let (version, hash) = (sequence + 1, hex(hash));
             let line = json!({
                 "type": "account", "caller": "", "account_id": account_id.as_str(), "currency_code": "USD",
                 "currency_scale": 2, "balance": balance.to_string(), "held": "0.00",
                 "overdraft_limit": "1000.00", "unlimited_overdraft": false, "below_limit": false, "state": "open",
                 "sequence": sequence, "version": version, "last_hash": hash, "labels": {},
-                "create_time_us": TIME_US, "update_time_us": TIME_US,
+                "create_time_us": TIME_US, "update_time_us": update_time_us,
             });
             writeln!(file, "{line}").expect("a line");
         }

@@ -146,7 +146,9 @@ async fn a_ledger_that_was_rewritten_is_found(kind: Kind) {
     };
     let (of_alice, of_bob) = (of_account("alice"), of_account("bob"));
     let another_time = format!(
-        "UPDATE entries SET create_time_us = create_time_us - 1 WHERE {of_alice} AND sequence = 1"
+        "UPDATE requests SET create_time_us = create_time_us - 1 WHERE transaction_id = \
+            (SELECT transaction_id FROM entries WHERE {of_alice} AND sequence = 1); \
+         UPDATE entries SET create_time_us = create_time_us - 1 WHERE {of_alice} AND sequence = 1"
     );
     let another_amount = format!(
         "UPDATE entries SET amount = '9.50', balance_after = '9.50' WHERE {of_bob}; \

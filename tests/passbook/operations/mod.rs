@@ -26,4 +26,5 @@ mod telemetry_metrics;
 mod telemetry_traces;
 mod verify;
 mod verify_columns;
+mod verify_holds;
 mod verify_sums;

@@ -284,19 +284,33 @@ async fn inconsistent_holds_are_found(kind: Kind) {
     let nobody = hold("0", "released", "NULL", "NULL");
     let not_captured = hold(bob, "captured", "0.05", "transaction_id");
     let open = hold(bob, "open", "NULL", "NULL");
+    let captured = "UPDATE requests SET kind = 'capture', hold_id = 'h' \
+        WHERE kind = 'withdrawal' AND rejection IS NULL";
+    let by_nobody = format!("{not_captured}; {captured}");
     assert_found(
         &database,
         &[
+            (&by_nobody, "hold h: no request placed it: its row names request r, but"),
             (&nobody, "hold h: its account does not exist"),
             (&not_captured, "hold h: it is captured, but its transaction"),
             (&open, "account bob: its held is 0.00; its open holds sum to 5.00"),
         ],
     )
     .await;
-    let captured = "UPDATE requests SET kind = 'capture', hold_id = 'h' \
-        WHERE kind = 'withdrawal' AND rejection IS NULL";
+    let digits = "01990000000070008000000000000007";
+    let (id, ids) = match kind {
+        Kind::Sqlite => (format!("unhex('{digits}')"), format!("unhex('{digits}')")),
+        Kind::Postgres => (format!("'{digits}'::uuid"), format!("'\\x{digits}'::bytea")),
+    };
+    let placed = format!(
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys, \
+            create_time_us, hold_id) \
+         SELECT caller, 'r', fingerprint, {id}, 'place_hold', '', create_time_us, 'h' \
+         FROM requests WHERE kind = 'withdrawal' AND rejection IS NULL; \
+         INSERT INTO commits (create_time_us, transaction_ids) VALUES (1, {ids})"
+    );
 
-    database.execute(&format!("{not_captured}; {captured}")).await;
+    database.execute(&format!("{placed}; {by_nobody}")).await;
 
     let outcome = verify(&database).await.must_succeed();
     assert!(outcome.stdout.contains("-0.05"), "{}", outcome.stdout);

@@ -187,6 +187,10 @@ async fn values_that_no_server_reads_are_not_imported(kind: Kind) {
     let cases = [
         ("account", "account_id", "\"a\\n\\u001b[31m\"", "has a character outside [A-Za-z0-9._:-]"),
         ("account", "labels", "[]", "must be an object of strings"),
+        ("account", "currency_scale", "30", "must be from 0 to 27"),
+        ("account", "currency_code", "\"usd\"", "must match [A-Z][A-Z0-9]{2,11}, e.g. USD"),
+        ("currency", "currency_scale", "-5", "must be from 0 to 27"),
+        ("currency", "currency_code", "\"US\"", "must match [A-Z][A-Z0-9]{2,11}, e.g. USD"),
         ("account", "version", "9223372036854775807", "must be from 1 to 4611686018427387903"),
         ("entry", "sequence", "9223372036854775807", "must be from 0 to 4611686018427387903"),
         ("entry", "hash", "\"\"", "must be 64 hexadecimal digits"),

@@ -1,0 +1,169 @@
+//! `passbook verify` compares holds with the requests that placed, changed or ended them, and finds times,
+//! closed accounts and currencies that no server has made.
+
+use super::verify::assert_found;
+use crate::harness::*;
+
+on_both_databases! {
+    holds_and_their_requests_without_each_other_are_found,
+    terms_of_holds_that_no_request_left_are_found,
+    times_that_do_not_fit_are_found,
+    closed_accounts_with_money_are_found,
+    currencies_that_no_server_reads_are_found,
+}
+
+/// One hold for each way to end or change it. Bob's balance is 81.00, of which 29.00 are held.
+async fn ledger(kind: Kind) -> (TestDatabase, Server, Client) {
+    let (database, server, client) = start_server(kind).await;
+    open_funded(&client, "bob", "100").await;
+    place_all(&client, "bob", "10", &["open", "released", "captured", "changed", "parts"]).await;
+    place_all(&client, "bob", "5", &["more"]).await;
+    released(&client, release("released")).await;
+    captured(&client, capture("captured")).await;
+    updated(&client, hold_update("changed", "12")).await;
+    captured(&client, capture_and_keep("parts", "3")).await;
+    let more = CaptureHoldRequest { allow_excess: true, ..capture_part("more", "6") };
+    captured(&client, more).await;
+    (database, server, client)
+}
+
+fn of_hold(change: &str, hold_id: &str) -> String {
+    format!("UPDATE holds SET {change} WHERE hold_id = '{hold_id}'")
+}
+
+/// Changes a hold, and what its account holds, so that the account is right.
+fn with_held(change: &str, hold_id: &str, held: &str) -> String {
+    let hold = of_hold(change, hold_id);
+    format!("{hold}; UPDATE accounts SET held = '{held}' WHERE account_id = 'bob'")
+}
+
+async fn holds_and_their_requests_without_each_other_are_found(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    let of_place = "kind = 'place_hold' AND hold_id = 'open'";
+    let cases = [
+        (
+            format!("DELETE FROM requests WHERE {of_place}"),
+            "hold open: no request placed it: its row names request ",
+        ),
+        (
+            of_hold("request_id = 'other'", "open"),
+            "hold open: no request placed it: its row names request other, but",
+        ),
+        (of_hold("caller = 'other'", "open"), "hold open: no request placed it: "),
+        (
+            "UPDATE requests SET kind = 'place_hold', hold_id = 'open', details = NULL \
+             WHERE kind = 'update_hold'"
+                .to_owned(),
+            " placed it, but its row names another one",
+        ),
+        (
+            with_held("state = 'released'", "open", "19.00"),
+            "hold open: it is released, but no request released it",
+        ),
+        (
+            of_hold("state = 'expired'", "released"),
+            "hold released: it was released more often than its state says",
+        ),
+        (
+            "UPDATE requests SET kind = 'release_hold', details = NULL WHERE kind = 'update_hold'"
+                .to_owned(),
+            "hold changed: it was released more often than its state says",
+        ),
+        (
+            with_held("state = 'captured'", "parts", "22.00"),
+            "hold parts: it is captured, but no capture ended it",
+        ),
+        (
+            of_hold("state = 'expired'", "captured"),
+            "hold captured: a capture ended it more often than its state says",
+        ),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
+
+async fn terms_of_holds_that_no_request_left_are_found(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    let words = |hold_id: &str| {
+        format!("hold {hold_id}: its amount or expire time is said to have changed since it was")
+    };
+    let cases = [
+        (with_held("amount = '13.00'", "changed", "30.00"), words("changed")),
+        (of_hold("expire_time_us = 4000000000000000", "changed"), words("changed")),
+        (of_hold("placed = '{\"amount\":\"9.00\"}'", "open"), words("open")),
+        (of_hold("placed = '{\"amount\":\"9.00\"}'", "released"), words("released")),
+        (of_hold("amount = '7.00'", "more"), words("more")),
+        (
+            "UPDATE requests SET details = NULL WHERE kind = 'update_hold'".to_owned(),
+            words("changed"),
+        ),
+    ];
+    let cases: Vec<_> =
+        cases.iter().map(|(change, words)| (change.as_str(), words.as_str())).collect();
+    assert_found(&database, &cases).await;
+}
+
+async fn times_that_do_not_fit_are_found(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    assert_found(
+        &database,
+        &[
+            (
+                "UPDATE requests SET create_time_us = create_time_us - 1 WHERE kind = 'deposit'",
+                "account bob, entry 1: its create_time is ",
+            ),
+            (
+                "UPDATE accounts SET update_time_us = 1 WHERE account_id = 'bob'",
+                "account bob: its update_time is 1 microseconds since 1970, before the ",
+            ),
+        ],
+    )
+    .await;
+}
+
+async fn closed_accounts_with_money_are_found(kind: Kind) {
+    let (database, _server, client) = ledger(kind).await;
+    open_with_overdraft(&client, "carol", "10").await;
+    place_all(&client, "carol", "4", &["of-carol"]).await;
+    open(&client, "dave").await;
+    close(&client, "dave").await.expect("it is empty");
+    assert_found(
+        &database,
+        &[
+            (
+                "UPDATE accounts SET state = 'closed' WHERE account_id = 'bob'",
+                "account bob: it is closed, but its balance is 81.00",
+            ),
+            (
+                "UPDATE accounts SET state = 'closed' WHERE account_id = 'carol'",
+                "account carol: it is closed, but its held is 4.00",
+            ),
+        ],
+    )
+    .await;
+}
+
+async fn currencies_that_no_server_reads_are_found(kind: Kind) {
+    let (database, _server, client) = ledger(kind).await;
+    open(&client, "dave").await;
+    for (code, scale) in [("PTS", "-5"), ("PTS", "30"), ("pts", "2")] {
+        database.execute(&format!("INSERT INTO currencies VALUES ('{code}', {scale})")).await;
+
+        let outcome = database.passbook(&["verify"]).await;
+
+        assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
+        let words = format!(
+            "fault: currency {code}: unreadable row: currency {code} with a scale of {scale}"
+        );
+        assert!(outcome.stdout.contains(&words), "{}\n{words}", outcome.stdout);
+        database.execute(&format!("DELETE FROM currencies WHERE currency_code = '{code}'")).await;
+    }
+    let of_dave = |change: &str| format!("UPDATE accounts SET {change} WHERE account_id = 'dave'");
+    let cases = [
+        (of_dave("currency_scale = -5"), "dave: unreadable row: currency USD with a scale of -5"),
+        (of_dave("currency_scale = 30"), "dave: unreadable row: currency USD with a scale of 30"),
+        (of_dave("currency_code = 'usd'"), "dave: unreadable row: currency usd with a"),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
