@@ -54,6 +54,11 @@ const RESPONSE_BYTES: Maxima =
 /// Streams of WatchEntries and WatchEvents. Each may keep one or two unread pages in memory.
 const WATCHERS: Maxima =
     Maxima { server: 10_000, identity: 5000, anonymous: 0, connection: usize::MAX };
+/// Bytes of the pages that streams of WatchEvents keep until their callers have read them. A stream without
+/// room for its page keeps the beginning of it, so nothing is shed. Lower, and many streams that catch up
+/// at the same time read the database more often; higher, and slow callers take more memory.
+const EVENT_PAGE_BYTES: Maxima =
+    Maxima { server: 32 * MIB, identity: 16 * MIB, anonymous: 0, connection: usize::MAX };
 const MIB: usize = 1024 * 1024;
 
 /// What is limited, with its name in errors, metrics and docs.
@@ -167,6 +172,8 @@ pub struct Budgets {
     pub queue: Arc<Budget>,
     /// [`Limit::Watchers`].
     pub watchers: Arc<Budget>,
+    /// Bytes of the pages of watchers of all events.
+    pub event_page_bytes: Arc<Budget>,
     /// [`Limit::Records`].
     pub records: Arc<Rate>,
     /// [`Limit::Connections`].
@@ -218,6 +225,7 @@ impl Budgets {
             response_bytes: budget(Limit::ResponseBytes, RESPONSE_BYTES),
             queue: budget(Limit::Queue, queue),
             watchers: budget(Limit::Watchers, WATCHERS),
+            event_page_bytes: budget(Limit::Watchers, EVENT_PAGE_BYTES),
             records: Arc::new(records),
             connections: Connections::new(config.connections_max as usize, is_authenticated),
             is_authenticated,
@@ -313,5 +321,10 @@ mod tests {
                 assert_eq!(connection, expected(5, usize::MAX), "{limit:?} of a connection");
             }
         }
+        let Maxima { server, identity, .. } = budgets.event_page_bytes.maxima();
+        let (server, identity) = (server / MIB, identity / MIB);
+        let expected = format!("| {server} MiB, and {identity} MiB of one identity");
+        let row = TABLE.lines().find(|line| line.starts_with("| the pages of events"));
+        assert!(row.is_some_and(|row| row.contains(&expected)), "{row:?} without {expected}");
     }
 }

@@ -92,6 +92,7 @@ impl EventStream {
             }
         };
         // Empty if the stream has caught up without an event: then a heartbeat says so.
+        // It stays in memory until the caller has read it, and is dropped before the watcher reads the next.
         let (mut rest, mut end) = (page.events.as_slice(), before);
         while !rest.is_empty() {
             sender.wants_more().await?;

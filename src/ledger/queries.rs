@@ -13,6 +13,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::ControlFlow,
     sync::Arc,
 };
 
@@ -37,8 +38,8 @@ use crate::{
     storage::{Examined, Store},
 };
 
-/// How many watchers of one account a watcher of all events counts for: it keeps a page of events of all
-/// accounts, of up to a megabyte.
+/// How many watchers of one account a watcher of all events counts for: it keeps events of all accounts,
+/// of 64 KiB, or more if there is room.
 const EVENT_WATCHER_SHARE: usize = 20;
 
 /// # Errors
@@ -332,21 +333,26 @@ impl Ledger {
         Ok((watcher.map_err(|_| Error::DeadlineExceeded(None))??, share))
     }
 
-    /// Recomputes an account from its entries and holds.
+    /// Recomputes an account from its entries and holds. Each page of entries is a scan of its own: others
+    /// read between two of them, and it ends there when the caller goes.
     pub async fn verify_account(
         &self,
         context: &CallContext,
         account_id: &AccountId,
     ) -> Result<VerifiedAccount, Error> {
         context.caller.grant.check_read(account_id)?;
-        // Many short reads: it ends between two of them when the caller goes.
-        let verified = timeout_at(context.deadline, async {
-            let _own = self.read_gate.enter(&context.caller.identity).await;
-            let _permit = self.store.read_permit().await;
-            self.store.verify_account(account_id).await
-        });
-        let verified = verified.await.map_err(|_| Error::DeadlineExceeded(None))?;
-        verified.map_err(Error::from_read)?.ok_or_else(|| not_found(account_id))
+        let id = account_id.clone();
+        let first = |store: Arc<Store>| async move { store.verify_account(&id).await };
+        let first = self.read(context, true, first).await?;
+        let mut verified = first.ok_or_else(|| not_found(account_id))?;
+        loop {
+            let verification = match verified {
+                ControlFlow::Break(verified) => return Ok(verified),
+                ControlFlow::Continue(verification) => verification,
+            };
+            let next = |store: Arc<Store>| async move { store.verify_page(verification).await };
+            verified = self.read(context, true, next).await?;
+        }
     }
 
     /// Reads one hold.

@@ -92,6 +92,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use futures_util::FutureExt;
     use tempfile::TempDir;
 
@@ -101,14 +103,19 @@ mod tests {
         domain::{authorization::Caller, ids::Identity},
     };
 
-    #[tokio::test]
-    async fn scans_of_an_identity_rest_for_as_long_as_they_took() {
-        let directory = TempDir::new().unwrap();
-        let store = Arc::new(Store::for_tests(&directory).await);
+    /// A ledger, and a call of the identity `a`.
+    async fn ledger_and_context(directory: &TempDir) -> (Ledger, CallContext) {
+        let store = Arc::new(Store::for_tests(directory).await);
         let ledger = Ledger::start(store, Budgets::for_tests(1, true), 1, None).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let caller = Caller::unrestricted("a");
-        let context = CallContext { caller, deadline, audit: None };
+        (ledger, CallContext { caller, deadline, audit: None })
+    }
+
+    #[tokio::test]
+    async fn scans_of_an_identity_rest_for_as_long_as_they_took() {
+        let directory = TempDir::new().unwrap();
+        let (ledger, context) = ledger_and_context(&directory).await;
         let scan = |_| async {
             tokio::time::sleep(Duration::from_millis(200)).await;
             Ok(())
@@ -121,5 +128,20 @@ mod tests {
         ledger.scan_gate.enter(&b).now_or_never().expect("scans of others");
         assert!(ledger.store.scan_permit().now_or_never().is_some());
         ledger.scan_gate.enter(a).await;
+    }
+
+    #[tokio::test]
+    async fn a_scan_that_waits_for_reads_of_its_identity_keeps_no_scan_of_others_out() {
+        let directory = TempDir::new().unwrap();
+        let (ledger, context) = ledger_and_context(&directory).await;
+        let mut reads = Vec::new();
+        while let Some(read) = ledger.read_gate.enter(&context.caller.identity).now_or_never() {
+            reads.push(read);
+        }
+        let mut scan = pin!(ledger.read(&context, true, |_| async { Ok(()) }));
+        assert!((&mut scan).now_or_never().is_none());
+        assert!(ledger.store.scan_permit().now_or_never().is_some());
+        drop(reads);
+        scan.await.unwrap();
     }
 }

@@ -61,6 +61,26 @@ pub struct EventPage {
     pub has_more: bool,
 }
 
+impl EventPage {
+    /// The bytes that its events take in memory, about.
+    pub fn size(&self) -> usize {
+        self.events.iter().map(|(_, event)| event.size()).sum()
+    }
+
+    /// A page of its first events: as many as have at most `size_max` bytes, and at least one. It shares
+    /// these events, and keeps nothing of the others.
+    pub fn beginning(&self, size_max: usize) -> Self {
+        let count = fitting(self.events.iter().map(|(_, event)| event.size()), size_max);
+        let events: Vec<_> = self.events.iter().take(count).cloned().collect();
+        let is_cut = events.len() < self.events.len();
+        let end = match events.last() {
+            Some((last, _)) if is_cut => *last,
+            _ => self.end,
+        };
+        Self { events, end, has_more: self.has_more || is_cut }
+    }
+}
+
 pub static NEW_COMMITS: Sql = Sql::new(|_| {
     let time = |number| format!("(SELECT create_time_us FROM commits WHERE number = {number})");
     format!(

@@ -1,4 +1,16 @@
 //! Verification of one account, for VerifyAccount, while servers go on changing it.
+//!
+//! The row of the account and the pages of its entries share no snapshot. They need none:
+//!
+//! - The row is read first, in one statement with the sums of its open holds and the search for entries
+//!   that it does not count. What is verified is the account of that moment, up to its sequence.
+//! - An entry is committed together with the row that counts it, so every later statement sees all entries
+//!   up to that sequence. Entries never change.
+//! - Entries that are written later have higher sequences, and no page reads these.
+//!
+//! So any time may pass between two pages, and others read meanwhile.
+
+use std::ops::ControlFlow;
 
 use sea_orm::ConnectionTrait;
 
@@ -17,12 +29,25 @@ use crate::{
 /// no other call for more than about a millisecond.
 const PAGE: usize = 1000;
 
+/// An account of which the first pages of entries are verified.
+pub struct AccountVerification {
+    verifier: AccountVerifier,
+    /// The first entry beyond the account's sequence, when its row was read.
+    surplus: Option<i64>,
+    /// The next page begins after this sequence.
+    after: i64,
+}
+
+/// What is left to verify, or the result.
+type Verified = ControlFlow<VerifiedAccount, AccountVerification>;
+
 impl Store {
-    /// Verifies one account as of the read of its row; None if there is no such account.
+    /// Verifies one account as of the read of its row, up to the first page of its entries. None if
+    /// there is no such account.
     pub async fn verify_account(
         &self,
         account_id: &AccountId,
-    ) -> Result<Option<VerifiedAccount>, StorageError> {
+    ) -> Result<Option<Verified>, StorageError> {
         let kind = self.kind();
         // The search for an entry beyond the sequence shares the row's snapshot: a later one might
         // see an entry that was committed in between, together with the row.
@@ -37,51 +62,54 @@ impl Store {
         let claim = match rows::stored_account(&row) {
             Ok(claim) => claim,
             Err(fault) => {
-                return Ok(Some(VerifiedAccount { entries_verified: 0, fault: Some(fault) }));
+                let verified = VerifiedAccount { entries_verified: 0, fault: Some(fault) };
+                return Ok(Some(ControlFlow::Break(verified)));
             }
         };
         let surplus = row.try_get("", "surplus").unwrap_or_default();
-        let mut verification = AccountVerifier::new(claim);
-        let verified = self.verify_entries(&mut verification, surplus).await?;
-        let (entries_verified, fault) = (verification.sequence(), verified.err());
-        Ok(Some(VerifiedAccount { entries_verified, fault }))
+        let verifier = AccountVerifier::new(claim);
+        // From below the first entry, where there should be none.
+        let verification = AccountVerification { verifier, surplus, after: i64::MIN };
+        Ok(Some(self.verify_page(verification).await?))
     }
 
-    /// Entries never change: their pages need no snapshot.
-    async fn verify_entries(
+    /// Verifies the next page of entries, and after the last one that nothing is missing.
+    pub async fn verify_page(
         &self,
-        verification: &mut AccountVerifier,
-        surplus: Option<i64>,
-    ) -> Result<Result<(), Fault>, StorageError> {
+        mut verification: AccountVerification,
+    ) -> Result<Verified, StorageError> {
         let from = format!(
             "FROM entries WHERE account_key = $1 AND sequence > $2 \
                     AND sequence <= $3 ORDER BY sequence LIMIT {PAGE}"
         );
         let columns = entry_columns(self.kind());
-        let claim = verification.claim().clone();
-        let sequence = claim.sequence;
-        // From below the first entry, where there should be none.
-        let mut after = i64::MIN;
-        loop {
-            let values = [claim.account_key.into(), after.into(), sequence.into()];
-            let page = read_packed(&self.readers, &columns, &from, values).await?;
-            for line in page.rows()?.map(EntryLine::new) {
-                let number = line.sequence;
-                let verified = match line.entry(&claim.account_id, &claim.currency) {
-                    Ok(entry) => verification.push(&entry),
-                    Err(column) => Err(verification.unreadable(number, column)),
-                };
-                if verified.is_err() {
-                    return Ok(verified);
-                }
-            }
-            after = verification.sequence();
-            if page.count < PAGE {
-                break;
+        let claim = verification.verifier.claim().clone();
+        let values = [claim.account_key.into(), verification.after.into(), claim.sequence.into()];
+        let page = read_packed(&self.readers, &columns, &from, values).await?;
+        let verifier = &mut verification.verifier;
+        for line in page.rows()?.map(EntryLine::new) {
+            let number = line.sequence;
+            let verified = match line.entry(&claim.account_id, &claim.currency) {
+                Ok(entry) => verifier.push(&entry),
+                Err(column) => Err(verifier.unreadable(number, column)),
+            };
+            if let Err(fault) = verified {
+                return Ok(verification.end(Some(fault)));
             }
         }
-        let all = verification.require_through(sequence);
-        let none_beyond = surplus.map_or(Ok(()), |it| Err(verification.surplus(it)));
-        Ok(all.and(none_beyond).and_then(|()| verification.finish()))
+        if page.count == PAGE {
+            verification.after = verification.verifier.sequence();
+            return Ok(ControlFlow::Continue(verification));
+        }
+        let all = verifier.require_through(claim.sequence);
+        let none_beyond = verification.surplus.map_or(Ok(()), |it| Err(verifier.surplus(it)));
+        let fault = all.and(none_beyond).and_then(|()| verifier.finish()).err();
+        Ok(verification.end(fault))
+    }
+}
+
+impl AccountVerification {
+    fn end(&self, fault: Option<Fault>) -> Verified {
+        ControlFlow::Break(VerifiedAccount { entries_verified: self.verifier.sequence(), fault })
     }
 }

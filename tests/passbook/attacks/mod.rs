@@ -38,6 +38,7 @@ const DEPOSIT: &str = "/passbook.v1.AccountService/Deposit";
 const STREAM: &str = "/passbook.v1.AccountService/StreamTransactions";
 const GET_ACCOUNT: &str = "/passbook.v1.AccountService/GetAccount";
 const WATCH_ENTRIES: &str = "/passbook.v1.AccountService/WatchEntries";
+const WATCH_EVENTS: &str = "/passbook.v1.AccountService/WatchEvents";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
@@ -177,6 +178,16 @@ impl Service {
             server_cores: (server.cpu_time() - server_before).as_secs_f64() / elapsed,
             client_cores: (cpu_time("self") - client_before).as_secs_f64() / elapsed,
         }
+    }
+}
+
+/// Posts so many entries of 1.00 to an account, 5,000 in a batch.
+async fn post_entries(client: &Client, account_id: &str, count: i64) {
+    for _ in 0..count / 5000 {
+        let requests = (0..50).map(|_| post(&vec![leg(account_id, "1"); 100])).collect();
+        let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
+        let results = client.batch_post_transactions(batch).await.expect("an answer").results;
+        assert!(results.iter().all(|it| !made(it).entries.is_empty()));
     }
 }
 

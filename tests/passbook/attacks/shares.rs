@@ -4,6 +4,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::{attacks::*, harness::http2::Raw};
 
+on_both_databases! {
+    verifications_leave_readers_to_others,
+}
+
 fn batch_of_a() -> BatchPostTransactionsRequest {
     let requests = (0..1000).map(|_| post(&[leg("alice", "1")])).collect();
     BatchPostTransactionsRequest { requests }
@@ -116,15 +120,16 @@ async fn open_many(client: &Client, count: usize) {
     }
 }
 
-/// The one scan of all callers does not wait behind other reads of its identity.
+/// The one scan of all callers does not wait behind what else its identity reads. Each page of a
+/// verification is a scan, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_behind_its_own_reads_delays_no_scan_of_others() {
     let target = Target::start(&[]).await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
-    post_many(&b, "alice", 5000).await;
+    post_many(&b, "alice", 2500).await;
     let mut reads = JoinSet::new();
-    for _ in 0..40 {
+    for _ in 0..80 {
         let (a, account_id) = (a.clone(), "alice".to_owned());
         let verify = within(PATIENCE, VerifyAccountRequest { account_id });
         reads.spawn(async move { a.verify_account(verify).await });
@@ -138,6 +143,49 @@ async fn a_scan_behind_its_own_reads_delays_no_scan_of_others() {
     its_scan.await.expect("no panic").expect("served, too");
     for answer in reads.join_all().await {
         answer.expect("verified");
+    }
+}
+
+/// Four identities verify a long account, which changes meanwhile. On either database eight verifications
+/// could take all connections of readers.
+async fn verifications_leave_readers_to_others(kind: Kind) {
+    const ENTRIES: i64 = 20_000;
+    const CHANGES: i64 = 5;
+    let names = ["a", "b", "c", "d", "e"];
+    let tokens = names.map(|name| format!("{name}-token"));
+    let of_names: Vec<_> = names.into_iter().zip(tokens.iter().map(String::as_str)).collect();
+    let policy = names.map(|name| identity(name, &["*"], &[""])).concat();
+    let callers = Callers::new(&of_names, &policy);
+    let database = TestDatabase::create_for(kind, Load::Heavy).await;
+    let server = callers.serve(&database, &ADMIN).await;
+    let [a, b, c, d, e] = tokens.each_ref().map(|token| server.client_of(token));
+    open(&b, "alice").await;
+    post_entries(&b, "alice", ENTRIES).await;
+
+    let mut verifications = JoinSet::new();
+    for client in [&a, &c, &d, &e, &a, &c, &d, &e] {
+        let (client, account_id) = (client.clone(), "alice".to_owned());
+        let verify = within(PATIENCE, VerifyAccountRequest { account_id });
+        verifications.spawn(async move { client.verify_account(verify).await });
+    }
+    let admin = server.admin();
+    let in_flight = async || admin.metrics().await.value("passbook_calls_in_flight");
+    eventually("all verifications run", async || in_flight().await >= 8.0).await;
+    for change in 1..=CHANGES {
+        b.deposit(within(PATIENCE, deposit("alice", "1"))).await.expect("applied");
+        for client in [&a, &b] {
+            let of = GetBalanceRequest { account_id: "alice".to_owned(), ..Default::default() };
+            let balance = client.get_balance(within(PATIENCE, of)).await.expect("a balance");
+            assert_eq!(balance.sequence, ENTRIES + change);
+        }
+    }
+    assert!(verifications.try_join_next().is_none(), "reads have waited for a verification");
+
+    for answer in verifications.join_all().await {
+        let answer = answer.expect("verified");
+        assert!(answer.valid, "{answer:?}");
+        let entries = ENTRIES..=ENTRIES + CHANGES;
+        assert!(entries.contains(&answer.entries_verified), "{answer:?}");
     }
 }
 

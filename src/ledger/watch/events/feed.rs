@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    budget::{Budgets, Gate},
+    budget::{Budget, Budgets, Gate, Share},
     domain::{
         event::{CommitId, EventPosition},
         ids::Identity,
@@ -76,6 +76,8 @@ pub struct EventFeed {
     reads: Semaphore,
     /// One of them for the watchers of one identity.
     gate: Gate,
+    /// What the pages that watchers keep are charged to.
+    page_bytes: Arc<Budget>,
     /// None: the ledger does not have the position.
     shared: SharedPages<PageKey, Option<Arc<EventPage>>>,
 }
@@ -98,6 +100,7 @@ impl EventFeed {
             subscribed: Notify::new(),
             reads: Semaphore::new(reads_max),
             gate: budgets.gate(1),
+            page_bytes: budgets.event_page_bytes.clone(),
             shared: SharedPages::new(SHARED_PAGES_MAX),
         });
         let running = feed.clone();
@@ -113,6 +116,11 @@ impl EventFeed {
         let state = self.state.subscribe();
         self.subscribed.notify_one();
         state
+    }
+
+    /// An empty share of the bytes of pages, for a watcher of this identity.
+    pub fn page_share(&self, identity: &Identity) -> Share {
+        self.page_bytes.share(identity.clone(), None)
     }
 
     /// The position behind all commits that were confirmed to somebody. Commits before it may still be

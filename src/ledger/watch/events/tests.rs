@@ -20,6 +20,7 @@ use crate::{
         Ledger,
         watch::{
             EventStart, EventWatcher,
+            events::watcher::SMALL_PAGE_SIZE,
             tests::{context, deposit, ledger},
         },
     },
@@ -135,6 +136,32 @@ async fn a_page_has_a_megabyte_at_most_however_large_the_labels_are() {
         _ => None,
     });
     assert!(versions.eq(COUNT + 2..=2 * COUNT + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_without_room_for_its_pages_yields_the_same_events_in_small_ones() {
+    const COUNT: i64 = 600;
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    deposit(&ledger, 1..=COUNT).await;
+    let budget = &ledger.budgets.event_page_bytes;
+    let mut others = budget.share(Identity::anonymous(), None);
+    others.resize(budget.capacity()).unwrap();
+
+    let small = pages(&mut watcher(&ledger).await, 1 + COUNT as usize).await;
+
+    assert_eq!(budget.used(), budget.capacity());
+    assert!(small.iter().all(|page| page.size() <= SMALL_PAGE_SIZE), "{} pages", small.len());
+    drop(others);
+    let mut with_room = watcher(&ledger).await;
+    let first = with_room.next().await.unwrap();
+    assert!(first.size() > SMALL_PAGE_SIZE);
+    assert_eq!(budget.used(), first.size());
+    let rest = pages(&mut with_room, 1 + COUNT as usize - first.events.len()).await;
+    drop(with_room);
+    assert_eq!(budget.used(), 0);
+    let events = small.iter().flat_map(|page| &page.events);
+    assert!(events.eq([first].iter().chain(&rest).flat_map(|page| &page.events)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ use tokio::{
 };
 
 use crate::{
+    budget::Share,
     domain::{
         event::{CommitId, EventPosition},
         ids::Identity,
@@ -27,6 +28,9 @@ use crate::{
 /// How often a watcher looks up a commit that the feed has not seen, that of its position or that with which
 /// it will have caught up: the feed would not notice that the ledger loses it.
 const POSITION_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// The most bytes of a page that needs no room in the budget, unless its first event alone has more. Each
+/// watcher may keep so much. Lower, and watchers without room read the database more often.
+pub const SMALL_PAGE_SIZE: usize = 64 * 1024;
 
 /// Where a watch begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub struct EventWatcher {
     /// Behind all events that were committed when the watch began, but for those that are lost.
     begin: EventPosition,
     identity: Identity,
+    /// What the page that was yielded last is charged to, until the next one is asked for.
+    page_share: Share,
 }
 
 impl EventWatcher {
@@ -78,7 +84,9 @@ impl EventWatcher {
                 (begin, position)
             }
         };
-        Ok(Self { feed, state, position, has_more: true, losses, began_at, begin, identity })
+        let page_share = feed.page_share(&identity);
+        let has_more = true;
+        Ok(Self { feed, state, position, has_more, losses, began_at, begin, identity, page_share })
     }
 
     /// The position behind the last event that was yielded.
@@ -98,12 +106,14 @@ impl EventWatcher {
     }
 
     /// Waits for the next events, or until the watch has caught up without one: then the page is empty.
-    /// Dropping the future loses nothing.
+    /// Dropping the future loses nothing. The page before must be dropped, since it is no longer charged.
     ///
     /// # Errors
     /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), an event cannot be read, or the ledger
     /// has lost the position.
     pub async fn next(&mut self) -> Result<Arc<EventPage>, Error> {
+        // A share can always shrink.
+        self.page_share.try_resize(0);
         let mut failing_since: Option<Instant> = None;
         loop {
             let (until, losses) = self.until().await?;
@@ -111,6 +121,7 @@ impl EventWatcher {
                 Ok(None) => return Err(Error::EventTokenUnknown),
                 Ok(Some((page, begin))) => {
                     failing_since = None;
+                    let page = self.charge(page);
                     let had_caught_up = self.has_caught_up_at(self.position);
                     (self.has_more, self.losses) = (page.has_more, losses);
                     (self.position, self.begin) = (page.end, begin);
@@ -128,6 +139,16 @@ impl EventWatcher {
                 }
             }
         }
+    }
+
+    /// What the watcher keeps of a page until its caller has read it: a slow caller may take long. Without
+    /// room for all of it that is its beginning, and the rest is read again when it is wanted.
+    fn charge(&mut self, page: Arc<EventPage>) -> Arc<EventPage> {
+        let size = page.size();
+        if size <= SMALL_PAGE_SIZE || self.page_share.try_resize(size) {
+            return page;
+        }
+        Arc::new(page.beginning(SMALL_PAGE_SIZE))
     }
 
     /// Reads the next page, and with it the begin of the watch, which may be lost. None: the ledger has
