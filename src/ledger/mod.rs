@@ -88,6 +88,8 @@ pub struct Ledger {
     /// With them, all transactions are balanced.
     contra_accounts: Option<ContraAccounts>,
     closed: AtomicBool,
+    /// The tables could be used when they were checked last.
+    has_checked_tables: AtomicBool,
 }
 
 /// How many reads of one identity run at the same time: half of what the database has connections for.
@@ -140,6 +142,7 @@ impl Ledger {
             event_feed,
             budgets,
             closed: AtomicBool::new(false),
+            has_checked_tables: AtomicBool::new(false),
         })
     }
 
@@ -187,24 +190,23 @@ impl Ledger {
         }
     }
 
-    /// Checks that changes can be applied: the database answers, has the schema of this program, and
-    /// accepts a connection that writes.
+    /// Checks that changes can be applied: the database answers, has tables that this program can use,
+    /// and accepts a connection that writes.
     ///
     /// # Errors
     /// The reason.
     pub async fn check_ready(&self, timeout: Duration) -> Result<(), NotReady> {
         self.store.check_backend().await.map_err(NotReady::Database)?;
         let failed = match tokio::time::timeout(timeout, self.own_reads.schema_status()).await {
-            // A newer server migrates before the older ones are stopped: they go on meanwhile.
-            Ok(Ok(SchemaStatus::Current | SchemaStatus::Ahead(_))) => {
+            Ok(Ok(status @ (SchemaStatus::Current | SchemaStatus::Ahead(_)))) => {
                 self.measure_oldest_snapshot().await;
-                // Opens a connection that writes, if the last attempt at it failed.
-                if self.stats.lacks_writer() {
-                    let writer = self.store.writer().await;
-                    writer.map_err(|error| NotReady::Database(error.summary()))?;
-                    self.stats.set_lacks_writer(false);
-                }
-                return Ok(());
+                // A newer server migrates before the older ones are stopped: they go on meanwhile, if
+                // they can.
+                let is_ahead = status != SchemaStatus::Current;
+                let checked = tokio::time::timeout(timeout, self.check_writes(is_ahead)).await;
+                return checked.unwrap_or_else(|_| {
+                    Err(NotReady::Database(format!("no connection that writes within {timeout:?}")))
+                });
             }
             Ok(Ok(SchemaStatus::Missing)) => {
                 return Err(NotReady::Schema("the database has no schema".to_owned()));
@@ -219,6 +221,25 @@ impl Ledger {
         // Finds the primary if it has moved, or gives a better reason.
         self.store.select_server().await.map_err(|error| NotReady::Database(error.to_string()))?;
         Err(NotReady::Database(failed))
+    }
+
+    /// Checks that the tables can be used: at the start, if the schema is a newer program's, and if the
+    /// last change could not be written. Then also that a connection can write.
+    async fn check_writes(&self, is_ahead: bool) -> Result<(), NotReady> {
+        let cannot_write = self.stats.cannot_write();
+        if is_ahead || cannot_write || !self.has_checked_tables.load(Ordering::Relaxed) {
+            self.own_reads.check_tables().await.map_err(|error| match error {
+                StorageError::SchemaNotMigrated(_) => NotReady::Schema(error.summary()),
+                _ => NotReady::Database(error.summary()),
+            })?;
+            self.has_checked_tables.store(true, Ordering::Relaxed);
+        }
+        if cannot_write {
+            let writer = self.store.writer().await;
+            writer.map_err(|error| NotReady::Database(error.summary()))?;
+            self.stats.set_cannot_write(false);
+        }
+        Ok(())
     }
 
     /// Measures the age of the oldest snapshot: old ones make changes of hot accounts slow.

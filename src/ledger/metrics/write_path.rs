@@ -64,8 +64,8 @@ pub struct LoadSnapshot {
 pub struct WritePathMetrics {
     recorders: Mutex<WritePathStats<Recorder>>,
     writers: Arc<()>,
-    /// The last attempt to open a connection that writes failed.
-    lacks_writer: AtomicBool,
+    /// The last attempt to write has shown that nothing can be written.
+    cannot_write: AtomicBool,
 }
 
 /// Keeps a writer counted as open.
@@ -92,7 +92,7 @@ impl Default for WritePathMetrics {
         for label in ERROR_LABELS {
             counter!("passbook_retries_total", "cause" => label).absolute(0);
         }
-        Self { recorders, writers: Arc::default(), lacks_writer: AtomicBool::new(false) }
+        Self { recorders, writers: Arc::default(), cannot_write: AtomicBool::new(false) }
     }
 }
 
@@ -102,14 +102,14 @@ impl WritePathMetrics {
         WriterGuard(self.writers.clone())
     }
 
-    /// Whether the last attempt to open a connection that writes failed.
-    pub fn lacks_writer(&self) -> bool {
-        self.lacks_writer.load(Ordering::Relaxed)
+    /// Whether the last attempt to write has shown that nothing can be written.
+    pub fn cannot_write(&self) -> bool {
+        self.cannot_write.load(Ordering::Relaxed)
     }
 
-    /// Records whether a connection that writes could be opened.
-    pub fn set_lacks_writer(&self, lacks_writer: bool) {
-        self.lacks_writer.store(lacks_writer, Ordering::Relaxed);
+    /// Records whether changes can be written.
+    pub fn set_cannot_write(&self, cannot_write: bool) {
+        self.cannot_write.store(cannot_write, Ordering::Relaxed);
     }
 
     /// Writers that are open.

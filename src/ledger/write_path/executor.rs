@@ -90,6 +90,9 @@ impl Executor {
             }
             Err(error) => {
                 self.stats.record_failure(error_label(&error));
+                if matches!(&error, ExecuteError::NotApplied(it) if is_of_all_changes(it)) {
+                    self.stats.set_cannot_write(true);
+                }
                 let is_unknown = matches!(error, ExecuteError::Unknown(_));
                 let record = if is_unknown { Job::mark_in_doubt } else { Job::unclaim };
                 batch.jobs.iter().for_each(|job| record(job));
@@ -110,9 +113,16 @@ impl Executor {
             return Ok(writer);
         }
         let writer = self.store.writer().await;
-        self.stats.set_lacks_writer(writer.is_err());
+        if writer.is_err() {
+            self.stats.set_cannot_write(true);
+        }
         Ok((writer?, self.stats.open_writer()))
     }
+}
+
+/// Whether the error comes from the tables or from the rights on them, so that all changes get it.
+fn is_of_all_changes(error: &StorageError) -> bool {
+    matches!(error, StorageError::Forbidden(_) | StorageError::SchemaNotMigrated(_))
 }
 
 fn loses_connection(error: &StorageError) -> bool {

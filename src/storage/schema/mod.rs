@@ -4,6 +4,7 @@
 
 mod applied;
 mod preconditions;
+mod usable;
 
 use std::time::Duration;
 

@@ -1,6 +1,8 @@
 //! Shared databases: tables of other programs, missing grants, and the migration table of the
 //! previous version, which had another name.
 
+use tonic_health::pb::health_check_response::ServingStatus;
+
 use crate::harness::*;
 
 on_both_databases! {
@@ -178,6 +180,17 @@ async fn a_role_that_cannot_use_the_tables_gets_the_reason() {
     let log = server.log();
     assert!(log.contains("permission denied for table") && log.contains("GRANT SELECT, INSERT"));
     assert!(log.contains("role may not write") && !log.contains("at line"), "{log}");
+    becomes(&server, "", ServingStatus::NotServing).await;
+    assert!(server.log().contains("lacks INSERT on table"), "{}", server.log());
+    let grant = format!("GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {role}");
+    database.execute(&grant).await;
+    becomes(&server, "", ServingStatus::Serving).await;
+    open(&server.client(), "alice").await;
+
+    // A right that is taken away while the server is running.
+    database.execute(&format!("REVOKE INSERT ON commits FROM {role}")).await;
+    server.client().deposit(deposit("alice", "1")).await.expect_err("it may not");
+    becomes(&server, "", ServingStatus::NotServing).await;
     drop(server);
     drop_role(&database, &role).await;
 }

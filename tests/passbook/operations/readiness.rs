@@ -51,3 +51,30 @@ async fn a_single_late_answer_is_no_outage() {
     }
     assert!(!server.log().contains("not ready"), "{}", server.log());
 }
+
+on_both_databases! {
+    a_newer_schema_is_used_as_long_as_it_can_be,
+}
+
+async fn a_newer_schema_is_used_as_long_as_it_can_be(kind: Kind) {
+    let (database, server, client) = start_server(kind).await;
+    database
+        .execute(
+            "INSERT INTO passbook_migrations (version, applied_at) \
+             VALUES ('m29990101_000001_future', 0); \
+             ALTER TABLE accounts ADD COLUMN future int",
+        )
+        .await;
+    open(&client, "alice").await;
+    tokio::time::sleep(seconds(3)).await;
+    assert_eq!(serving_status(&server, "").await, ServingStatus::Serving);
+
+    // No change arrives meanwhile.
+    let rename = |from: &str, to: &str| format!("ALTER TABLE requests RENAME {from} TO {to}");
+    database.execute(&rename("entry_keys", "entry_names")).await;
+    becomes(&server, "", ServingStatus::NotServing).await;
+    assert!(server.log().contains("schema not migrated: "), "{}", server.log());
+    database.execute(&rename("entry_names", "entry_keys")).await;
+    becomes(&server, "", ServingStatus::Serving).await;
+    deposited(&client, "alice", "1").await;
+}
