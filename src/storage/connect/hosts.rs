@@ -3,10 +3,10 @@
 //! sqlx knows one host. With several, a new connection for changes first probes all of them at once
 //! and goes to the primary; so do readers, since a standby may lack changes that were acknowledged.
 //! Two primaries are two ledgers: then no server is used. Neither is one of another cluster, or of
-//! an earlier timeline, than was used before. With one host, each new session checks for itself.
+//! an earlier timeline, than was used before. Each new session checks that for itself, since the
+//! name of a host may move, also back to a primary that was replaced.
 
 use std::{
-    fmt,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use sea_orm::{
     SqlxError,
     sqlx::{
-        self, ConnectOptions, Connection, Row,
+        self, ConnectOptions, Connection,
         postgres::{PgConnectOptions, PgConnection},
     },
 };
@@ -29,8 +29,9 @@ use crate::storage::connect::{
     budget::CONNECTIONS_MIN,
     connect_error::{ConnectError, HostError},
     pooler,
+    server_identity::ServerIdentity,
     session::{self, Role, Session},
-    target::{PROBE_TIME_MAX, TargetSession},
+    target::{CONNECT_TIME_MAX, TargetSession},
 };
 
 /// How long a second primary may take to answer after the first one has.
@@ -42,6 +43,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Hosts {
     all: Vec<PgConnectOptions>,
     target: TargetSession,
+    /// How long a new session may take to start.
+    connect_time_max: Duration,
     current: Mutex<Current>,
     /// The result of the latest probe, and when it ended. Locked while a probe runs: callers who
     /// come meanwhile take its result.
@@ -52,52 +55,22 @@ pub struct Hosts {
 
 struct Current {
     host: usize,
-    /// Its identity at the latest probe.
-    server: Option<Server>,
+    /// The server of the latest session that may be used. No later session is with another cluster,
+    /// or on an earlier timeline.
+    server: Option<ServerIdentity>,
     /// The reason against a server that was logged last.
     reported: String,
     /// Connections that are older are stale.
     trusted_since: Instant,
 }
 
-/// The identity of a server: two hosts of a URL may be the same one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Server {
-    /// The system identifier: the same for a primary and all of its standbys.
-    system: String,
-    /// The timeline: it grows by one with each promotion.
-    timeline: u32,
-    /// When it was started, in microseconds since the Unix epoch.
-    started_us: i64,
-}
-
-impl Server {
-    /// Reads the identity of a primary.
-    async fn identify(connection: &mut PgConnection) -> Result<Self, SqlxError> {
-        // A log file is named after the timeline, in hexadecimal digits.
-        let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
-            left(pg_walfile_name(pg_current_wal_lsn()), 8), \
-            (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text";
-        let row = sqlx::raw_sql(sql).fetch_one(connection).await?;
-        let text = |index: usize| row.try_get::<String, _>(index);
-        let protocol = |_| SqlxError::Protocol("the server's identity is not a number".to_owned());
-        Ok(Self {
-            system: text(0)?,
-            timeline: u32::from_str_radix(&text(1)?, 16).map_err(protocol)?,
-            started_us: text(2)?.parse().map_err(protocol)?,
-        })
-    }
-}
-
-impl fmt::Display for Server {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "system identifier {}, timeline {}", self.system, self.timeline)
-    }
-}
-
 impl Hosts {
-    /// Takes at least one host. Connects to none yet.
-    pub fn new(all: Vec<PgConnectOptions>, target: TargetSession) -> Self {
+    /// Takes at least one host, and how long a new session may take to start. Connects to none yet.
+    pub fn new(
+        all: Vec<PgConnectOptions>,
+        target: TargetSession,
+        connect_time_max: Duration,
+    ) -> Self {
         let current = Current {
             host: 0,
             server: None,
@@ -106,7 +79,8 @@ impl Hosts {
         };
         let current = Mutex::new(current);
         let keeps_sessions = all.iter().map(|_| AtomicBool::new(false)).collect();
-        Self { all, target, current, last: tokio::sync::Mutex::default(), keeps_sessions }
+        let last = tokio::sync::Mutex::default();
+        Self { all, target, connect_time_max, current, last, keeps_sessions }
     }
 
     /// Whether the URL has several hosts.
@@ -118,6 +92,11 @@ impl Hosts {
     pub fn current(&self) -> &PgConnectOptions {
         // `switch_to` is the only place that sets the index, to that of a host.
         &self.all[self.lock().host]
+    }
+
+    /// How long a new session may take to start.
+    pub fn connect_time_max(&self) -> Duration {
+        self.connect_time_max
     }
 
     /// Whether a connection of this age was made before the latest failover, or before another
@@ -135,6 +114,32 @@ impl Hosts {
     pub fn session(&self, role: Role) -> Session {
         // All hosts have the parameters of the one URL.
         Session::new(self.current(), role, self.target)
+    }
+
+    /// Sets up a new connection, or says why it cannot be used: for its settings, or for the server
+    /// to which it leads.
+    pub async fn prepare(
+        &self,
+        session: &Session,
+        connection: &mut PgConnection,
+    ) -> Result<(), String> {
+        let server = session.prepare(connection).await?;
+        let host = self.lock().host;
+        self.admit(&server).inspect_err(|reason| self.report(host, reason))
+    }
+
+    /// Checks the server of a new session against those of earlier ones, and remembers it.
+    fn admit(&self, server: &ServerIdentity) -> Result<(), String> {
+        let mut current = self.lock();
+        if let Some(known) = &current.server {
+            server.check_after(known)?;
+            if server.is_later_than(known) {
+                // Other connections may still lead to the primary that this one has replaced.
+                current.trusted_since = Instant::now();
+            }
+        }
+        current.server = Some(server.clone());
+        Ok(())
     }
 
     /// Why the host in use cannot be used.
@@ -168,7 +173,7 @@ impl Hosts {
         let failed = |error: SqlxError| cannot_connect(self.current(), &error);
         let mut connection = options.connect().await.map_err(failed)?;
         // The database may compile statements by default, and limit them to less time than that takes.
-        let prepared = self.session(Role::Reader).prepare(&mut connection).await;
+        let prepared = self.prepare(&self.session(Role::Reader), &mut connection).await;
         // A probe has found no lasting reason against this host.
         let may_pass = |reason| HostError { reason, may_pass: true };
         prepared.map_err(|reason| cannot_connect(self.current(), may_pass(reason)))?;
@@ -206,7 +211,8 @@ impl Hosts {
         let known = &self.keeps_sessions[self.lock().host];
         if self.target == TargetSession::Primary && !known.load(Ordering::Relaxed) {
             let options = session::start_up(self.current().clone());
-            pooler::check(&options).await.map_err(|reason| self.refused(reason))?;
+            let checked = pooler::check(&options, self.connect_time_max).await;
+            checked.map_err(|reason| self.refused(reason))?;
             known.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -218,7 +224,7 @@ impl Hosts {
             .map(|host| async move { (host, self.probe(&self.all[host]).await) })
             .collect();
         let (mut found, mut reasons) = (Vec::new(), Vec::new());
-        let mut end = Instant::now() + PROBE_TIME_MAX * 2;
+        let mut end = Instant::now() + self.connect_time_max * 2;
         while let Ok(Some((host, answer))) = timeout_at(end.into(), probes.next()).await {
             match answer {
                 Ok(server) => {
@@ -226,18 +232,18 @@ impl Hosts {
                     if self.target == TargetSession::Any {
                         break;
                     }
-                    // The next probe notices later ones. The first probe waits for all.
-                    if self.lock().server.is_some() {
-                        end = end.min(Instant::now() + SECOND_PRIMARY_TIME_MAX);
-                    }
+                    // The next probe notices later ones. The first probe waits longer for all.
+                    let is_first = self.lock().server.is_none();
+                    let others = if is_first { CONNECT_TIME_MAX } else { SECOND_PRIMARY_TIME_MAX };
+                    end = end.min(Instant::now() + others);
                 }
                 Err(reason) => reasons.push((host, reason)),
             }
         }
         found.sort_unstable_by_key(|(host, _)| *host);
         match self.choose(&found) {
-            Ok(Some((host, server))) => {
-                self.switch_to(host, server);
+            Ok(Some(host)) => {
+                self.switch_to(host);
                 return Ok(());
             }
             Ok(None) => {}
@@ -261,15 +267,9 @@ impl Hosts {
     }
 
     /// Chooses among the hosts that can be used: the one in use, if it is among them.
-    fn choose(
-        &self,
-        found: &[(usize, Server)],
-    ) -> Result<Option<(usize, Server)>, (usize, String)> {
-        let (current, known) = {
-            let current = self.lock();
-            (current.host, current.server.clone())
-        };
-        let is_current = |(host, _): &&(usize, Server)| *host == current;
+    fn choose(&self, found: &[(usize, ServerIdentity)]) -> Result<Option<usize>, (usize, String)> {
+        let current = self.lock().host;
+        let is_current = |(host, _): &&(usize, ServerIdentity)| *host == current;
         let Some((host, server)) = found.iter().find(is_current).or(found.first()) else {
             return Ok(None);
         };
@@ -283,19 +283,7 @@ impl Hosts {
             );
             return Err((*host, reason));
         }
-        match known {
-            Some(known) if known.system != server.system => Err((
-                *host,
-                format!(
-                    "belongs to another cluster ({server}) than the server used before ({known})"
-                ),
-            )),
-            Some(known) if known.timeline > server.timeline => Err((
-                *host,
-                format!("is an outdated primary ({server}): a later one was used before ({known})"),
-            )),
-            _ => Ok(Some((*host, server.clone()))),
-        }
+        self.admit(server).map(|()| Some(*host)).map_err(|reason| (*host, reason))
     }
 
     /// Logs why a server must not be used, once until the reason changes. At the start the reason
@@ -313,7 +301,7 @@ impl Hosts {
     }
 
     /// Identifies a server, or says why it cannot be used.
-    async fn probe(&self, options: &PgConnectOptions) -> Result<Server, HostError> {
+    async fn probe(&self, options: &PgConnectOptions) -> Result<ServerIdentity, HostError> {
         // The role that needs most.
         let session = self.session(match self.target {
             TargetSession::Primary => Role::Writer,
@@ -323,26 +311,20 @@ impl Hosts {
             let connecting = session::start_up(options.clone());
             let mut connection =
                 connecting.connect().await.map_err(|error| HostError::from(&error))?;
-            let answer = match session.prepare(&mut connection).await {
-                Ok(()) if self.are_several() && self.target == TargetSession::Primary => {
-                    Server::identify(&mut connection).await.map_err(|error| HostError::from(&error))
-                }
-                prepared => prepared.map(|()| Server::default()).map_err(HostError::from),
-            };
+            let answer = session.prepare(&mut connection).await.map_err(HostError::from);
             // Whatever becomes of this connection now, it has reported what it was made for.
             let _ = connection.close().await;
             answer
         };
         let late = |_| HostError {
-            reason: format!("no answer within {} s", PROBE_TIME_MAX.as_secs()),
+            reason: format!("no answer within {} s", self.connect_time_max.as_secs()),
             may_pass: true,
         };
-        tokio::time::timeout(PROBE_TIME_MAX, probing).await.map_err(late)?
+        tokio::time::timeout(self.connect_time_max, probing).await.map_err(late)?
     }
 
-    fn switch_to(&self, host: usize, server: Server) {
+    fn switch_to(&self, host: usize) {
         let mut current = self.lock();
-        current.server = Some(server);
         current.reported.clear();
         if current.host == host {
             return;
@@ -379,5 +361,25 @@ fn address(options: &PgConnectOptions) -> String {
             format!("[{}]:{}", options.get_host(), options.get_port())
         }
         None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_from_before_a_promotion_are_stale() {
+        let options = PgConnectOptions::new_without_pgpass();
+        let hosts = Hosts::new(vec![options], TargetSession::Primary, CONNECT_TIME_MAX);
+        let server = |timeline: &str| ServerIdentity::parse("7".to_owned(), timeline, "1").unwrap();
+        let opened = Instant::now();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+
+        hosts.admit(&server("00000001")).unwrap();
+        assert!(!hosts.is_stale(opened.elapsed()), "it leads to the same server");
+        hosts.admit(&server("00000002")).unwrap();
+        assert!(hosts.is_stale(opened.elapsed()), "it may lead to the replaced one");
+        hosts.admit(&server("00000001")).unwrap_err();
     }
 }

@@ -1,8 +1,10 @@
 //! Finding the database, opening connections, and the settings of each session.
 //!
 //! * `url`: the database URL. `target`: which database and which server a connection is for.
-//! * `hosts`: the primary among the hosts of a URL. `pooler`: detection of transaction pooling.
+//! * `hosts`: the primary among the hosts of a URL. `server_identity`: which server a session is with.
+//!   `pooler`: detection of transaction pooling.
 //! * `session`: the settings of a PostgreSQL session. `sqlite_file`: those of SQLite, and its file.
+//!   `file_system`: where that file must not be.
 //! * `pool`: pools of connections. `budget`: how many connections there are, and what for.
 //! * `write_lock`, `active_transactions`: what is being written at the moment.
 //! * `store`: the handle to a database; `connect_error`: why it cannot be used.
@@ -12,9 +14,11 @@
 pub mod active_transactions;
 pub mod budget;
 pub mod connect_error;
+mod file_system;
 pub mod hosts;
 pub mod pool;
 mod pooler;
+mod server_identity;
 pub mod session;
 pub mod sqlite_file;
 mod sqlite_log;

@@ -20,15 +20,13 @@ use crate::storage::{
         hosts::Hosts,
         session::{self, Role},
         sqlite_file::DatabaseFile,
-        target::TargetSession,
+        target::{CONNECT_TIME_MAX, TargetSession},
     },
 };
 
-/// How long to wait for a connection: longer means that the database is not well.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may be idle before it is tested at its next use.
 const TEST_AFTER_IDLE: Duration = Duration::from_secs(5);
-/// Time limit of that test, which sqlx does not have. Well below [`ACQUIRE_TIMEOUT`], so that there
+/// Time limit of that test, which sqlx does not have. Well below [`CONNECT_TIME_MAX`], so that there
 /// is time left for a new connection.
 const TEST_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -87,14 +85,15 @@ pub async fn open_sqlite(
 }
 
 /// Makes a pool of one connection, with the session of this role.
-pub async fn open_postgres(hosts: &Hosts, role: Role) -> Result<PgPool, StorageError> {
-    let session = Arc::new(hosts.session(role));
+pub async fn open_postgres(hosts: &Arc<Hosts>, role: Role) -> Result<PgPool, StorageError> {
+    let (session, preparing) = (Arc::new(hosts.session(role)), hosts.clone());
     // The pool itself would retry until its timeout, and not say why.
     let (report, mut refused) = mpsc::channel(1);
-    let pool = pool_options(role, 1).after_connect(move |connection, _| {
-        let (session, report) = (session.clone(), report.clone());
+    let pool = pool_options::<Postgres>(role, 1).acquire_timeout(hosts.connect_time_max());
+    let pool = pool.after_connect(move |connection, _| {
+        let (hosts, session, report) = (preparing.clone(), session.clone(), report.clone());
         Box::pin(async move {
-            let prepared = session.prepare(connection).await;
+            let prepared = hosts.prepare(&session, connection).await;
             prepared.map_err(|reason| {
                 // A full channel has a reason already.
                 let _ = report.try_send(reason.clone());
@@ -123,11 +122,15 @@ pub async fn open_postgres(hosts: &Hosts, role: Role) -> Result<PgPool, StorageE
 /// Options of a pool of readers on PostgreSQL. It drops connections that are older than the latest
 /// failover: a standby may lack changes that were acknowledged.
 pub fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
-    let (session, hosts) = (Arc::new(hosts.session(Role::Reader)), hosts.clone());
+    let (session, preparing) = (Arc::new(hosts.session(Role::Reader)), hosts.clone());
+    let hosts = hosts.clone();
     pool_options(Role::Reader, size)
+        .acquire_timeout(hosts.connect_time_max())
         .after_connect(move |connection, _| {
-            let session = session.clone();
-            Box::pin(async move { session.prepare(connection).await.map_err(SqlxError::Protocol) })
+            let (hosts, session) = (preparing.clone(), session.clone());
+            Box::pin(async move {
+                hosts.prepare(&session, connection).await.map_err(SqlxError::Protocol)
+            })
         })
         .before_acquire(move |connection, metadata| {
             let is_stale = hosts.is_stale(metadata.age);
@@ -137,11 +140,11 @@ pub fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> 
         })
 }
 
-/// Options of a pool on either database.
+/// Options of a pool on either database, with a server's time limit for a connection.
 pub fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB> {
     let options = PoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(CONNECT_TIME_MAX)
         .test_before_acquire(false)
         .before_acquire(|connection, metadata| Box::pin(is_alive(connection, metadata)));
     if role != Role::Reader {

@@ -18,16 +18,16 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::storage::connect::{connect_error::reason, target::PROBE_TIME_MAX};
+use crate::storage::connect::connect_error::reason;
 
 /// How long to wait for the message. It takes milliseconds, unless a pooler never passes it on.
 const MESSAGE_TIME_MAX: Duration = Duration::from_secs(5);
 /// SQLSTATE feature_not_supported, of a database that is not PostgreSQL.
 const NOT_SUPPORTED: &str = "0A000";
 
-/// Checks with two connections that each keeps its session.
-pub async fn check(options: &PgConnectOptions) -> Result<(), String> {
-    match keeps_sessions(options).await {
+/// Checks with two connections that each keeps its session. Each may take `connect_time_max` to start.
+pub async fn check(options: &PgConnectOptions, connect_time_max: Duration) -> Result<(), String> {
+    match keeps_sessions(options, connect_time_max).await {
         Ok(true) => Ok(()),
         Ok(false) => Err("a connection pooler gives each transaction another session: \
              Passbook needs one that keeps sessions (PgBouncer's pool_mode = session)"
@@ -43,13 +43,16 @@ pub async fn check(options: &PgConnectOptions) -> Result<(), String> {
 }
 
 /// Whether a notification for an idle session arrives at its connection.
-async fn keeps_sessions(options: &PgConnectOptions) -> Result<bool, SqlxError> {
+async fn keeps_sessions(
+    options: &PgConnectOptions,
+    connect_time_max: Duration,
+) -> Result<bool, SqlxError> {
     let channel = format!("passbook_{}", Uuid::now_v7().simple());
-    let mut listener = connect(options).await?;
+    let mut listener = connect(options, connect_time_max).await?;
     listener.listen(&channel).await?;
     // The notifier listens to nothing itself; it gets the message only if it got the listener's
     // session.
-    let mut notifier = connect(options).await?;
+    let mut notifier = connect(options, connect_time_max).await?;
     let notify = sqlx::raw_sql(AssertSqlSafe(format!("NOTIFY {channel}")));
     notify.execute(&mut notifier).await?;
     tokio::select! {
@@ -59,8 +62,11 @@ async fn keeps_sessions(options: &PgConnectOptions) -> Result<bool, SqlxError> {
     }
 }
 
-async fn connect(options: &PgConnectOptions) -> Result<PgListener, SqlxError> {
-    let pool = PoolOptions::new().max_connections(1).acquire_timeout(PROBE_TIME_MAX);
+async fn connect(
+    options: &PgConnectOptions,
+    connect_time_max: Duration,
+) -> Result<PgListener, SqlxError> {
+    let pool = PoolOptions::new().max_connections(1).acquire_timeout(connect_time_max);
     PgListener::connect_with(&pool.connect_lazy_with(options.clone())).await
 }
 

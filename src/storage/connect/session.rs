@@ -12,7 +12,9 @@ use sea_orm::sqlx::{
     postgres::{PgConnectOptions, PgConnection, PgRow},
 };
 
-use crate::storage::connect::{connect_error::reason, target::TargetSession};
+use crate::storage::connect::{
+    connect_error::reason, server_identity::ServerIdentity, target::TargetSession,
+};
 
 /// The `application_name` of a server's connections: it distinguishes locks of peers from foreign ones.
 pub const APPLICATION_NAME: &str = "passbook";
@@ -76,11 +78,13 @@ const PROMISES: [&str; 5] = [
 ];
 
 /// Settings that are not set here, and the values that promises need.
-const REQUIRED: [(&str, &[&str]); 2] = [
+const REQUIRED: [(&str, &[&str]); 3] = [
     // Any other encoding refuses some texts. SQL_ASCII keeps bytes as they are.
     ("server_encoding", &["UTF8", "SQL_ASCII"]),
     // Under `replica` no trigger guards the entries.
     ("session_replication_role", &["origin", "local"]),
+    // Without it, a commit is not on disk when it is confirmed, whatever synchronous_commit says.
+    ("fsync", &["on"]),
 ];
 
 /// The settings of every session.
@@ -193,6 +197,7 @@ impl Session {
         }
         columns.push("pg_is_in_recovery()::text".to_owned());
         columns.push("current_setting('transaction_read_only')".to_owned());
+        columns.extend(ServerIdentity::COLUMNS.map(str::to_owned));
         // The URL's other settings, if a pooler did not pass them on.
         columns.extend(of_url.iter().map(|(name, value)| {
             let (quoted, wanted, set) = (literal(name), literal(value), set(name, value));
@@ -208,8 +213,9 @@ impl Session {
         Self { target, statement: format!("SELECT {}", columns.join(", ")), expected }
     }
 
-    /// Sets up a new connection in one round trip, or says why it cannot be used.
-    pub async fn prepare(&self, connection: &mut PgConnection) -> Result<(), String> {
+    /// Sets up a new connection in one round trip, or says why it cannot be used. Returns the server
+    /// to which it leads; for [`TargetSession::Any`], where any server will do, an empty identity.
+    pub async fn prepare(&self, connection: &mut PgConnection) -> Result<ServerIdentity, String> {
         if self.target == TargetSession::Any {
             // A standby refuses transactions at the serializable level.
             let isolation = "SET default_transaction_isolation = 'read committed'";
@@ -224,10 +230,15 @@ impl Session {
                 return Err(unsafe_setting(name, &value, allowed));
             }
         }
-        let (is_standby, read_only) =
-            (column(self.expected.len())?, column(self.expected.len() + 1)?);
+        let next = self.expected.len();
+        let (is_standby, read_only) = (column(next)?, column(next + 1)?);
         match (self.target, &*is_standby, &*read_only) {
-            (TargetSession::Any, _, _) | (TargetSession::Primary, "false", "off") => Ok(()),
+            (TargetSession::Any, _, _) => Ok(ServerIdentity::default()),
+            (TargetSession::Primary, "false", "off") => {
+                let (system, timeline, started) =
+                    (column(next + 2)?, column(next + 3)?, column(next + 4)?);
+                ServerIdentity::parse(system, &timeline, &started)
+            }
             (TargetSession::Primary, "true", _) => Err("is a standby".to_owned()),
             (TargetSession::Primary, _, _) => Err("is read-only".to_owned()),
         }
@@ -255,6 +266,7 @@ fn unsafe_setting(name: &str, value: &str, allowed: &[&str]) -> String {
     let advice = match name {
         "server_encoding" => "create the database with ENCODING 'UTF8' TEMPLATE template0",
         "session_replication_role" => "reset it for the role and the database (ALTER ... RESET)",
+        "fsync" => "set it in postgresql.conf, and reload the configuration",
         _ => "remove it from the options of database_url and from PGOPTIONS",
     };
     format!("{name} is {value} and must be {allowed}: {advice}")

@@ -26,6 +26,7 @@ use sea_orm::sqlx::{
 
 use crate::storage::connect::{
     connect_error::{ConnectError, cannot_open},
+    file_system::shared_file_system,
     session::Role,
     target::TargetSession,
 };
@@ -146,6 +147,7 @@ impl DatabaseFile {
             }
             Err(_) => None,
         }
+        .or_else(|| self.shared_place())
         .or_else(|| {
             (mode != Mode::Read).then(|| self.not_writable()).flatten().map(|reason| {
                 if target == TargetSession::Any {
@@ -154,6 +156,20 @@ impl DatabaseFile {
                     reason
                 }
             })
+        })
+    }
+
+    /// Why the file cannot be used where it is. An immutable file needs no locks.
+    fn shared_place(&self) -> Option<String> {
+        if self.is_immutable() {
+            return None;
+        }
+        let place = if self.path().exists() { self.path().to_owned() } else { self.folder() };
+        shared_file_system(&place).map(|name| {
+            format!(
+                "it is on a network file system ({name}), where SQLite's locks and shared memory \
+                 do not work between machines: use a disk of this machine, or PostgreSQL"
+            )
         })
     }
 
@@ -219,6 +235,11 @@ impl DatabaseFile {
         reason.map_or(Ok(()), Err)
     }
 
+    /// Whether the write-ahead log has anything. The last connection to be closed removes it.
+    pub fn has_log(&self) -> bool {
+        fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0)
+    }
+
     /// Whether the log is longer than SQLite would leave it.
     pub fn has_long_log(&self) -> bool {
         fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > LOG_BYTES_MAX)
@@ -257,4 +278,29 @@ impl DatabaseFile {
 
 fn accessible(path: &Path, access: Access) -> io::Result<()> {
     Ok(accessat(CWD, path, access, AtFlags::EACCESS)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::ConnectionTrait;
+    use tempfile::TempDir;
+
+    use crate::storage::{Store, connect::session::Role, dialect::DatabaseKind};
+
+    /// The number of `PRAGMA synchronous = FULL`.
+    const FULL: i32 = 2;
+
+    /// With NORMAL, the write-ahead log is not on the disk when a commit is confirmed.
+    #[tokio::test]
+    async fn a_commit_waits_for_the_disk() {
+        let folder = TempDir::new().unwrap();
+        let store = Store::for_tests(&folder).await;
+        for role in [Role::Writer, Role::Maintenance] {
+            let connection = store.open(role).await.unwrap();
+            let question = DatabaseKind::Sqlite.statement("PRAGMA synchronous", []);
+            let row = connection.query_one_raw(question).await.unwrap().unwrap();
+            let synchronous: i32 = row.try_get_by_index(0).unwrap();
+            assert_eq!(synchronous, FULL, "{role:?}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseConnection};
 
 use crate::storage::{
     StorageError,
@@ -25,7 +25,7 @@ impl Store {
     }
 
     /// Closes the readers' connections. On SQLite, moves the write-ahead log into the database's
-    /// file, so that this file alone is a whole copy.
+    /// file, so that this file alone is a whole copy. If another process uses the log, warns of it.
     ///
     /// # Errors
     /// The log could not be moved, which the next server does at its start.
@@ -40,10 +40,18 @@ impl Store {
             return self.close_readers().await;
         }
         self.close_readers().await?;
+        if !file.has_log() {
+            return Ok(());
+        }
         let admin = self.open(Role::Maintenance).await?;
         // If another process is reading, its own close moves the log.
         admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
-        admin.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+        if truncate_log(&admin).await? {
+            tracing::warn!(
+                "another process uses the database, so a part of it is still in the write-ahead log: \
+                 the database file alone is no whole copy"
+            );
+        }
         Ok(admin.close().await?)
     }
 
@@ -94,10 +102,17 @@ impl Store {
         admin.execute_unprepared(&wait).await?;
         // Most of the work, beside writers.
         admin.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
-        let shorten = DatabaseKind::Sqlite.statement("PRAGMA wal_checkpoint(TRUNCATE)", []);
-        let row = admin.query_one_raw(shorten).await?;
-        let is_busy: i32 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
+        let is_busy = truncate_log(&admin).await?;
         admin.close().await?;
-        Ok(is_busy != 0)
+        Ok(is_busy)
     }
+}
+
+/// Moves the log into the database's file, and empties it. Returns whether another connection
+/// prevented that, which is no error of SQLite.
+async fn truncate_log(admin: &DatabaseConnection) -> Result<bool, StorageError> {
+    let truncate = DatabaseKind::Sqlite.statement("PRAGMA wal_checkpoint(TRUNCATE)", []);
+    let row = admin.query_one_raw(truncate).await?;
+    let is_busy: i32 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
+    Ok(is_busy != 0)
 }

@@ -19,7 +19,7 @@ use crate::storage::{
         pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
         session::{self, Role},
         sqlite_file::DatabaseFile,
-        target::TargetSession,
+        target::{COMMAND_CONNECT_TIME_MAX, CONNECT_TIME_MAX, TargetSession},
         url::{DatabaseUrl, Options},
         write_lock::{WriteFlag, WriteLockProbe},
     },
@@ -53,7 +53,7 @@ pub(in crate::storage) enum Backend {
 impl Store {
     /// Connects to a database that takes changes. Does not look at the schema. A server opens at
     /// most `connections_max` connections, and no more than its role, the database and PostgreSQL
-    /// allow.
+    /// allow. A command has no maximum, and waits longer for a connection.
     ///
     /// # Errors
     /// It cannot be reached or opened, it is a standby, or it allows too few connections.
@@ -111,7 +111,11 @@ impl Store {
                 (Backend::Sqlite { file, flag, write_lock }, readers, budget)
             }
             Options::Postgres(all) => {
-                let hosts = Arc::new(Hosts::new(all, target));
+                let connect_time_max = match connections_max {
+                    Some(_) => CONNECT_TIME_MAX,
+                    None => COMMAND_CONNECT_TIME_MAX,
+                };
+                let hosts = Arc::new(Hosts::new(all, target, connect_time_max));
                 // A pool would not say why it has no connection.
                 hosts.select_server().await?;
                 let overridden = session::overridden(hosts.current());
@@ -187,6 +191,7 @@ impl Store {
                 Ok(open_sqlite(file, role, 1).await?)
             }
             Backend::Postgres { hosts, .. } => {
+                // With one host there is nothing to select: the new session checks its server.
                 if hosts.are_several() {
                     self.select_server().await?;
                 }

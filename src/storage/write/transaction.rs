@@ -56,12 +56,14 @@ impl Store {
     /// Opens a connection for one worker, in a pool of one: what a panic or a timeout leaves on the
     /// connection is dropped with it and never reaches another worker.
     pub async fn writer(&self) -> Result<Writer, StorageError> {
+        // Before it is opened: a failover that is noticed meanwhile makes it stale.
+        let made = Instant::now();
         let connection = self.open(Role::Writer).await?;
         let (file, flag) = match &*self.backend {
             Backend::Sqlite { file, flag, .. } => (Some(file.clone()), flag.clone()),
             Backend::Postgres { .. } => (None, WriteFlag::default()),
         };
-        Ok(Writer { connection, file, made: Instant::now(), flag })
+        Ok(Writer { connection, file, made, flag })
     }
 
     /// Whether a writer must not be used again: a failover has happened since it was opened, or a

@@ -1,9 +1,10 @@
-//! Two servers in one URL both accept changes. The right ledger is unknown, so no change is made
-//! until only one is left.
+//! Two servers behind one URL both accept changes. If the right ledger is unknown, no change is made
+//! until only one is left. A primary that was replaced is not used again.
 
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::{
+    proxy::PostgresProxy,
     servers::{self, PostgresServer},
     *,
 };
@@ -20,6 +21,86 @@ async fn applies_nothing(server: &Server, words: &str) {
 
 async fn deposit_one(server: &Server) {
     server.client().deposit(deposit("alice", "1")).await.expect("applied");
+}
+
+/// Waits until a standby has the first entry.
+async fn has_an_entry(standby: &PostgresServer) {
+    let session = standby.session().await;
+    eventually("the standby has it", async || {
+        let rows = database::rows(&session, "SELECT 1 FROM entries").await;
+        rows.is_ok_and(|rows| !rows.is_empty())
+    })
+    .await;
+}
+
+/// How many entries there are at a server itself.
+async fn entries_at(server: &PostgresServer) -> usize {
+    let session = server.session().await;
+    database::rows(&session, "SELECT 1 FROM entries").await.expect("an answer").len()
+}
+
+/// Waits until there is a session of Passbook at a server with this condition.
+async fn has_session(server: &PostgresServer, condition: &str) {
+    let session = server.session().await;
+    let sql = format!(
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'passbook' AND {condition}"
+    );
+    eventually("there is a session", async || {
+        !database::rows(&session, &sql).await.expect("an answer").is_empty()
+    })
+    .await;
+}
+
+/// Ends the sessions of Passbook at a server with this condition.
+async fn end_sessions(server: &PostgresServer, condition: &str) {
+    let sql = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE application_name = 'passbook' AND {condition}"
+    );
+    server.execute(&sql).await;
+}
+
+/// Makes a deposit, and repeats it until the result is certain: connections may be lost meanwhile.
+async fn settle_deposit(server: &Server) {
+    let result = Change::Deposit(deposit("alice", "1")).settle(&[server.client()]).await;
+    assert!(matches!(result, RequestResult::Applied(_)), "{result:?}");
+}
+
+/// The old primary is not fenced: it takes changes all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_name_that_moves_back_to_an_old_primary_is_not_followed() {
+    let _slot = slots::take(Load::Heavy).await;
+    let old = PostgresServer::start_migrated().await;
+    let new = old.standby().await;
+    let proxy = PostgresProxy::start(&old.url()).await;
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", proxy.address);
+    let server = Server::start_at(&url, &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    has_an_entry(&new).await;
+
+    // The name moves. A writer keeps its session with the old primary, and reads get new ones. The
+    // first one of them that is used makes that writer stale.
+    new.promote().await;
+    proxy.move_to(&new.url());
+    end_sessions(&old, "query NOT ILIKE 'commit%'").await;
+    has_session(&new, "query <> '' AND query NOT LIKE 'SELECT set_config%'").await;
+    has_session(&old, "query ILIKE 'commit%'").await;
+    for _ in 0..4 {
+        settle_deposit(&server).await;
+    }
+    assert_eq!((entries_at(&old).await, entries_at(&new).await), (1, 5));
+
+    // The name moves back, and the sessions with the new primary end.
+    proxy.move_to(&old.url());
+    end_sessions(&new, "true").await;
+    applies_nothing(&server, "is an outdated primary").await;
+    assert!(server.log().contains("a database server must not be used"), "{}", server.log());
+    assert_eq!(entries_at(&old).await, 1, "nothing is applied there");
+
+    proxy.move_to(&new.url());
+    becomes(&server, "", ServingStatus::Serving).await;
+    settle_deposit(&server).await;
+    assert_eq!((entries_at(&old).await, entries_at(&new).await), (1, 6));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,13 +157,7 @@ async fn an_old_primary_that_was_not_fenced_is_not_used() {
     let mut new = old.standby().await;
     let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
-    let at_standby = new.session().await;
-    eventually("the standby has it", async || {
-        let rows = database::rows(&at_standby, "SELECT 1 FROM entries").await;
-        rows.is_ok_and(|rows| !rows.is_empty())
-    })
-    .await;
-    drop(at_standby);
+    has_an_entry(&new).await;
 
     new.promote().await;
     applies_nothing(&server, "nothing is changed until then").await;

@@ -203,6 +203,40 @@ async fn a_session_with_an_unsafe_setting_is_an_error_that_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_may_lose_changes_when_the_power_fails_is_an_error() {
+    let _slot = slots::take(Load::Light).await;
+    let database = PostgresServer::start_in(None, &["fsync=off"]).await;
+    let (url, address) = (database.url(), database.address());
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["migrate", "up"]] {
+        let outcome = passbook(&[command, &["--database-url", &url]].concat()).await;
+        let error = outcome.must_fail(1);
+        let line =
+            format!("cannot connect to the database at {address}: fsync is off and must be on: ");
+        assert!(error.starts_with(&line), "{error}");
+    }
+}
+
+/// As on a busy machine. A server has callers who wait, and a command has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_wait_for_a_session_that_starts_late() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let url = database.url_at(proxy.address);
+    proxy.delay_sessions(ms(2_500));
+    let run =
+        async |command: &[&str]| passbook(&[command, &["--database-url", &url]].concat()).await;
+
+    let (migrated, exported, served) = tokio::join!(
+        run(&["migrate", "up"]),
+        run(&["export"]),
+        run(&["serve", "--listen", "127.0.0.1:0", "--database-wait", "0s"]),
+    );
+    migrated.must_succeed();
+    exported.must_succeed();
+    served.must_fail_with(1, "no answer within 2 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_without_an_encoding_keeps_bytes() {
     let _slot = slots::take(Load::Light).await;
     let database = PostgresServer::start().await;

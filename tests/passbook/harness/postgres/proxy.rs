@@ -32,6 +32,8 @@ pub struct PostgresProxy {
 
 #[derive(Default)]
 struct Control {
+    /// The address of the server for new connections.
+    target: watch::Sender<String>,
     strips_locks: AtomicBool,
     locks_stripped: AtomicUsize,
     cuts_before_commit_left: AtomicUsize,
@@ -42,6 +44,7 @@ struct Control {
     drops_options: AtomicBool,
     calls_of_several_statements: AtomicUsize,
     delay_ms: AtomicU64,
+    session_delay_ms: AtomicU64,
     frozen: watch::Sender<bool>,
     connections: AtomicUsize,
     dead_connections: AtomicUsize,
@@ -52,21 +55,26 @@ impl PostgresProxy {
     pub async fn start(database_url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("a bound port");
-        let target = server_address(database_url);
         let control = Arc::new(Control::default());
+        control.target.send_replace(server_address(database_url));
         let mut connections = JoinSet::new();
         let shared = Arc::clone(&control);
         connections.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (target, control) = (target.clone(), Arc::clone(&shared));
+                let control = Arc::clone(&shared);
                 connections.spawn(async move {
                     // An error only ends this connection.
-                    let _ = carry(client, &target, &control).await;
+                    let _ = carry(client, &control).await;
                 });
             }
         });
         Self { address, control, _connections: connections }
+    }
+
+    /// Leads new connections to the server of this URL, as when a name moves. The existing ones stay.
+    pub fn move_to(&self, database_url: &str) {
+        self.control.target.send_replace(server_address(database_url));
     }
 
     /// Removes row locks from all statements: `FOR UPDATE` becomes spaces.
@@ -118,6 +126,11 @@ impl PostgresProxy {
         self.control.delay_ms.store(delay.as_millis() as u64, SeqCst);
     }
 
+    /// Delays the start of each new session.
+    pub fn delay_sessions(&self, delay: Duration) {
+        self.control.session_delay_ms.store(delay.as_millis() as u64, SeqCst);
+    }
+
     /// Stops all traffic in both directions without closing a connection.
     pub fn freeze(&self) {
         self.control.frozen.send_replace(true);
@@ -146,10 +159,7 @@ impl Control {
     }
 
     async fn wait_as_far_away(&self) {
-        let delay_ms = self.delay_ms.load(SeqCst);
-        if delay_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-        }
+        wait(&self.delay_ms).await;
     }
 
     fn take(&self, left: &AtomicUsize) -> bool {
@@ -161,10 +171,19 @@ impl Control {
     }
 }
 
+async fn wait(delay_ms: &AtomicU64) {
+    let delay_ms = delay_ms.load(SeqCst);
+    if delay_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+    }
+}
+
 /// Forwards one connection until either side closes it, or it is cut.
-async fn carry(client: TcpStream, target: &str, control: &Control) -> io::Result<()> {
+async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
     let connection = control.connections.fetch_add(1, SeqCst);
+    let target = control.target.borrow().clone();
     control.wait_while_frozen(connection).await;
+    wait(&control.session_delay_ms).await;
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;

@@ -1,0 +1,64 @@
+//! File systems that several machines share. SQLite's locks, and the memory that its processes share
+//! beside them, do not work between machines.
+
+use std::path::Path;
+
+/// The magic numbers of Linux (`linux/magic.h`). FUSE is not among them: most of its file systems are
+/// of one machine. Other operating systems use small numbers, which are none of these.
+const SHARED: [(u32, &str); 8] = [
+    (0x6969, "NFS"),
+    (0x517B, "SMB"),
+    (0xFF53_4D42, "CIFS"),
+    (0xFE53_4D42, "SMB2"),
+    (0x0102_1997, "9P"),
+    (0x5346_414F, "AFS"),
+    (0x6B41_4653, "AFS"),
+    (0x00C3_6400, "Ceph"),
+];
+
+/// The name of the shared file system on which a file or a folder is. None if it is on another one,
+/// or cannot be examined.
+pub fn shared_file_system(path: &Path) -> Option<&'static str> {
+    // The number has 32 bits, in a word whose size and sign depend on the processor.
+    name_of(rustix::fs::statfs(path).ok()?.f_type as u32)
+}
+
+fn name_of(magic: u32) -> Option<&'static str> {
+    SHARED.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_of_networks_are_known_by_their_magic_numbers() {
+        for (magic, name) in [
+            (0x6969, "NFS"),
+            (0x517B, "SMB"),
+            (0xFF53_4D42, "CIFS"),
+            (0xFE53_4D42, "SMB2"),
+            (0x0102_1997, "9P"),
+            (0x5346_414F, "AFS"),
+            (0x6B41_4653, "AFS"),
+            (0x00C3_6400, "Ceph"),
+        ] {
+            assert_eq!(name_of(magic), Some(name), "{magic:#x}");
+        }
+    }
+
+    #[test]
+    fn file_systems_of_one_machine_are_allowed() {
+        for (magic, name) in [
+            (0xEF53, "ext4"),
+            (0x5846_5342, "XFS"),
+            (0x9123_683E, "Btrfs"),
+            (0x2FC1_2FC1, "ZFS"),
+            (0x0102_1994, "tmpfs"),
+            (0x794C_7630, "overlayfs"),
+            (0x6573_5546, "FUSE"),
+        ] {
+            assert_eq!(name_of(magic), None, "{name}");
+        }
+    }
+}
