@@ -59,6 +59,17 @@ impl Authenticator {
         before.identities_missing_in(&credentials)
     }
 
+    /// Checks that with these credentials, too, each caller is recorded under its present name. A
+    /// repeat of an earlier request is found under this name only.
+    ///
+    /// # Errors
+    /// The first identity for which that is not so, in one line.
+    pub fn check_names_kept(&self, next: &Credentials) -> Result<(), String> {
+        let Some(current) = &self.credentials else { return Ok(()) };
+        let current = lock::read(current).clone();
+        current.policy.check_names_kept(&next.policy)
+    }
+
     /// Changes with the credentials and with the keys for JWTs.
     pub(super) fn version(&self) -> u64 {
         let keys_version = self.issuer.as_ref().map_or(0, |issuer| issuer.keys_version());

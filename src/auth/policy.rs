@@ -59,6 +59,31 @@ impl Policy {
         renamed.unwrap_or(identity).clone()
     }
 
+    /// Checks that each identity of this policy that remains a caller with the next one remains
+    /// recorded under the same name. Under another one, a repeat of an earlier request would not be
+    /// found, and be applied a second time.
+    ///
+    /// # Errors
+    /// The first identity for which that is not so, in one line.
+    pub(super) fn check_names_kept(&self, next: &Self) -> Result<(), String> {
+        // The identities of a group's members are in no file.
+        let remains = |identity: &&Identity| {
+            let may_be_member = identity.is_known_by_jwt() && !next.groups.is_empty();
+            may_be_member || next.identities.contains_key(*identity)
+        };
+        for identity in self.identities.keys().filter(remains) {
+            let (before, after) = (self.recorded_as(identity), next.recorded_as(identity));
+            if before != after {
+                return Err(format!(
+                    "identity {identity:?} would be recorded as {after:?}, and is recorded as \
+                     {before:?} now: a repeat of an earlier request, as after a timeout, would be \
+                     applied a second time. While a server runs, `recorded_as` does not change"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The rights of the caller with this method; None if the caller may not call it. The entry of
     /// the identity decides alone. Without one, each of the groups that may call the method adds its
     /// rules. The denials of all groups count. An identity that is recorded under this name, too, has
@@ -160,6 +185,40 @@ mod tests {
 
     fn parse(names: &[&str]) -> Result<AllowedMethods, MethodsError> {
         AllowedMethods::parse(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    }
+
+    /// A policy of these identities, each with the name under which it is recorded.
+    fn policy(names: &[(&str, Option<&str>)], groups: &[&str]) -> Policy {
+        let permission = |recorded_as: Option<&str>| Permission {
+            methods: AllowedMethods::default(),
+            grant: Arc::default(),
+            recorded_as: recorded_as.map(Identity::from_stored),
+        };
+        let identities = names
+            .iter()
+            .map(|(name, recorded_as)| (Identity::from_stored(name), permission(*recorded_as)));
+        let groups = groups.iter().map(|name| ((*name).to_owned(), permission(None)));
+        Policy { identities: identities.collect(), groups: groups.collect() }
+    }
+
+    #[test]
+    fn an_identity_that_remains_keeps_the_name_under_which_it_is_recorded() {
+        let names = [("new", Some("old")), ("other", None), ("jwt:new", Some("old-2"))];
+        let before = policy(&names, &[]);
+        for (names, groups, changed) in [
+            (&[("new", Some("old")), ("jwt:new", Some("old-2"))][..], &[][..], None),
+            (&[("new", Some("old")), ("third", Some("other"))], &["any"], Some("jwt:new")),
+            (&[("old", None), ("jwt:new", Some("old-2"))], &["any"], None),
+            (&[], &[], None),
+            (&[("new", None)], &[], Some("new")),
+            (&[("new", Some(""))], &[], Some("new")),
+            (&[("other", Some("old"))], &[], Some("other")),
+        ] {
+            let result = before.check_names_kept(&policy(names, groups));
+            let expected = changed.map(|name| format!("identity {name:?} would be recorded as "));
+            assert_eq!(result.is_err(), expected.is_some(), "{names:?} {result:?}");
+            assert!(expected.is_none_or(|it| result.unwrap_err().starts_with(&it)), "{names:?}");
+        }
     }
 
     #[test]

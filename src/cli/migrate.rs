@@ -38,22 +38,32 @@ impl Migrate {
             Direction::Status => Store::connect_to_read(url).await,
         };
         let store = store.map_err(CliError::run)?;
+        self.direction.run(&store).await?;
+        if !matches!(self.direction, Direction::Status) {
+            schema::close(&store).await;
+        }
+        Ok(())
+    }
+}
+
+impl Direction {
+    async fn run(&self, store: &Store) -> Result<(), CliError> {
         let status = store.schema_status().await.map_err(CliError::run)?;
-        match (&self.direction, &status) {
-            (Direction::Up | Direction::Down, SchemaStatus::Ahead(_)) => {
+        match (self, &status) {
+            (Self::Up | Self::Down, SchemaStatus::Ahead(_)) => {
                 return schema::require_current(status);
             }
-            (Direction::Up, _) => store.migrate_up().await.map_err(CliError::run)?,
-            (Direction::Down, _) => store.migrate_down().await.map_err(CliError::run)?,
-            (Direction::Status, _) => {}
+            (Self::Up, _) => store.migrate_up().await.map_err(CliError::run)?,
+            (Self::Down, _) => store.migrate_down().await.map_err(CliError::run)?,
+            (Self::Status, _) => {}
         }
         for (name, applied) in store.migrations().await.map_err(CliError::run)? {
             let state = if applied { "applied" } else { "pending" };
             output::line(format_args!("{state} {name}"))?;
         }
-        match self.direction {
-            Direction::Up | Direction::Down => Ok(()),
-            Direction::Status => schema::require_current(status),
+        match self {
+            Self::Up | Self::Down => Ok(()),
+            Self::Status => schema::require_current(status),
         }
     }
 }

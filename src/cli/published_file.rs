@@ -1,12 +1,14 @@
 //! Files that appear under their names once they are complete.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use passbook_command::CliError;
+use uuid::Uuid;
 
 /// A file that has another name until it is complete. If it is dropped before, it is removed.
 pub struct PublishedFile<'a> {
@@ -18,11 +20,13 @@ pub struct PublishedFile<'a> {
 
 impl<'a> PublishedFile<'a> {
     pub fn create(path: &'a Path) -> Result<Self, CliError> {
-        // In the folder of the final file: a rename works within one file system only.
+        // In the folder of the final file: a rename works within one file system only. Under a name of
+        // its own: a slower process with the same file would write on into what this one has published.
         let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
+        partial.push(format!(".{}.partial", Uuid::now_v7()));
         let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|error| cannot(&partial, &error))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+        let file = file.map_err(|error| cannot(&partial, &error))?;
         Ok(Self { output: BufWriter::new(file), partial, path, is_published: false })
     }
 
@@ -57,4 +61,35 @@ impl Drop for PublishedFile<'_> {
 
 fn cannot(path: &Path, error: &io::Error) -> CliError {
     CliError::Run(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn create(path: &Path) -> PublishedFile<'_> {
+        PublishedFile::create(path).unwrap_or_else(|error| panic!("{error:?}"))
+    }
+
+    #[test]
+    fn a_file_that_is_published_is_not_written_by_another_process_with_the_same_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("export.jsonl");
+        let mut slow = create(&path);
+        slow.output().write_all(b"the first half, ").unwrap();
+        slow.output().flush().unwrap();
+        let mut fast = create(&path);
+        fast.output().write_all(b"whole").unwrap();
+        fast.publish().unwrap_or_else(|error| panic!("{error:?}"));
+
+        slow.output().write_all(b"the second half").unwrap();
+        slow.output().flush().unwrap();
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(slow);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no partial file is left");
+    }
 }

@@ -1,4 +1,4 @@
-//! The check of the schema in the commands that use the whole database.
+//! The database of the commands that use all of it: the check of its schema, and its end.
 
 use passbook_command::CliError;
 
@@ -13,6 +13,14 @@ pub async fn connect_to_read(database: &DatabaseConfig) -> Result<Store, CliErro
     let store = Store::connect_to_read(url).await.map_err(CliError::run)?;
     require_current(store.schema_status().await.map_err(CliError::run)?)?;
     Ok(store)
+}
+
+/// Closes the database after a command that may have changed it: on SQLite the file alone has the
+/// whole ledger then. What the command has committed stays, so an error here is only logged.
+pub async fn close(store: &Store) {
+    if let Err(error) = store.close().await {
+        tracing::warn!(%error, "cannot close the connections to the database; nothing is lost");
+    }
 }
 
 /// Returns an error, which names the right command, unless the schema is that of this program.

@@ -93,7 +93,8 @@ impl Serve {
             let keys = jwks.iter().map(Jwks::in_force);
             let files = tls_sources.chain(admin_source).chain(credential_sources.clone());
             let files: Vec<_> = files.chain(keys).collect();
-            AuditLog::start(config, &files).map_err(CliError::Usage)
+            // Exit code 1: the disk may be full for now, and systemd tries again.
+            AuditLog::start(config, &files).map_err(CliError::Run)
         });
         let audit = audit.transpose()?;
         let budgets = Budgets::new(&budget_config(&config));
@@ -350,7 +351,8 @@ async fn load_keys(
 }
 
 /// Reads the files of tokens and policy again after each change, for as long as the server runs. If
-/// a file is invalid, the last valid content of both stays in force.
+/// a file is invalid, or the policy would record an identity's requests under another name, the last
+/// valid content of both stays in force.
 async fn reload(
     files: CredentialFiles,
     in_force: CredentialTexts,
@@ -362,7 +364,12 @@ async fn reload(
     let reload = |texts: Result<&CredentialTexts, &String>| {
         let texts = texts.map_err(String::clone);
         let read = sources(&files, texts.as_ref().ok().copied());
-        let parsed = texts.and_then(|texts| files.parse(texts, &currencies));
+        let parsed = texts.and_then(|texts| {
+            let credentials = files.parse(texts, &currencies)?;
+            let kept = authenticator.check_names_kept(&credentials);
+            kept.map_err(|error| format!("{}: {error}", files.policy.display()))?;
+            Ok(credentials)
+        });
         reloads.record(read, &parsed);
         let removed = authenticator.replace(parsed?);
         if !removed.is_empty() {

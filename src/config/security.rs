@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
 use crate::{
     auth::{CredentialFiles, JwtSettings},
-    config::values::{JwksSource, parse_jwks, parse_switch},
+    config::values::{Discreet, JwksSource, parse_jwks, parse_switch},
 };
 
 /// The claim with the identity, by default.
@@ -70,7 +70,8 @@ pub struct SecurityConfig {
     /// The public keys of the issuer of JWTs, a JSON Web Key Set, for RS256, ES256 and EdDSA. The
     /// server reads a file again when it changes, and an https URL every 5 minutes and when a token
     /// names an unknown key.
-    #[arg(long, env, value_parser = parse_jwks, value_name = "FILE|URL")]
+    #[arg(long, env, hide_env_values = true, value_name = "FILE|URL")]
+    #[arg(value_parser = Discreet(parse_jwks))]
     pub jwt_jwks: Option<JwksSource>,
 
     /// The claim of a JWT with the caller's identity, the `name` of an identity with
@@ -98,7 +99,7 @@ pub struct SecurityConfig {
     /// authentication was switched on or off. If a caller repeats such a request, as after a
     /// timeout, it is applied a second time. `recorded_as` in the policy is safer: with it, an
     /// identity continues the requests of another one.
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = parse_switch)]
     pub callers_changed: bool,
 
     /// Who may read the contract by gRPC reflection, as grpcurl does. On a server without

@@ -7,7 +7,7 @@ use passbook_command::parse_duration;
 
 use crate::config::{
     security::SecurityConfig,
-    values::{parse_address, parse_switch},
+    values::{Discreet, has_user_info, parse_address, parse_switch},
 };
 
 /// Metrics, traces and slow calls.
@@ -36,7 +36,8 @@ pub struct TelemetryConfig {
 
     /// The collector of traces, by OTLP over gRPC, such as http://127.0.0.1:4317. Default: the server
     /// records no traces.
-    #[arg(long, env, value_name = "URL", value_parser = parse_endpoint)]
+    #[arg(long, env, hide_env_values = true, value_name = "URL")]
+    #[arg(value_parser = Discreet(parse_endpoint))]
     pub otlp_endpoint: Option<String>,
 
     /// The fraction of calls that are traced, from 0 to 1. If a caller sends `traceparent`, the
@@ -89,6 +90,9 @@ impl TelemetryConfig {
 
 fn parse_endpoint(text: &str) -> Result<String, String> {
     let uri: http::Uri = text.parse().map_err(|_| "must be a URL".to_owned())?;
+    if has_user_info(&uri) {
+        return Err("must not have a user name or a password".to_owned());
+    }
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(_)) => Ok(text.to_owned()),
         _ => Err("must be http://HOST:PORT or https://HOST:PORT".to_owned()),
@@ -98,4 +102,27 @@ fn parse_endpoint(text: &str) -> Result<String, String> {
 fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio: f64 = text.parse().map_err(|_| "must be a number from 0 to 1".to_owned())?;
     if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err("must be from 0 to 1".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_is_an_address_without_a_password() {
+        for right in ["http://127.0.0.1:4317", "https://collector.example", "http://[::1]:1/"] {
+            assert_eq!(parse_endpoint(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "http://user:password@127.0.0.1:4317",
+            "https://user@collector.example",
+            "ftp://127.0.0.1/",
+            "127.0.0.1:4317",
+            "http://",
+            "",
+        ] {
+            let error = parse_endpoint(wrong).expect_err(wrong);
+            assert!(!error.contains("password@"), "{wrong}: {error}");
+        }
+    }
 }

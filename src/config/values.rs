@@ -1,14 +1,45 @@
 //! Parsers of values, which accept what people write into flags, variables and files.
 
 use std::{
+    ffi::OsStr,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
 };
 
+use clap::{
+    Arg, Command,
+    builder::TypedValueParser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use http::Uri;
 
 use crate::domain::ids::AccountId;
+
+/// A parser of values that may contain a password: its errors do not repeat them, as clap's own do.
+#[derive(Clone)]
+pub(super) struct Discreet<T>(pub(super) fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Discreet<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let text = value.to_str().ok_or_else(|| "must be UTF-8".to_owned());
+        text.and_then(self.0).map_err(|why| {
+            let argument = argument.map(ToString::to_string).unwrap_or_default();
+            let message = format!("invalid value for '{argument}': {why}\n");
+            let mut error = clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command);
+            // From this the variable or the key is found that has the value.
+            error.insert(ContextKind::InvalidArg, ContextValue::String(argument));
+            error
+        })
+    }
+}
 
 /// Parses a switch in all common spellings: tools that set variables differ in them.
 pub(super) fn parse_switch(text: &str) -> Result<bool, &'static str> {
@@ -125,7 +156,7 @@ pub(super) fn parse_jwks(text: &str) -> Result<JwksSource, String> {
         return Ok(JwksSource::File(text.into()));
     }
     let url: Uri = text.parse().map_err(|error| format!("must be a file or a URL: {error}"))?;
-    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if has_user_info(&url) {
         return Err("must not have a user name or a password".to_owned());
     }
     match (url.scheme_str(), url.host()) {
@@ -135,6 +166,11 @@ pub(super) fn parse_jwks(text: &str) -> Result<JwksSource, String> {
                   http://127.0.0.1:8080/jwks"
             .to_owned()),
     }
+}
+
+/// Whether a URL has a user name or a password.
+pub(super) fn has_user_info(url: &Uri) -> bool {
+    url.authority().is_some_and(|authority| authority.as_str().contains('@'))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -266,7 +266,7 @@ async fn no_error_repeats_a_secret() {
     let with = |tokens: &str| {
         ["--tokens-file", tokens, "--policy-file", &policy].map(str::to_owned).to_vec()
     };
-    let outcomes = [
+    let mut outcomes = vec![
         check(&both[..1], &[], None).await,
         check(&both, &[], None).await,
         check(&[], &["--database-url".to_owned(), url.clone()], None).await,
@@ -276,11 +276,33 @@ async fn no_error_repeats_a_secret() {
         check(&[], &with(&tokens), None).await,
         check(&[], &with(&broken), None).await,
     ];
+    // Both are rejected with a password, and the first of each also for its scheme.
+    for (key, scheme) in [
+        ("jwt_jwks", "http"),
+        ("jwt_jwks", "https"),
+        ("otlp_endpoint", "ftp"),
+        ("otlp_endpoint", "http"),
+    ] {
+        let url = format!("{scheme}://someone:{secret}@issuer.test/keys");
+        let variable = format!("PASSBOOK_{}", key.to_uppercase());
+        let flag = format!("--{}", key.replace('_', "-"));
+        let by_variable = check(&[(&variable, &url)], &[], None).await;
+        let said = by_variable.must_fail(2);
+        assert!(said.starts_with(&format!("{variable}: ")) && said.contains("must "), "{said}");
+        let by_key = check(&[], &[], Some(&format!("{key} = {url:?}"))).await;
+        assert!(by_key.must_fail(2).contains(key), "{}", by_key.stderr);
+        let by_flag = check(&[], &[flag.clone(), url], None).await;
+        assert!(by_flag.stderr.contains(&flag), "{}", by_flag.stderr);
+        outcomes.extend([by_variable, by_key, by_flag]);
+    }
     for outcome in outcomes {
         assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
         assert!(!outcome.stderr.contains(secret), "{}", outcome.stderr);
     }
-    let help = passbook_in(&both, &["serve", "--help"]).await.must_succeed();
+    let keys = format!("https://someone:{secret}@issuer.test/keys");
+    let urls = [("PASSBOOK_JWT_JWKS", keys.as_str()), ("PASSBOOK_OTLP_ENDPOINT", &keys)];
+    let all = [both, urls].concat();
+    let help = passbook_in(&all, &["serve", "--help"]).await.must_succeed();
     assert!(!help.stdout.contains(secret), "{}", help.stdout);
     let path = Path::new(&password);
     assert!(help.stdout.contains("database-password-file") && path.exists());

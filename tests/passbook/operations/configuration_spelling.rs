@@ -23,6 +23,35 @@ async fn a_switch_accepts_all_spellings_of_true_and_false() {
     assert!(said.starts_with("PASSBOOK_MIGRATE: ") && said.contains("yes or no"), "{said}");
 }
 
+/// The variables of all switches: the settings whose flag has no value.
+async fn switches() -> Vec<String> {
+    let help = passbook(&["serve", "--help"]).await.must_succeed().stdout;
+    let blocks = help.split("\n      --").skip(1);
+    let blocks = blocks.filter(|block| !block.lines().next().unwrap_or_default().contains('<'));
+    let variable = |block: &str| {
+        let (_, rest) = block.split_once("[env: ")?;
+        rest.split(['=', ']']).next().map(str::to_owned)
+    };
+    blocks.filter_map(variable).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_switch_accepts_every_spelling() {
+    let switches = switches().await;
+    assert!(switches.len() >= 7, "{switches:?}");
+    for switch in &switches {
+        for spelling in ["1", "yes", "ON", "true", "0", "no", "Off", "false"] {
+            // Some switches are an error without another setting.
+            let outcome = check(&[(switch, spelling)]).await;
+            let is_spelled = !outcome.stderr.contains("invalid value");
+            assert!(is_spelled, "{switch}={spelling}: {}", outcome.stderr);
+        }
+        let outcome = check(&[(switch, "perhaps")]).await;
+        let said = outcome.must_fail(2);
+        assert!(said.starts_with(switch.as_str()) && said.contains("yes or no"), "{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_variable_is_not_set() {
     let help = passbook(&["serve", "--help"]).await.must_succeed().stdout;

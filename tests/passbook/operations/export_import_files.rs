@@ -1,5 +1,10 @@
 //! Exports that other programs have rewritten, and files that are no exports.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use crate::harness::*;
 
 on_both_databases! {
@@ -9,7 +14,7 @@ on_both_databases! {
 
 async fn import(database: &TestDatabase, content: &[u8]) -> Outcome {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), content).expect("it is written");
+    fs::write(file.path(), content).expect("it is written");
     let path = file.path().to_string_lossy().into_owned();
     database.passbook(&["import", "--input", &path]).await
 }
@@ -67,4 +72,40 @@ async fn a_file_that_is_no_export_is_an_error_with_advice(kind: Kind) {
         import(&database, &content).await.must_fail_with(1, words);
     }
     assert_eq!(database.count("accounts").await, 0);
+}
+
+/// The path of a SQLite database.
+fn path_of(database: &TestDatabase) -> PathBuf {
+    let path = database.url().strip_prefix("sqlite://").and_then(|it| it.split('?').next());
+    path.expect("the URL of a file").into()
+}
+
+/// The bytes in the write-ahead log beside the file.
+fn log_bytes(path: &Path) -> u64 {
+    fs::metadata(format!("{}-wal", path.display())).map_or(0, |log| log.len())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_command_the_file_alone_is_the_whole_ledger() {
+    let source = TestDatabase::create(Kind::Sqlite).await;
+    let text = export_of_two_accounts(&source).await;
+    let target = source.create_empty_beside(Kind::Sqlite).await;
+    let path = path_of(&target);
+    for arguments in [["migrate", "up"], ["migrate", "down"], ["migrate", "up"]] {
+        target.passbook(&arguments).await.must_succeed();
+        assert!(path.exists() && log_bytes(&path) == 0, "{arguments:?}");
+    }
+    import(&target, &text.as_bytes()[..text.len() - 20]).await.must_fail_with(1, "was cut off");
+    assert_eq!(log_bytes(&path), 0, "after an import with an error");
+
+    let imported = import(&target, text.as_bytes()).await.must_succeed();
+
+    assert_eq!(log_bytes(&path), 0, "after an import");
+    assert!(imported.stdout.contains("restart the servers"), "{}", imported.stdout);
+    let folder = tempfile::tempdir().expect("a folder");
+    let moved = folder.path().join("moved.db");
+    fs::rename(&path, &moved).expect("moved");
+    let url = format!("sqlite://{}", moved.display());
+    let verified = passbook(&["verify", "--database-url", &url]).await.must_succeed();
+    assert!(verified.stdout.contains("verified: 2 accounts, 1 entries"), "{}", verified.stdout);
 }

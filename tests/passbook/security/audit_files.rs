@@ -1,6 +1,11 @@
 //! The lines of the audit log about files that are reloaded, and the file that it is itself.
 
-use std::{fs, net::SocketAddr, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::{MetadataExt, symlink},
+    path::Path,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
@@ -176,6 +181,20 @@ async fn standard_output_can_be_the_audit_log() {
     eventually("it is ready", is_open).await;
     let is_change = |line: &String| line.contains("\"event\":\"change\"");
     eventually("its line is there", async || server.stdout().iter().any(is_change)).await;
+}
+
+/// systemd starts a server again after exit code 1, and not after 2.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_opened_at_the_start_is_no_wrong_setting() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    // Its disk is not mounted yet.
+    let file = folder.path().join("audit.jsonl");
+    symlink(folder.path().join("disk/audit.jsonl"), &file).expect("a link");
+    let file = file.to_str().expect("a plain path");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", database.url()];
+    let outcome = passbook(&[&serve[..], &["--audit-file", file]].concat()).await;
+    outcome.must_fail_with(1, &format!("audit_file {file}: "));
 }
 
 #[tokio::test(flavor = "multi_thread")]

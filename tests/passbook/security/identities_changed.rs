@@ -11,6 +11,7 @@ on_both_databases! {
     a_request_from_before_authentication_is_not_applied_twice,
     a_request_of_a_renamed_identity_is_not_applied_twice,
     a_request_of_an_identity_is_not_applied_twice_without_authentication,
+    a_request_is_not_applied_twice_because_an_edit_loses_the_former_name,
 }
 
 const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-token")];
@@ -117,4 +118,33 @@ async fn a_request_of_an_identity_is_not_applied_twice_without_authentication(ki
     assert!(why.contains("\"billing\"") && why.contains("callers_changed"), "{why}");
     let server = Server::start_with(&database, &["--callers-changed"]).await;
     assert_eq!(balance(&server.client(), "alice").await, "10.00");
+}
+
+async fn a_request_is_not_applied_twice_because_an_edit_loses_the_former_name(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let callers = Callers::new(&TOKENS[..1], &policy(&[("billing", None)]));
+    let server = callers.serve(&database, &[]).await;
+    let billing = server.client_of("billing-token");
+    open(&billing, "alice").await;
+    let request = deposit("alice", "10");
+    billing.deposit(request.clone()).await.expect("applied");
+    drop(server);
+    callers.set_tokens(&entry("invoicing", "invoicing-token"));
+    callers.set_policy(&policy(&[("invoicing", Some("billing"))]));
+    let server = callers.serve(&database, &[]).await;
+    let invoicing = server.client_of("invoicing-token");
+
+    callers.set_policy(&policy(&[("invoicing", None)]));
+    let is_rejected = async || server.log().contains("tokens and policy not reloaded");
+    eventually("the policy is rejected", is_rejected).await;
+
+    assert!(server.log().contains("would be recorded as"), "{}", server.log());
+    assert!(invoicing.deposit(request.clone()).await.expect("found").replayed, "applied before");
+    // What keeps the name is in force.
+    callers.set_policy(&policy(&[("invoicing", Some("billing")), ("shop", None)]));
+    let is_in_force = async || server.log().contains("tokens and policy reloaded");
+    eventually("the policy is in force", is_in_force).await;
+    assert!(invoicing.deposit(request).await.expect("found").replayed, "applied before");
+    assert_eq!(balance(&invoicing, "alice").await, "10.00");
+    checker::assert_consistent(&database).await;
 }
