@@ -1,6 +1,9 @@
 //! The connection of a command to a server.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -109,12 +112,14 @@ impl ClientConfig {
         let endpoint = Endpoint::from_shared(uri).map_err(wrong)?;
         if scheme == Scheme::Http {
             // A token must not go over the wire as it is because of a letter in the target.
-            return match self.has_tls() {
-                true => Err(CliError::Usage(format!(
-                    "--target {target}: there are settings of TLS (tls_...), which need https://"
-                ))),
-                false => Ok(endpoint),
+            let missing = if self.has_tls() {
+                "there are settings of TLS (tls_...), which need https://"
+            } else if self.token_file.is_some() && !is_of_this_machine(endpoint.uri()) {
+                "a token needs TLS (https://): anyone on the way could read it"
+            } else {
+                return Ok(endpoint);
             };
+            return Err(CliError::Usage(format!("--target {target}: {missing}")));
         }
         let mut tls = ClientTlsConfig::new();
         tls = match &self.tls_ca_file {
@@ -195,6 +200,13 @@ pub fn reason(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
+/// Whether what goes there stays on this machine.
+fn is_of_this_machine(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,5 +243,19 @@ mod tests {
         let config = ClientConfig { tls_server_name: Some("a".to_owned()), ..Default::default() };
         assert!(matches!(config.endpoint("localhost:1"), Err(CliError::Usage(_))));
         assert!(ClientConfig::default().endpoint("localhost:1").is_ok());
+    }
+
+    #[test]
+    fn a_token_without_tls_stays_on_this_machine() {
+        let config = ClientConfig { token_file: Some("token".into()), ..Default::default() };
+        for target in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "LocalHost:1"] {
+            assert!(config.endpoint(target).is_ok(), "{target}");
+            assert!(ClientConfig::default().endpoint(target).is_ok(), "{target}");
+        }
+        for target in ["192.0.2.1:1", "http://127.0.0.1.example.com:1", "[2001:db8::1]:1"] {
+            assert!(matches!(config.endpoint(target), Err(CliError::Usage(_))), "{target}");
+            assert!(ClientConfig::default().endpoint(target).is_ok(), "{target}");
+        }
+        assert!(config.endpoint("https://192.0.2.1:1").is_ok());
     }
 }

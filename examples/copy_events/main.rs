@@ -20,13 +20,15 @@ use clap::Parser;
 use passbook::proto::{
     WatchEventsRequest, account_service_client::AccountServiceClient, watch_events_request::Start,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
 use crate::copy::Copy;
 
 /// The pause before the next server is tried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// A server sends a heartbeat every 5 seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// Copies all events of a ledger into a file of JSON Lines.
 #[derive(Parser)]
@@ -76,7 +78,12 @@ async fn watch(target: &str, copy: &mut Copy) -> anyhow::Result<Code> {
         Err(status) => return ended(status),
     };
     loop {
-        match messages.message().await {
+        // A machine that is gone says nothing.
+        let Ok(message) = timeout(SILENCE_MAX, messages.message()).await else {
+            eprintln!("{target}: silent");
+            return Ok(Code::Unavailable);
+        };
+        match message {
             Ok(Some(message)) if message.events.is_empty() => {}
             Ok(Some(message)) => copy.append(message)?,
             Ok(None) => return Ok(Code::Unavailable),

@@ -215,6 +215,10 @@ impl Store {
             let events = commit.events()?;
             let skipped =
                 if commit.number == after.commit { after.event_count as usize } else { 0 };
+            // As after commits were made anew, with one event each.
+            if skipped > events.len() {
+                return Ok(None);
+            }
             for (index, key) in events.iter().enumerate().skip(skipped) {
                 keys.push((position(commit, index + 1)?, key.clone()));
             }

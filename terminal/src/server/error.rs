@@ -181,8 +181,10 @@ impl CallError {
         if matches!(kind, CallKind::Read) {
             return None;
         }
+        // A server with other settings, which does not know a currency, has not looked for a result.
+        let may_have_result = in_doubt && self.reason != "REQUEST_ID_REUSED";
         Some(if self.is_invalid() {
-            Outcome::NotApplied
+            if may_have_result { Outcome::Unknown } else { Outcome::NotApplied }
         } else if self.is_result() {
             Outcome::Rejected
         } else if in_doubt {
@@ -273,5 +275,28 @@ impl Report<'_> {
                 "next": self.next(),
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stored_result_is_certain_after_doubt() {
+        let outcome = |code, reason: &str, in_doubt| {
+            let error = CallError::of_client(code, String::new());
+            let error = CallError { reason: reason.to_owned(), ..error };
+            error.outcome(CallKind::Change("r-1"), in_doubt)
+        };
+        for (code, reason, first, after_doubt) in [
+            (Code::InvalidArgument, "INVALID_CURRENCY_CODE", Outcome::NotApplied, Outcome::Unknown),
+            (Code::InvalidArgument, "REQUEST_ID_REUSED", Outcome::NotApplied, Outcome::NotApplied),
+            (Code::FailedPrecondition, "INSUFFICIENT_FUNDS", Outcome::Rejected, Outcome::Rejected),
+            (Code::PermissionDenied, "PERMISSION_DENIED", Outcome::NotApplied, Outcome::Unknown),
+        ] {
+            assert_eq!(outcome(code, reason, false), Some(first), "{reason}");
+            assert_eq!(outcome(code, reason, true), Some(after_doubt), "{reason}");
+        }
     }
 }

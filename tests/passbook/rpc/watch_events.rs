@@ -14,6 +14,7 @@ on_both_databases! {
     a_watch_from_now_begins_with_its_token_and_the_next_change,
     a_stream_says_when_it_has_sent_what_there_was,
     a_token_whose_event_the_ledger_does_not_have_is_rejected,
+    a_token_behind_the_last_event_of_its_commit_is_rejected,
     malformed_requests_to_watch_events_are_invalid,
     a_caller_sees_the_events_of_its_accounts_only,
     a_caller_that_may_read_nothing_gets_no_stream,
@@ -262,6 +263,38 @@ async fn a_token_whose_event_the_ledger_does_not_have_is_rejected(kind: Kind) {
         resume(client.clone(), &tokens[0]).await.expect("an event that is still there");
         open(&client, &new_request_id()).await;
     }
+}
+
+/// As after commits were made anew, with one event each and the same times.
+async fn a_token_behind_the_last_event_of_its_commit_is_rejected(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    // Two requests of a batch nearly always share a commit.
+    loop {
+        let before = database.count("commits").await;
+        let requests = vec![post(&[leg("alice", "1")]), post(&[leg("alice", "2")])];
+        let batch = BatchPostTransactionsRequest { requests };
+        client.batch_post_transactions(batch).await.expect("applied");
+        if database.count("commits").await == before + 1 {
+            break;
+        }
+    }
+    let mut watching = EventWatching::begin(&client, all_events()).await;
+    let events = 1 + database.count("requests").await as usize;
+    watching.take(events).await;
+    let token = watching.token.clone();
+    deposited(&client, "alice", "1").await;
+    let resume = async || EventWatching::try_begin(&client, events_after(&token)).await.map(drop);
+    resume().await.expect("its own token");
+
+    let _tampering = Tampering::begin(&database).await;
+    let last = "(SELECT max(number) FROM commits)";
+    let one_event = format!(
+        "UPDATE commits SET transaction_ids = (SELECT transaction_ids FROM commits \
+            WHERE number = {last}) WHERE number = {last} - 1"
+    );
+    database.execute(&one_event).await;
+    must_fail(resume().await, Reason::EventTokenUnknown);
 }
 
 async fn malformed_requests_to_watch_events_are_invalid(kind: Kind) {
