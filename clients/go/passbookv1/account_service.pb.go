@@ -647,7 +647,7 @@ func (x *BatchGetAccountsResponse) GetAccounts() []*Account {
 type ListAccountsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most this many accounts are returned: 1-1000. Zero: 100. Above 1000: 1000. A page has fewer
-	// where the response would have more than 4 MiB: `next_page_token` continues it.
+	// where the response would have more than 1 MiB: `next_page_token` continues it.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with the same filters. Empty: the first page.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -2532,7 +2532,7 @@ type ListEntriesRequest struct {
 	// Default: ascending.
 	Order EntryOrder `protobuf:"varint,5,opt,name=order,proto3,enum=passbook.v1.EntryOrder" json:"order,omitempty"`
 	// At most this many entries are returned: 1-1000. Zero: 100. Above 1000: 1000. A page has fewer
-	// where the response would have more than 4 MiB: `next_page_token` continues it.
+	// where the response would have more than 1 MiB: `next_page_token` continues it.
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.

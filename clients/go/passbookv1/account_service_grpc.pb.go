@@ -93,6 +93,10 @@ type AccountServiceClient interface {
 	// `REQUEST_TOO_LARGE`: the message has more than 1 MiB (a setting of the server), or the response
 	// could have more than 4 MiB. If the response would be too large with all details of the errors
 	// among its results, these errors keep the first detail only, the ErrorInfo.
+	//
+	// Beside these it fails as every call can, for its deadline or a limit of the server, with an
+	// `outcome`: that of all its requests. If the server has no room for the response, that is
+	// RESOURCE_EXHAUSTED, `OVERLOADED`, with the outcome `unknown`: they were applied.
 	BatchCreateAccounts(ctx context.Context, in *BatchCreateAccountsRequest, opts ...grpc.CallOption) (*BatchCreateAccountsResponse, error)
 	// Returns one account. If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	GetAccount(ctx context.Context, in *GetAccountRequest, opts ...grpc.CallOption) (*GetAccountResponse, error)
@@ -183,6 +187,10 @@ type AccountServiceClient interface {
 	// (a setting of the server), or the response could have more than 4 MiB. If the response would be
 	// too large with all details of the errors among its results, these errors keep the first detail
 	// only, the ErrorInfo.
+	//
+	// Beside these it fails as every call can, for its deadline or a limit of the server, with an
+	// `outcome`: that of all its requests. If the server has no room for the response, that is
+	// RESOURCE_EXHAUSTED, `OVERLOADED`, with the outcome `unknown`: they were applied.
 	BatchPostTransactions(ctx context.Context, in *BatchPostTransactionsRequest, opts ...grpc.CallOption) (*BatchPostTransactionsResponse, error)
 	// Takes requests for as long as the stream is open: every kind that has a `request_id`. One stream
 	// carries the concurrent calls of a whole program at far less cost than one call for each.
@@ -211,6 +219,8 @@ type AccountServiceClient interface {
 	//   - INVALID_ARGUMENT, `INVALID_MESSAGE`: the bytes are not a message.
 	//   - RESOURCE_EXHAUSTED, `REQUEST_TOO_LARGE`: a message has more than 1 MiB (a setting of the
 	//     server).
+	//   - RESOURCE_EXHAUSTED, `OVERLOADED`: the caller has too many bytes of requests under way.
+	//   - DEADLINE_EXCEEDED: the deadline of the stream has passed, if it has one.
 	//   - UNAVAILABLE, `SHUTTING_DOWN`: the server shuts down, and reads no further messages.
 	StreamTransactions(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamTransactionsRequest, StreamTransactionsResponse], error)
 	// Sets an amount aside. It stays a part of the balance, but is no longer available.
@@ -690,6 +700,10 @@ type AccountServiceServer interface {
 	// `REQUEST_TOO_LARGE`: the message has more than 1 MiB (a setting of the server), or the response
 	// could have more than 4 MiB. If the response would be too large with all details of the errors
 	// among its results, these errors keep the first detail only, the ErrorInfo.
+	//
+	// Beside these it fails as every call can, for its deadline or a limit of the server, with an
+	// `outcome`: that of all its requests. If the server has no room for the response, that is
+	// RESOURCE_EXHAUSTED, `OVERLOADED`, with the outcome `unknown`: they were applied.
 	BatchCreateAccounts(context.Context, *BatchCreateAccountsRequest) (*BatchCreateAccountsResponse, error)
 	// Returns one account. If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	GetAccount(context.Context, *GetAccountRequest) (*GetAccountResponse, error)
@@ -780,6 +794,10 @@ type AccountServiceServer interface {
 	// (a setting of the server), or the response could have more than 4 MiB. If the response would be
 	// too large with all details of the errors among its results, these errors keep the first detail
 	// only, the ErrorInfo.
+	//
+	// Beside these it fails as every call can, for its deadline or a limit of the server, with an
+	// `outcome`: that of all its requests. If the server has no room for the response, that is
+	// RESOURCE_EXHAUSTED, `OVERLOADED`, with the outcome `unknown`: they were applied.
 	BatchPostTransactions(context.Context, *BatchPostTransactionsRequest) (*BatchPostTransactionsResponse, error)
 	// Takes requests for as long as the stream is open: every kind that has a `request_id`. One stream
 	// carries the concurrent calls of a whole program at far less cost than one call for each.
@@ -808,6 +826,8 @@ type AccountServiceServer interface {
 	//   - INVALID_ARGUMENT, `INVALID_MESSAGE`: the bytes are not a message.
 	//   - RESOURCE_EXHAUSTED, `REQUEST_TOO_LARGE`: a message has more than 1 MiB (a setting of the
 	//     server).
+	//   - RESOURCE_EXHAUSTED, `OVERLOADED`: the caller has too many bytes of requests under way.
+	//   - DEADLINE_EXCEEDED: the deadline of the stream has passed, if it has one.
 	//   - UNAVAILABLE, `SHUTTING_DOWN`: the server shuts down, and reads no further messages.
 	StreamTransactions(grpc.BidiStreamingServer[StreamTransactionsRequest, StreamTransactionsResponse]) error
 	// Sets an amount aside. It stays a part of the balance, but is no longer available.

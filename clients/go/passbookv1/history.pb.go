@@ -341,7 +341,7 @@ type ListTransactionsRequest struct {
 	// Only transactions that have all of these labels. Empty: all.
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// At most this many transactions are returned: 1-1000. Zero: 100. Above 1000: 1000. A page has
-	// fewer where the response would have more than 4 MiB: `next_page_token` continues it.
+	// fewer where the response would have more than 1 MiB: `next_page_token` continues it.
 	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.

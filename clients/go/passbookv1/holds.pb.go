@@ -954,7 +954,7 @@ type ListHoldsRequest struct {
 	// Only holds in this state. Unspecified: all.
 	State HoldState `protobuf:"varint,2,opt,name=state,proto3,enum=passbook.v1.HoldState" json:"state,omitempty"`
 	// At most this many holds are returned: 1-1000. Zero: 100. Above 1000: 1000. A page has fewer
-	// where the response would have more than 4 MiB: `next_page_token` continues it.
+	// where the response would have more than 1 MiB: `next_page_token` continues it.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.

@@ -747,7 +747,7 @@ type ListAccountChangesRequest struct {
 	// Required. If there is no such account: NOT_FOUND, `ACCOUNT_NOT_FOUND`.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
 	// At most this many changes are returned: 1-1000. Zero: 100. Above 1000: 1000. A page has fewer
-	// where the response would have more than 4 MiB: `next_page_token` continues it.
+	// where the response would have more than 1 MiB: `next_page_token` continues it.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The `next_page_token` of the previous page, with all other fields the same. Empty: the first
 	// page.
