@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::{hold::Hold, money::Amount, transaction::Transaction};
+use crate::domain::{
+    hold::Hold,
+    money::Amount,
+    transaction::{Entry, Transaction},
+};
 
 /// What was captured of a hold before something and after it.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +20,10 @@ pub struct CapturedStep {
 impl CapturedStep {
     /// The step of a capture, with the hold as it was afterwards.
     pub fn of_capture(transaction: &Transaction, hold: &Hold) -> Self {
-        let own = transaction.entries.iter().filter(|entry| entry.account_id == hold.account_id);
+        // What is captured to the account of the hold comes back in another entry.
+        let is_taken =
+            |entry: &&Entry| entry.account_id == hold.account_id && entry.amount.is_negative();
+        let own = transaction.entries.iter().filter(is_taken);
         let taken = own.fold(hold.currency.zero(), |sum, entry| sum.plus(-entry.amount));
         let after = hold.captured.map_or(hold.currency.zero(), |captured| captured.amount);
         Self { before: after.plus(-taken), after }

@@ -11,7 +11,9 @@ on_both_databases! {
 async fn captures_that_do_not_add_up_are_found(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "bob", "50").await;
-    place_all(&client, "bob", "10", &["h", "other"]).await;
+    place_all(&client, "bob", "10", &["h", "other", "own"]).await;
+    // Two entries on one account, which sum to zero.
+    captured(&client, capture_to("bob", "own", "1")).await;
     updated(&client, hold_update("h", "12")).await;
     for (request_id, amount, keep_open) in [("first", "3", true), ("last", "2", false)] {
         let request_id = request_id.to_owned();
