@@ -165,6 +165,9 @@ class Story:
         check("listed", [account.account_id for account in listed], sorted(pools))
         sums = self.client.sum_balances(account_id_prefix="pool-")
         check("sums", [(it.account_count, it.balance) for it in sums], [(100, eur("-10.00"))])
+        before = self.client.get_account("pool-1").create_time - timedelta(days=1)
+        sums = self.client.sum_balances(account_id_prefix="pool-", at_time=before)
+        check("sums a day before", sums, [])
 
     def deadline(self) -> None:
         self.a.pause()

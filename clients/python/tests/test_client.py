@@ -64,11 +64,17 @@ def test_the_outcome_is_that_of_all_attempts() -> None:
     )
     denied = PassbookError(grpc.StatusCode.PERMISSION_DENIED, "denied", reason="PERMISSION_DENIED")
     rejected = PassbookError(grpc.StatusCode.NOT_FOUND, "nobody", reason="ACCOUNT_NOT_FOUND")
+    invalid = PassbookError(
+        grpc.StatusCode.INVALID_ARGUMENT, "not set", reason="INVALID_CURRENCY_CODE"
+    )
+    reused = PassbookError(grpc.StatusCode.INVALID_ARGUMENT, "reused", reason="REQUEST_ID_REUSED")
     for error, alone, in_doubt in (
         (lost, "unknown", "unknown"),
         (shed, "not_applied", "unknown"),
         (denied, None, "unknown"),
         (rejected, None, None),
+        (invalid, None, "unknown"),
+        (reused, None, None),
     ):
         assert error.outcome_of_call(in_doubt=False) == alone
         assert error.outcome_of_call(in_doubt=True) == in_doubt

@@ -4,9 +4,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { Metadata, status } from "@grpc/grpc-js";
 
+import { type CallState, beginCall, leftMs } from "./callState.js";
 import { type Outcome, PassbookError, passbookError } from "./errors.js";
 import { STREAMED, type StreamedChange } from "./sharedStream.js";
-import { type Server, Servers, type Tls } from "./servers.js";
+import { type Server, Servers, type Tls, isLoopback } from "./servers.js";
 
 /** The most that the pause after the first attempt takes. It doubles with each attempt. */
 const BACKOFF_MS = 50;
@@ -24,7 +25,10 @@ export interface CallOptions {
 
 /** How a client connects. */
 export interface ClientOptions {
-  /** Goes with every attempt as a bearer token. A function is called for each attempt. */
+  /**
+   * Goes with every attempt as a bearer token. A function is called for each attempt. Without TLS, a
+   * token goes to servers on this machine only.
+   */
   token?: string | (() => string | Promise<string>);
   tls?: Tls;
   /** The timeout of calls that have none of their own. Default: 10,000. */
@@ -57,6 +61,10 @@ export class Calls {
   readonly #shareStream: boolean;
 
   constructor(addresses: readonly string[], options: ClientOptions) {
+    const remote = addresses.find((address) => !isLoopback(address));
+    if (options.token !== undefined && options.tls === undefined && remote !== undefined) {
+      throw new Error(`a token for ${remote} needs TLS: anyone on the way could read it`);
+    }
     this.servers = new Servers(addresses, options.tls, () => this.credentials());
     this.#shareStream = options.shareStream ?? true;
     this.#token = options.token;
@@ -69,7 +77,7 @@ export class Calls {
     request: Request,
     options: CallOptions | undefined,
   ): Promise<Response> {
-    return this.#call(method, request, "read", options);
+    return this.#call(method, request, "read", this.begin(options));
   }
 
   /** A change that has an id. */
@@ -78,7 +86,26 @@ export class Calls {
     request: Request,
     options: CallOptions | undefined,
   ): Promise<Response> {
-    return this.#call(method, request, "change", options);
+    return this.changeWithin(method, request, this.begin(options));
+  }
+
+  /** A change that has an id, within a call that has begun. */
+  changeWithin<Request extends object, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    call: CallState,
+  ): Promise<Response> {
+    return this.#call(method, request, "change", call);
+  }
+
+  /** A change whose first attempt, in a batch or a stream, has ended with this error. */
+  repeat<Request extends object, Response>(
+    method: Method<Request, Response>,
+    request: Request,
+    first: PassbookError,
+    call: CallState,
+  ): Promise<Response> {
+    return this.#call(method, request, "change", call, first);
   }
 
   /** A change that has no id. */
@@ -87,7 +114,12 @@ export class Calls {
     request: Request,
     options: CallOptions | undefined,
   ): Promise<Response> {
-    return this.#call(method, request, "update", options);
+    return this.#call(method, request, "update", this.begin(options));
+  }
+
+  /** The state of a call that begins now. */
+  begin({ timeoutMs = this.#timeoutMs, signal }: CallOptions = {}): CallState {
+    return beginCall(timeoutMs, signal);
   }
 
   /** All pages of a list. The timeout is that of each page. */
@@ -107,8 +139,13 @@ export class Calls {
   /** The metadata of an attempt. */
   async credentials(): Promise<Metadata> {
     const metadata = new Metadata();
-    const token = typeof this.#token === "function" ? await this.#token() : this.#token;
-    if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+    try {
+      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+    } catch (cause) {
+      const details = { metadata: { outcome: "not_applied" }, cause };
+      throw new PassbookError(status.UNAUTHENTICATED, "there is no token", details);
+    }
     return metadata;
   }
 
@@ -116,60 +153,59 @@ export class Calls {
     method: Method<Request, Response>,
     request: Request,
     kind: Kind,
-    { timeoutMs = this.#timeoutMs, signal }: CallOptions = {},
+    call: CallState,
+    first?: PassbookError,
   ): Promise<Response> {
-    const deadline = Date.now() + timeoutMs;
-    let inDoubt = false;
     for (let attempt = 1; ; attempt += 1) {
-      const server = this.servers.select();
-      let error: PassbookError;
-      try {
-        const shared =
-          this.#shareStream && this.#onSharedStream(server, method, request, deadline, signal);
-        // A result in a stream has the fields of the method's response.
-        if (shared) return (await shared) as Response;
-        return await this.#attempt(server, method, request, deadline, signal);
-      } catch (raised) {
-        error = passbookError(raised);
+      let error = attempt === 1 ? first : undefined;
+      if (error === undefined) {
+        const server = this.servers.select();
+        try {
+          return await this.#attempt(server, method, request, call);
+        } catch (raised) {
+          error = passbookError(raised);
+        }
+        if (error.code === status.UNAVAILABLE) server.passOver();
       }
-      if (error.code === status.UNAVAILABLE) server.passOver();
-      const outcome: Outcome | undefined =
-        kind === "read" ? undefined : error.outcomeOfCall(inDoubt);
-      inDoubt = outcome === "unknown";
+      const outcome = kind === "read" ? undefined : error.outcomeOfCall(call.inDoubt);
+      call.inDoubt = outcome === "unknown";
       const pauseMs = backoffMs(attempt) + error.retryDelayMs;
       const isLast =
         error.isFinal ||
-        signal?.aborted === true ||
+        // A batch or a stream can have another deadline.
+        (error.code === status.DEADLINE_EXCEEDED && error !== first) ||
+        call.signal?.aborted === true ||
         (kind === "update" && outcome !== "not_applied") ||
-        Date.now() + pauseMs >= deadline;
-      if (isLast || !(await slept(pauseMs, signal))) {
-        if (outcome !== undefined) error.outcome = outcome;
-        if ("requestId" in request) error.requestId = request.requestId as string;
-        throw error;
+        pauseMs >= leftMs(call);
+      if (isLast || !(await slept(pauseMs, call.signal))) {
+        throw lastOf(error, outcome, kind, request);
       }
     }
-  }
-
-  #onSharedStream<Request, Response>(
-    server: Server,
-    method: Method<Request, Response>,
-    request: Request,
-    deadline: number,
-    signal: AbortSignal | undefined,
-  ): Promise<unknown> | undefined {
-    const $case = STREAMED.get(method.path);
-    if ($case === undefined) return undefined;
-    const change = { $case, value: request } as StreamedChange;
-    return server.sharedStream.send(change, deadline, signal);
   }
 
   async #attempt<Request, Response>(
     server: Server,
     method: Method<Request, Response>,
     request: Request,
-    deadline: number,
-    signal: AbortSignal | undefined,
+    call: CallState,
   ): Promise<Response> {
+    const $case = STREAMED.get(method.path);
+    if (this.#shareStream && $case !== undefined) {
+      const change = { $case, value: request } as StreamedChange;
+      const result = await server.sharedStream.send(change, call);
+      // A result in a stream has the fields of the method's response.
+      if (result !== undefined) return result as Response;
+    }
+    return this.#attemptAlone(server, method, request, call);
+  }
+
+  async #attemptAlone<Request, Response>(
+    server: Server,
+    method: Method<Request, Response>,
+    request: Request,
+    call: CallState,
+  ): Promise<Response> {
+    const { signal } = call;
     const metadata = await this.credentials();
     return new Promise((resolve, reject) => {
       if (signal?.aborted === true) {
@@ -177,13 +213,13 @@ export class Calls {
         reject(new PassbookError(status.CANCELLED, "canceled before it was sent", { metadata }));
         return;
       }
-      const call = server.connection.makeUnaryRequest(
+      const attempt = server.connection.makeUnaryRequest(
         method.path,
         method.requestSerialize,
         method.responseDeserialize,
         request,
         metadata,
-        { deadline },
+        { deadline: Date.now() + leftMs(call) },
         (error, response) => {
           signal?.removeEventListener("abort", cancel);
           if (error !== null) reject(error);
@@ -191,31 +227,59 @@ export class Calls {
         },
       );
       const cancel = () => {
-        call.cancel();
+        attempt.cancel();
       };
       signal?.addEventListener("abort", cancel, { once: true });
     });
   }
 }
 
+/** The error of a call, which is that of its last attempt, with what a repeat needs. */
+function lastOf(
+  error: PassbookError,
+  outcome: Outcome | undefined,
+  kind: Kind,
+  request: object,
+): PassbookError {
+  if (outcome !== undefined) error.outcome = outcome;
+  if ("requestId" in request) {
+    error.requestId = request.requestId as string;
+  } else if (kind === "change" && "accountId" in request) {
+    // The request of an opening has no other id.
+    error.accountId = request.accountId as string;
+  }
+  return error;
+}
+
 /** When a stream or a watch that broke is opened again. */
 export class Reconnects {
   #failures = 0;
   #outageStart = 0;
+  #isAnswered = false;
 
-  /** Says that a server has answered, so that there is no outage. */
+  /** Says that a server has answered the stream, so that there is no outage. */
   hasAnswer(): void {
     this.#failures = 0;
+    this.#isAnswered = true;
+  }
+
+  /** Whether requests on the stream that has ended with this error may have been applied. */
+  isInDoubt(error: PassbookError): boolean {
+    return error.leavesDoubt(this.#isAnswered);
   }
 
   /** Waits before the next try, or throws the error if it is final or the outage too long. */
   async pause(error: PassbookError, signal: AbortSignal | undefined): Promise<void> {
+    // Servers end a stream when its token expires. The next stream has a new token.
+    const isExpired = this.#isAnswered && error.code === status.UNAUTHENTICATED;
+    const isFinal = error.isFinal && !isExpired;
+    this.#isAnswered = false;
     const now = performance.now();
     if (this.#failures === 0) this.#outageStart = now;
     const outageMs = now - this.#outageStart;
     this.#failures += 1;
     const pauseMs = backoffMs(this.#failures) + error.retryDelayMs;
-    if (error.isFinal || outageMs > OUTAGE_MAX_MS || !(await slept(pauseMs, signal))) throw error;
+    if (isFinal || outageMs > OUTAGE_MAX_MS || !(await slept(pauseMs, signal))) throw error;
   }
 }
 

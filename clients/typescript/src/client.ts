@@ -1,20 +1,19 @@
 /** The client: one method for each call of the service. */
 
+import { batchCreateAccounts, batchPostTransactions } from "./batches.js";
 import { type CallOptions, Calls, type ClientOptions } from "./calls.js";
 import type { PassbookError } from "./errors.js";
 import { AccountServiceService as methods, EntryOrder } from "./gen/passbook/v1/account_service.js";
-import type { EventKind, WatchEventsRequest } from "./gen/passbook/v1/events.js";
+import type { EventKind } from "./gen/passbook/v1/events.js";
 import { HoldState } from "./gen/passbook/v1/holds.js";
 import type { VerifyAccountResponse } from "./gen/passbook/v1/history.js";
-import { AccountState, TimeBasis, TransactionKind } from "./gen/passbook/v1/resources.js";
+import { TimeBasis, TransactionKind } from "./gen/passbook/v1/resources.js";
 import {
   type Account,
   type AccountChange,
   type Balance,
   type BalanceSum,
   type CaptureResult,
-  type Change,
-  type Condition,
   type Entry,
   type Events,
   type Hold,
@@ -29,10 +28,9 @@ import {
   accountChangeOf,
   accountOf,
   balanceSumOf,
-  changeMessage,
-  conditionMessage,
   entryOf,
   holdOf,
+  holdResultOf,
   moneyChangeMessage,
   newAccountMessage,
   optional,
@@ -40,48 +38,31 @@ import {
   requestResultOf,
   timestampMessage,
   transactionOf,
+  transactionResultOf,
 } from "./model.js";
 import { type Money, moneyMessage, moneyOf } from "./money.js";
-import { openedOf, resultOf, streamTransactions, watchEntries, watchEvents } from "./streams.js";
-
-type Labels = Record<string, string>;
-
-/** Which accounts are listed or summed: those that match all that is given. */
-export interface AccountFilter {
-  accountIdPrefix?: string;
-  currencyCode?: string;
-  state?: AccountState;
-  labels?: Labels;
-}
-
-/** A deposit or a withdrawal. */
-export interface OneAccountChange extends MoneyChange {
-  accountId: string;
-  amount: Money;
-  condition?: Condition;
-  /** A dry run. */
-  validateOnly?: boolean;
-}
-
-/** A transfer. The condition is that of the source. */
-export interface TransferChange extends MoneyChange {
-  sourceAccountId: string;
-  destinationAccountId: string;
-  amount: Money;
-  condition?: Condition;
-  /** A dry run. */
-  validateOnly?: boolean;
-  /** Apply it although funds lack or an account is frozen. Needs the right `force`. */
-  force?: boolean;
-}
-
-/** A change of an account's state. */
-export interface StateChange {
-  accountId: string;
-  /** Stored in the account's history. */
-  reason?: string;
-  expectedVersion?: number;
-}
+import {
+  type AccountFilter,
+  type AccountUpdate,
+  type Capture,
+  type HoldUpdate,
+  type Labels,
+  type NewHold,
+  type OneAccountChange,
+  type StateChange,
+  type TransferChange,
+  FIRST_PAGE,
+  accountFilterMessage,
+  accountUpdateMessage,
+  captureMessage,
+  holdUpdateMessage,
+  newHoldMessage,
+  oneAccountMessage,
+  startMessage,
+  stateMessage,
+  transferMessage,
+} from "./requests.js";
+import { streamTransactions, watchEntries, watchEvents } from "./streams.js";
 
 /**
  * A client of one or several Passbook servers over one ledger.
@@ -114,18 +95,11 @@ export class Client {
    * Opens up to 1,000 accounts in one call. Each stands alone; results are in their order. An opening
    * that has no result yet, because it was shed or its deadline passed, is repeated alone.
    */
-  async batchCreateAccounts(
+  batchCreateAccounts(
     accounts: readonly NewAccount[],
     options?: CallOptions,
   ): Promise<(Account | PassbookError)[]> {
-    const requests = accounts.map(newAccountMessage);
-    const response = await this.#calls.change(methods.batchCreateAccounts, { requests }, options);
-    const results = [];
-    for (const [index, request] of requests.entries()) {
-      const { result } = response.results[index] ?? {};
-      results.push(await openedOf(this.#calls, request, result, options));
-    }
-    return results;
+    return batchCreateAccounts(this.#calls, accounts, options);
   }
 
   /** Returns an account as it is now. */
@@ -148,36 +122,25 @@ export class Client {
     }
   }
 
-  /** Sums the accounts that match all filters, by currency, from one snapshot. */
-  async sumBalances(filter: AccountFilter = {}, options?: CallOptions): Promise<BalanceSum[]> {
-    const request = accountFilterMessage(filter);
+  /**
+   * Sums the accounts that match all filters, by currency, from one snapshot. With `atTime`, the sums of
+   * a past time, which have no `held` and no `available`.
+   */
+  async sumBalances(
+    filter: AccountFilter & { atTime?: Date | Time } = {},
+    options?: CallOptions,
+  ): Promise<BalanceSum[]> {
+    const request = {
+      ...accountFilterMessage(filter),
+      atTime: optional(timestampMessage, filter.atTime),
+    };
     const response = await this.#calls.read(methods.sumBalances, request, options);
     return response.sums.map(balanceSumOf);
   }
 
   /** Changes those attributes that are given. `labels` replace all labels. */
-  async updateAccount(
-    account: {
-      accountId: string;
-      labels?: Labels;
-      overdraftLimit?: Money;
-      unlimitedOverdraft?: boolean;
-      expectedVersion?: number;
-    },
-    options?: CallOptions,
-  ): Promise<Account> {
-    const updateMask = [];
-    if (account.labels !== undefined) updateMask.push("labels");
-    if (account.overdraftLimit !== undefined) updateMask.push("overdraft_limit");
-    if (account.unlimitedOverdraft !== undefined) updateMask.push("unlimited_overdraft");
-    const request = {
-      accountId: account.accountId,
-      updateMask,
-      labels: account.labels ?? {},
-      overdraftLimit: optional(moneyMessage, account.overdraftLimit),
-      unlimitedOverdraft: account.unlimitedOverdraft ?? false,
-      expectedVersion: account.expectedVersion,
-    };
+  async updateAccount(account: AccountUpdate, options?: CallOptions): Promise<Account> {
+    const request = accountUpdateMessage(account);
     const response = await this.#calls.update(methods.updateAccount, request, options);
     return accountOf(response.account);
   }
@@ -231,15 +194,7 @@ export class Client {
 
   /** Moves money between two accounts. */
   async transfer(change: TransferChange, options?: CallOptions): Promise<TransactionResult> {
-    const request = {
-      ...moneyChangeMessage(change),
-      sourceAccountId: change.sourceAccountId,
-      destinationAccountId: change.destinationAccountId,
-      amount: moneyMessage(change.amount),
-      condition: optional(conditionMessage, change.condition),
-      validateOnly: change.validateOnly ?? false,
-      force: change.force ?? false,
-    };
+    const request = transferMessage(change);
     return transactionResultOf(await this.#calls.change(methods.transfer, request, options));
   }
 
@@ -253,18 +208,11 @@ export class Client {
    * Posts up to 1,000 postings in one call. Each stands alone; results are in their order. A posting
    * that has no result yet, because it was shed or its deadline passed, is repeated alone.
    */
-  async batchPostTransactions(
+  batchPostTransactions(
     postings: readonly Posting[],
     options?: CallOptions,
   ): Promise<(TransactionResult | PassbookError)[]> {
-    const requests = postings.map(postingMessage);
-    const response = await this.#calls.change(methods.batchPostTransactions, { requests }, options);
-    const results = [];
-    for (const [index, request] of requests.entries()) {
-      const result = response.results[index] ?? { result: undefined, replayed: false };
-      results.push(await resultOf(this.#calls, request, result, options));
-    }
-    return results;
+    return batchPostTransactions(this.#calls, postings, options);
   }
 
   /**
@@ -297,80 +245,28 @@ export class Client {
   }
 
   /** Sets an amount aside. Without a name (`holdId`), the server makes one. */
-  async placeHold(
-    change: Change & {
-      holdId?: string;
-      accountId: string;
-      amount: Money;
-      expireTime?: Date | Time;
-    },
-    options?: CallOptions,
-  ): Promise<HoldResult> {
-    const request = {
-      ...changeMessage(change),
-      holdId: change.holdId ?? "",
-      accountId: change.accountId,
-      amount: moneyMessage(change.amount),
-      expireTime: optional(timestampMessage, change.expireTime),
-    };
-    const response = await this.#calls.change(methods.placeHold, request, options);
-    return { hold: holdOf(response.hold), replayed: response.replayed };
+  async placeHold(change: NewHold, options?: CallOptions): Promise<HoldResult> {
+    const request = newHoldMessage(change);
+    return holdResultOf(await this.#calls.change(methods.placeHold, request, options));
   }
 
   /**
    * Changes the amount or the expire time of a hold. What is not given stays as it is. With
    * `neverExpires` the hold no longer expires.
    */
-  async updateHold(
-    change: {
-      requestId?: string;
-      holdId: string;
-      amount?: Money;
-      expireTime?: Date | Time;
-      neverExpires?: boolean;
-    },
-    options?: CallOptions,
-  ): Promise<HoldResult> {
-    const updateMask = [];
-    if (change.amount !== undefined) updateMask.push("amount");
-    if (change.expireTime !== undefined || change.neverExpires === true) {
-      updateMask.push("expire_time");
-    }
-    const request = {
-      requestId: change.requestId ?? crypto.randomUUID(),
-      holdId: change.holdId,
-      updateMask,
-      amount: optional(moneyMessage, change.amount),
-      expireTime: optional(timestampMessage, change.neverExpires ? undefined : change.expireTime),
-    };
-    const response = await this.#calls.change(methods.updateHold, request, options);
-    return { hold: holdOf(response.hold), replayed: response.replayed };
+  async updateHold(change: HoldUpdate, options?: CallOptions): Promise<HoldResult> {
+    const request = holdUpdateMessage(change);
+    return holdResultOf(await this.#calls.change(methods.updateHold, request, options));
   }
 
   /**
    * Takes the money of a hold, all or part of it, and releases the rest. With `keepOpen` the rest stays
    * held. With `allowExcess` the amount may be more than is held, if it is available.
    */
-  async captureHold(
-    change: MoneyChange & {
-      holdId: string;
-      amount?: Money;
-      destinationAccountId?: string;
-      keepOpen?: boolean;
-      allowExcess?: boolean;
-    },
-    options?: CallOptions,
-  ): Promise<CaptureResult> {
-    const request = {
-      ...moneyChangeMessage(change),
-      holdId: change.holdId,
-      amount: optional(moneyMessage, change.amount),
-      destinationAccountId: change.destinationAccountId ?? "",
-      keepOpen: change.keepOpen ?? false,
-      allowExcess: change.allowExcess ?? false,
-    };
+  async captureHold(change: Capture, options?: CallOptions): Promise<CaptureResult> {
+    const request = captureMessage(change);
     const response = await this.#calls.change(methods.captureHold, request, options);
-    return { ...transactionResultOf(response), hold: holdOf(response.hold) };
+    return { ...transactionResultOf(response), ...holdResultOf(response) };
   }
 
   /** Gives up a hold. */
@@ -379,8 +275,7 @@ export class Client {
     options?: CallOptions,
   ): Promise<HoldResult> {
     const request = { requestId: change.requestId ?? crypto.randomUUID(), holdId: change.holdId };
-    const response = await this.#calls.change(methods.releaseHold, request, options);
-    return { hold: holdOf(response.hold), replayed: response.replayed };
+    return holdResultOf(await this.#calls.change(methods.releaseHold, request, options));
   }
 
   /** Returns a hold as it is now. */
@@ -540,44 +435,4 @@ export class Client {
   verifyAccount(accountId: string, options?: CallOptions): Promise<VerifyAccountResponse> {
     return this.#calls.read(methods.verifyAccount, { accountId }, options);
   }
-}
-
-const FIRST_PAGE = { pageSize: 0, pageToken: "" };
-
-function startMessage(
-  start: "beginning" | "now" | { afterToken: string },
-): WatchEventsRequest["start"] {
-  if (start === "beginning") return { $case: "fromBeginning", value: {} };
-  if (start === "now") return { $case: "fromNow", value: {} };
-  return { $case: "afterToken", value: start.afterToken };
-}
-
-function accountFilterMessage(filter: AccountFilter) {
-  return {
-    accountIdPrefix: filter.accountIdPrefix ?? "",
-    currencyCode: filter.currencyCode ?? "",
-    state: filter.state ?? AccountState.UNSPECIFIED,
-    labels: filter.labels ?? {},
-  };
-}
-
-function stateMessage({ accountId, reason, expectedVersion }: StateChange) {
-  return { accountId, reason: reason ?? "", expectedVersion };
-}
-
-function oneAccountMessage(change: OneAccountChange) {
-  return {
-    ...moneyChangeMessage(change),
-    accountId: change.accountId,
-    amount: moneyMessage(change.amount),
-    condition: optional(conditionMessage, change.condition),
-    validateOnly: change.validateOnly ?? false,
-  };
-}
-
-function transactionResultOf(response: {
-  transaction?: Parameters<typeof transactionOf>[0];
-  replayed: boolean;
-}): TransactionResult {
-  return { transaction: transactionOf(response.transaction), replayed: response.replayed };
 }

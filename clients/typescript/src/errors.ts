@@ -26,6 +26,7 @@ interface Details {
   reason?: string;
   metadata?: Readonly<Record<string, string>>;
   retryDelayMs?: number;
+  cause?: unknown;
 }
 
 /** A call that has no successful result. */
@@ -46,9 +47,11 @@ export class PassbookError extends Error {
   outcome?: Outcome;
   /** The id of the request. After `unknown`, repeat the call with this id, or fence it. */
   requestId?: string;
+  /** The id of the account, if the call opens one. After `unknown`, repeat the call with this id. */
+  accountId?: string;
 
   constructor(code: status, message: string, details: Details = {}) {
-    super(message);
+    super(message, details);
     this.code = code;
     this.reason = details.reason ?? "";
     this.metadata = details.metadata ?? {};
@@ -60,32 +63,44 @@ export class PassbookError extends Error {
     const notes = [];
     if (this.outcome !== undefined) notes.push(`outcome ${this.outcome}`);
     if (this.requestId !== undefined) notes.push(`request_id ${this.requestId}`);
+    if (this.accountId !== undefined) notes.push(`account_id ${this.accountId}`);
     return notes.length > 0 ? `${text} (${notes.join(", ")})` : text;
   }
 
-  /** Whether an attempt that ends with this error is not repeated. */
+  /** Whether another attempt would end in the same way. */
   get isFinal(): boolean {
     return (
       RESULT_CODES.has(this.code) ||
       DENIED_CODES.has(this.code) ||
-      this.code === status.DEADLINE_EXCEEDED ||
       FINAL_REASONS.has(this.reason) ||
       // A limit of the library, such as the size of a message.
       (this.code === status.RESOURCE_EXHAUSTED && this.reason === "")
     );
   }
 
-  /** Whether a request of a batch or a stream that ends with this error is repeated alone. */
-  get isWithoutResult(): boolean {
-    return "outcome" in this.metadata && !FINAL_REASONS.has(this.reason);
+  /**
+   * Whether an attempt that ends with this error may have been applied. A server that denies a call or
+   * a stream has not looked at a request, unless the stream `wasAnswered` before.
+   */
+  leavesDoubt(wasAnswered = false): boolean {
+    if (this.metadata["outcome"] === "not_applied") return false;
+    return wasAnswered || !DENIED_CODES.has(this.code);
   }
 
   /** The outcome of a change whose last attempt ended with this error. `inDoubt`: an earlier attempt may have been applied. */
   outcomeOfCall(inDoubt: boolean): Outcome | undefined {
-    if (RESULT_CODES.has(this.code) || this.reason === "VERSION_MISMATCH") return undefined;
-    if (inDoubt) return "unknown";
-    if (DENIED_CODES.has(this.code)) return undefined;
-    return this.metadata["outcome"] === "not_applied" ? "not_applied" : "unknown";
+    const isResult = RESULT_CODES.has(this.code) || this.reason === "VERSION_MISMATCH";
+    if (isResult && !(inDoubt && this.#isOfThisServer)) return undefined;
+    if (inDoubt || this.leavesDoubt()) return "unknown";
+    return this.metadata["outcome"] === "not_applied" ? "not_applied" : undefined;
+  }
+
+  /**
+   * Whether this server found the request invalid before it looked for a stored result. Another
+   * server, whose settings differ, may have applied it.
+   */
+  get #isOfThisServer(): boolean {
+    return this.code === status.INVALID_ARGUMENT && this.reason !== "REQUEST_ID_REUSED";
   }
 }
 

@@ -4,7 +4,6 @@ export { status } from "@grpc/grpc-js";
 
 export type { CallOptions, ClientOptions } from "./calls.js";
 export { Client } from "./client.js";
-export type { AccountFilter, OneAccountChange, StateChange, TransferChange } from "./client.js";
 export { PassbookError } from "./errors.js";
 export type { Outcome } from "./errors.js";
 export { EntryOrder } from "./gen/passbook/v1/account_service.js";
@@ -17,4 +16,14 @@ export { AccountState, TimeBasis, TransactionKind } from "./gen/passbook/v1/reso
 export type * from "./model.js";
 export { Decimal, money } from "./money.js";
 export type { Money } from "./money.js";
+export type {
+  AccountFilter,
+  AccountUpdate,
+  Capture,
+  HoldUpdate,
+  NewHold,
+  OneAccountChange,
+  StateChange,
+  TransferChange,
+} from "./requests.js";
 export type { Tls } from "./servers.js";

@@ -170,8 +170,10 @@ export interface Balance {
 /** The sum of all accounts of one currency that match. */
 export type BalanceSum = Omit<service.BalanceSum, "balance" | "held" | "available"> & {
   balance: Money;
-  held: Money;
-  available: Money;
+  /** Undefined in a sum of a past time. */
+  held: Money | undefined;
+  /** Undefined in a sum of a past time. */
+  available: Money | undefined;
 };
 
 /** What became of a request. */
@@ -236,6 +238,13 @@ export function transactionOf(message: resources.Transaction | undefined): Trans
   };
 }
 
+export function transactionResultOf(response: {
+  transaction?: resources.Transaction | undefined;
+  replayed: boolean;
+}): TransactionResult {
+  return { transaction: transactionOf(response.transaction), replayed: response.replayed };
+}
+
 export function holdOf(message: holds.Hold | undefined): Hold {
   const hold = present(message);
   return {
@@ -248,12 +257,19 @@ export function holdOf(message: holds.Hold | undefined): Hold {
   };
 }
 
+export function holdResultOf(response: {
+  hold?: holds.Hold | undefined;
+  replayed: boolean;
+}): HoldResult {
+  return { hold: holdOf(response.hold), replayed: response.replayed };
+}
+
 export function balanceSumOf(message: service.BalanceSum): BalanceSum {
   return {
     ...message,
     balance: moneyOf(message.balance),
-    held: moneyOf(message.held),
-    available: moneyOf(message.available),
+    held: optional(moneyOf, message.held),
+    available: optional(moneyOf, message.available),
   };
 }
 
@@ -359,7 +375,7 @@ function timeOf(message: Timestamp | undefined): Time {
   return fraction === "" ? `${whole}Z` : `${whole}.${fraction}Z`;
 }
 
-interface Timestamp {
+export interface Timestamp {
   seconds: number;
   nanos: number;
 }

@@ -1,5 +1,7 @@
 /** The servers that a client knows, each with one connection. */
 
+import { BlockList, isIPv4, isIPv6 } from "node:net";
+
 import { type ChannelOptions, Client, type Metadata, credentials } from "@grpc/grpc-js";
 
 import { SharedStream } from "./sharedStream.js";
@@ -18,6 +20,18 @@ const OPTIONS: ChannelOptions = {
   "grpc.enable_retries": 0,
   "grpc.use_local_subchannel_pool": 1,
 };
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet("127.0.0.0", 8);
+LOOPBACK.addAddress("::1", "ipv6");
+
+/** Whether a server with this `HOST:PORT` is on this machine. */
+export function isLoopback(address: string): boolean {
+  const [, ipv6, name] = /^(?:\[(.+)\]|([^:]+)):\d+$/.exec(address) ?? [];
+  if (ipv6 !== undefined) return isIPv6(ipv6) && LOOPBACK.check(ipv6, "ipv6");
+  if (name === undefined) return false;
+  return name === "localhost" || (isIPv4(name) && LOOPBACK.check(name));
+}
 
 /** TLS, and mutual TLS if there is a certificate of the client. All are in PEM. */
 export interface Tls {
@@ -39,6 +53,8 @@ export class Server {
 
   constructor(address: string, tls: Tls | undefined, metadata: () => Promise<Metadata>) {
     const options = { ...OPTIONS };
+    // A proxy of the environment (`http_proxy`) could be another machine.
+    if (isLoopback(address)) options["grpc.enable_http_proxy"] = 0;
     if (tls?.serverName !== undefined) {
       options["grpc.ssl_target_name_override"] = tls.serverName;
       options["grpc.default_authority"] = tls.serverName;

@@ -7,6 +7,7 @@
 
 import { type Client, type ClientDuplexStream, type Metadata, status } from "@grpc/grpc-js";
 
+import { type CallState, leftMs } from "./callState.js";
 import { PassbookError, errorOfStatus, passbookError } from "./errors.js";
 import {
   AccountServiceService,
@@ -36,24 +37,33 @@ export const STREAMED: ReadonlyMap<string, StreamedChange["$case"]> = new Map([
 
 /** Requests in one message: the limit of the server. */
 const REQUESTS_MAX = 1000;
-/** Bytes of one message: half of the server's default limit. A longer request is sent alone. */
-const BYTES_MAX = 512 * 1024;
+/** Bytes of one message: far below a server's limit of 1 MiB, which an operator may have lowered. */
+const BYTES_MAX = 256 * 1024;
+/** A longer request goes alone. */
+const REQUEST_BYTES_MAX = 64 * 1024;
+/** A request with a longer id goes alone: its result in a stream would have no id. */
 const REQUEST_ID_BYTES_MAX = 64;
+/** How long changes go alone after a server did not take the stream. */
+const ALONE_MS = 60_000;
 
 interface Change {
   request: StreamedChange;
-  deadline: number;
+  call: CallState;
   bytes: number;
   isSent: boolean;
-  finish: (outcome: StreamedResult | PassbookError) => void;
+  /** Ends the change. Undefined: it goes alone. */
+  resolve: (result: StreamedResult | undefined) => void;
+  reject: (error: unknown) => void;
 }
 
 /** The stream, which is opened with the first change and opened again when it breaks. */
 export class SharedStream {
   readonly #connection: Client;
   readonly #credentials: () => Promise<Metadata>;
-  #isUsable = true;
+  #aloneUntil = 0;
   #stream: Promise<Stream> | undefined;
+  /** Whether the server has answered the stream that is open. */
+  #isAnswered = false;
   #isWriting = false;
   #waiting: Change[] = [];
   readonly #changes = new Map<string, Change>();
@@ -70,50 +80,53 @@ export class SharedStream {
 
   /**
    * Sends a change and resolves with its result. Undefined: the change needs a call of its own, since
-   * the server takes no streams from this caller, or a change with the same id is under way.
+   * the server takes no stream now, the change is too long, or one with the same id is under way.
    */
-  send(
-    request: StreamedChange,
-    deadline: number,
-    signal: AbortSignal | undefined,
-  ): Promise<StreamedResult> | undefined {
+  async send(request: StreamedChange, call: CallState): Promise<StreamedResult | undefined> {
     const { requestId } = request.value;
+    const bytes = StreamedRequest.encode({ request }).finish().length;
     const isInUse = this.#changes.has(requestId) || this.#givenUp.has(requestId);
-    const isTooLong = Buffer.byteLength(requestId) > REQUEST_ID_BYTES_MAX;
-    if (!this.#isUsable || isInUse || isTooLong) return undefined;
+    const isTooLong =
+      bytes > REQUEST_BYTES_MAX || Buffer.byteLength(requestId) > REQUEST_ID_BYTES_MAX;
+    if (isInUse || isTooLong || performance.now() < this.#aloneUntil) return undefined;
     return new Promise((resolve, reject) => {
       const giveUp = (code: status, message: string) => {
         this.#waiting = this.#waiting.filter((waiting) => waiting !== change);
         if (change.isSent) this.#givenUp.add(requestId);
-        change.finish(streamError(code, message, change.isSent));
+        change.reject(streamError(code, message, change.isSent));
       };
       const abort = () => {
         giveUp(status.CANCELLED, "the caller has canceled the call");
       };
-      const timer = setTimeout(
-        () => {
-          giveUp(status.DEADLINE_EXCEEDED, "time is up");
-        },
-        Math.max(deadline - Date.now(), 0),
-      );
+      const expire = () => {
+        giveUp(status.DEADLINE_EXCEEDED, "time is up");
+      };
+      const timer = setTimeout(expire, leftMs(call));
+      const leave = () => {
+        clearTimeout(timer);
+        call.signal?.removeEventListener("abort", abort);
+        this.#changes.delete(requestId);
+      };
       const change: Change = {
         request,
-        deadline,
-        bytes: StreamedRequest.encode({ request }).finish().length,
+        call,
+        bytes,
         isSent: false,
-        finish: (outcome) => {
-          clearTimeout(timer);
-          signal?.removeEventListener("abort", abort);
-          this.#changes.delete(requestId);
-          if (outcome instanceof PassbookError) reject(outcome);
-          else if (outcome.error !== undefined) reject(errorOfStatus(outcome.error));
-          else resolve(outcome);
+        resolve: (result) => {
+          leave();
+          if (result?.error === undefined) resolve(result);
+          else reject(errorOfStatus(result.error));
+        },
+        reject: (error) => {
+          leave();
+          // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- as it was raised
+          reject(error);
         },
       };
       this.#changes.set(requestId, change);
       this.#waiting.push(change);
-      if (signal?.aborted === true) abort();
-      else signal?.addEventListener("abort", abort, { once: true });
+      if (call.signal?.aborted === true) abort();
+      else call.signal?.addEventListener("abort", abort, { once: true });
       // Changes of the same turn of the event loop go into one message.
       if (!this.#isWriting) {
         this.#isWriting = true;
@@ -126,31 +139,36 @@ export class SharedStream {
   async #write(): Promise<void> {
     try {
       while (this.#waiting.length > 0) {
-        this.#stream ??= this.#open();
-        const stream = await this.#stream;
-        const changes = this.#take();
-        const now = Date.now();
-        const message = {
-          request: undefined,
-          requests: changes.map(({ request, deadline }) => ({
-            request,
-            timeout: durationOf(Math.max(deadline - now, 1)),
-          })),
-          resultOrder: ResultOrder.AS_COMPLETED,
-        };
-        await new Promise<void>((resolve) => {
-          stream.once("close", resolve);
-          stream.write(message, () => {
-            stream.off("close", resolve);
-            resolve();
-          });
-        });
+        const opening = (this.#stream ??= this.#open());
+        const stream = await opening;
+        if (this.#stream === opening) await this.#writeMessage(stream);
       }
     } catch (raised) {
-      this.#end(passbookError(raised));
+      this.#fail(raised);
     } finally {
       this.#isWriting = false;
     }
+  }
+
+  /** Writes the changes that wait. They may all have been given up before. */
+  async #writeMessage(stream: Stream): Promise<void> {
+    const changes = this.#take();
+    if (changes.length === 0) return;
+    const message = {
+      request: undefined,
+      requests: changes.map(({ request, call }) => ({
+        request,
+        timeout: durationOf(Math.max(leftMs(call), 1)),
+      })),
+      resultOrder: ResultOrder.AS_COMPLETED,
+    };
+    await new Promise<void>((resolve) => {
+      stream.once("close", resolve);
+      stream.write(message, () => {
+        stream.off("close", resolve);
+        resolve();
+      });
+    });
   }
 
   #take(): Change[] {
@@ -173,46 +191,86 @@ export class SharedStream {
       responseDeserialize,
       await this.#credentials(),
     );
-    void this.#receive(stream);
+    this.#receive(stream).catch((raised: unknown) => {
+      this.#fail(raised);
+    });
     return stream;
+  }
+
+  /**
+   * Ends all changes with an error that is not the server's: the token function has failed, or the
+   * client is closed. Each has a copy, because a call sets the outcome of its error.
+   */
+  #fail(raised: unknown): void {
+    this.#stream = undefined;
+    this.#waiting = [];
+    for (const change of this.#changes.values()) {
+      const hasOutcome = raised instanceof PassbookError;
+      change.reject(hasOutcome ? new PassbookError(raised.code, raised.message, raised) : raised);
+    }
   }
 
   /** Hands out results until the stream ends. */
   async #receive(stream: Stream): Promise<void> {
+    this.#isAnswered = false;
+    // The headers come before the first message.
+    stream.on("metadata", () => {
+      this.#isAnswered = true;
+    });
     let error = new PassbookError(status.UNAVAILABLE, "the server ended the stream");
     try {
       for await (const { results } of stream as AsyncIterable<StreamTransactionsResponse>) {
         for (const result of results) {
           if (!this.#givenUp.delete(result.requestId)) {
-            this.#changes.get(result.requestId)?.finish(result);
+            this.#changes.get(result.requestId)?.resolve(result);
           }
         }
       }
     } catch (raised) {
       error = passbookError(raised);
+    } finally {
+      stream.cancel();
     }
-    stream.cancel();
     this.#end(error);
   }
 
-  /** Ends all changes without a result: they are repeated, on any server. */
+  /**
+   * Ends all changes without a result. A final error is about the stream, or about one change in it:
+   * each change goes alone, and gets a result of its own. After any other, they are repeated, on any
+   * server.
+   */
   #end(error: PassbookError): void {
     this.#stream = undefined;
     this.#givenUp.clear();
-    if (error.code === status.PERMISSION_DENIED || error.code === status.UNIMPLEMENTED) {
-      this.#isUsable = false;
+    this.#waiting = [];
+    // After a token that has expired, the next stream has a new one.
+    if (error.isFinal && error.code !== status.UNAUTHENTICATED) {
+      this.#aloneUntil = performance.now() + ALONE_MS;
     }
+    const inDoubt = error.leavesDoubt(this.#isAnswered);
     // What the stream's error says is about the stream, and not about its requests.
     const code = error.code === status.UNAVAILABLE ? error.code : status.ABORTED;
-    this.#waiting = [];
     for (const change of this.#changes.values()) {
-      change.finish(streamError(code, `the stream ended: ${error.toString()}`, change.isSent));
+      const mayBeApplied = inDoubt && change.isSent;
+      if (error.isFinal) {
+        change.call.inDoubt ||= mayBeApplied;
+        change.resolve(undefined);
+      } else {
+        const message = `the stream ended: ${error.toString()}`;
+        change.reject(streamError(code, message, mayBeApplied, error.retryDelayMs));
+      }
     }
   }
 }
 
-function streamError(code: status, message: string, isSent: boolean): PassbookError {
-  return new PassbookError(code, message, isSent ? {} : { metadata: { outcome: "not_applied" } });
+function streamError(
+  code: status,
+  message: string,
+  mayBeApplied: boolean,
+  retryDelayMs = 0,
+): PassbookError {
+  const metadata: Record<string, string> = mayBeApplied ? {} : { outcome: "not_applied" };
+  return new PassbookError(code, message, { metadata, retryDelayMs });
 }
 
 function durationOf(ms: number) {

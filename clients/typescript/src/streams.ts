@@ -2,79 +2,37 @@
 
 import { type ClientDuplexStream, type ClientReadableStream, status } from "@grpc/grpc-js";
 
-import { type CallOptions, type Calls, type Method, Reconnects } from "./calls.js";
-import { PassbookError, errorOfStatus, passbookError } from "./errors.js";
+import { resultOf } from "./batches.js";
+import { type Calls, type Method, Reconnects } from "./calls.js";
+import { PassbookError, passbookError } from "./errors.js";
 import {
   AccountServiceService,
-  type CreateAccountRequest,
-  type CreateAccountResult,
   type PostTransactionRequest,
-  type PostTransactionResult,
   StreamTransactionsRequest,
   type StreamTransactionsResponse,
 } from "./gen/passbook/v1/account_service.js";
 import type { WatchEventsRequest } from "./gen/passbook/v1/events.js";
 import {
-  type Account,
   type Entry,
   type Events,
   type Posting,
   type TransactionResult,
-  accountOf,
   entryOf,
   eventsOf,
   postingMessage,
-  transactionOf,
 } from "./model.js";
 import type { Server } from "./servers.js";
 
 /** Requests of a stream without a result: as many as the server reads ahead. */
 const IN_FLIGHT_MAX = 1024;
 
-/** The result of one request of a batch or a stream. One without a result is repeated alone. */
-export async function resultOf(
-  calls: Calls,
-  request: PostTransactionRequest,
-  { result, replayed }: PostTransactionResult,
-  options?: CallOptions,
-): Promise<TransactionResult | PassbookError> {
-  if (result?.$case === "transaction") {
-    return { transaction: transactionOf(result.value), replayed };
-  }
-  if (result === undefined) throw new Error("the server has left out a result");
-  const error = errorOfStatus(result.value);
-  if (!error.isWithoutResult) {
-    error.requestId = request.requestId;
-    return error;
-  }
-  try {
-    const response = await calls.change(AccountServiceService.postTransaction, request, options);
-    return { transaction: transactionOf(response.transaction), replayed: response.replayed };
-  } catch (raised) {
-    return passbookError(raised);
-  }
-}
-
-/** The result of one opening of a batch. One without a result is repeated alone. */
-export async function openedOf(
-  calls: Calls,
-  request: CreateAccountRequest,
-  result: CreateAccountResult["result"],
-  options?: CallOptions,
-): Promise<Account | PassbookError> {
-  if (result === undefined) throw new Error("the server has left out a result");
-  if (result.$case === "account") return accountOf(result.value);
-  const error = errorOfStatus(result.value);
-  if (!error.isWithoutResult) return error;
-  try {
-    const response = await calls.change(AccountServiceService.createAccount, request, options);
-    return accountOf(response.account);
-  } catch (raised) {
-    return passbookError(raised);
-  }
-}
-
 type Stream = ClientDuplexStream<StreamTransactionsRequest, StreamTransactionsResponse>;
+
+interface Streamed {
+  request: PostTransactionRequest;
+  /** Whether an earlier stream may have applied it. */
+  inDoubt: boolean;
+}
 
 /** The requests that were taken from the caller and have no result yet, oldest first. */
 class Window {
@@ -82,7 +40,7 @@ class Window {
   #taking: Promise<void> | undefined;
   #sourceIsAtEnd = false;
   #sourceError: unknown;
-  readonly #requests: PostTransactionRequest[] = [];
+  readonly #requests: Streamed[] = [];
   #stream: Stream | undefined;
   #sent = 0;
   #wake: () => void = () => undefined;
@@ -103,10 +61,10 @@ class Window {
       this.#wake();
     });
     while (this.#stream === stream) {
-      const request = this.#requests[this.#sent];
-      if (request !== undefined) {
+      const next = this.#requests[this.#sent];
+      if (next !== undefined) {
         this.#sent += 1;
-        const message = StreamTransactionsRequest.fromPartial({ request });
+        const message = StreamTransactionsRequest.fromPartial({ request: next.request });
         if (!stream.write(message)) await this.#change();
       } else if (this.#sourceIsAtEnd) {
         stream.end();
@@ -125,7 +83,7 @@ class Window {
       try {
         const next = await this.#source.next();
         if (next.done === true) this.#sourceIsAtEnd = true;
-        else this.#requests.push(postingMessage(next.value));
+        else this.#requests.push({ request: postingMessage(next.value), inDoubt: false });
       } catch (error) {
         this.#sourceIsAtEnd = true;
         this.#sourceError = error;
@@ -142,16 +100,24 @@ class Window {
   }
 
   /** The request of the next result. */
-  get oldest(): PostTransactionRequest {
-    const [request] = this.#requests;
-    if (request === undefined) throw new Error("the server has sent a result without a request");
-    return request;
+  get oldest(): Streamed {
+    const [oldest] = this.#requests;
+    if (oldest === undefined) throw new Error("the server has sent a result without a request");
+    return oldest;
   }
 
   /** Says that the oldest request has its result. */
   hasResult(): void {
     this.#requests.shift();
     this.#sent -= 1;
+    this.#wake();
+  }
+
+  /** Says that the stream has ended. `inDoubt`: it may have applied requests without a result. */
+  hasEnd(inDoubt: boolean): void {
+    this.#stream = undefined;
+    const sent = this.#requests.slice(0, this.#sent);
+    for (const streamed of sent) streamed.inDoubt ||= inDoubt;
     this.#wake();
   }
 
@@ -195,14 +161,16 @@ export async function* streamTransactions(
       let error = new PassbookError(status.UNAVAILABLE, "the server ended the stream");
       try {
         for await (const { result } of messages(stream, reconnects, signal)) {
-          if (result === undefined) throw new Error("the server has left out a result");
-          const answered = await resultOf(calls, window.oldest, result);
+          const { request, inDoubt } = window.oldest;
+          const call = calls.begin(signal === undefined ? {} : { signal });
+          const answered = await resultOf(calls, request, result, { ...call, inDoubt });
           window.hasResult();
           yield answered;
         }
       } catch (raised) {
         error = passbookError(raised);
       }
+      window.hasEnd(reconnects.isInDoubt(error));
       if (window.isComplete) return;
       passOver(server, error);
       await reconnects.pause(error, signal);

@@ -173,6 +173,8 @@ class Story {
       (sum) => `${sum.accountCount} ${sum.currencyCode} ${sum.balance.value.toFixed(2)}`,
     );
     assert.deepEqual(texts, ["100 EUR -10.00"]);
+    const atTime = new Date(Date.now() - 86_400_000);
+    assert.deepEqual(await this.client.sumBalances({ accountIdPrefix: "pool-", atTime }), []);
   }
 
   async deadline(): Promise<void> {

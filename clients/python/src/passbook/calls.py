@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import itertools
 import random
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from passbook.errors import PassbookError
-from passbook.servers import Server, Servers, Tls
-from passbook.shared_stream import FIELDS
+from passbook.servers import Server, Servers, Tls, require_tls
+from passbook.shared_stream import FIELDS, NotStreamedError
+from passbook.v1 import account_service_pb2 as service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,8 +47,11 @@ class Calls:
         *,
         share_stream: bool,
     ) -> None:
+        addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+        if token is not None and tls is None:
+            require_tls(addresses)
         self.servers = Servers(addresses, tls, self.credentials)
-        self._share_stream = share_stream
+        self.share_stream = share_stream
         self._token = token
         self._timeout = timeout
 
@@ -60,58 +63,40 @@ class Calls:
         """The metadata of an attempt."""
         if self._token is None:
             return ()
-        token = self._token if isinstance(self._token, str) else self._token()
+        try:
+            token = self._token if isinstance(self._token, str) else self._token()
+        except Exception as raised:
+            raise PassbookError(
+                grpc.StatusCode.UNAUTHENTICATED,
+                f"there is no token: {raised}",
+                metadata={"outcome": "not_applied"},
+            ) from raised
         return (("authorization", f"Bearer {token}"),)
 
     def read(self, method: str, request: Any, timeout: float | None = None) -> Any:
         """Make a call that changes nothing."""
-        return self._call(method, request, _Repeat.READ, timeout)
+        return Call(self, method, request, _Repeat.READ, self.deadline(timeout)).run()
 
     def change(self, method: str, request: Any, timeout: float | None = None) -> Any:
         """Make a change that has an id."""
-        return self._call(method, request, _Repeat.CHANGE, timeout)
+        return self.begin_change(method, request, self.deadline(timeout)).run()
 
     def update(self, method: str, request: Any, timeout: float | None = None) -> Any:
         """Make a change that has no id."""
-        return self._call(method, request, _Repeat.UPDATE, timeout)
+        return Call(self, method, request, _Repeat.UPDATE, self.deadline(timeout)).run()
 
-    def _call(self, method: str, request: Any, repeat: _Repeat, timeout: float | None) -> Any:
-        """Make a call, and repeat it until it has a result or its time is up."""
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        in_doubt = False
-        for attempt in itertools.count(1):
-            server = self.servers.select()
-            try:
-                return self._attempt(server, method, request, deadline)
-            except grpc.RpcError as raised:
-                error = PassbookError.of_call(raised)
-            except PassbookError as raised:
-                error = raised
-            if error.code is grpc.StatusCode.UNAVAILABLE:
-                server.pass_over()
-            outcome = None
-            if repeat is not _Repeat.READ:
-                outcome = error.outcome_of_call(in_doubt=in_doubt)
-                in_doubt = outcome == "unknown"
-            pause = backoff(attempt) + error.retry_delay
-            if (
-                error.is_final
-                or (repeat is _Repeat.UPDATE and outcome != "not_applied")
-                or time.monotonic() + pause >= deadline
-            ):
-                error.outcome = outcome
-                error.request_id = getattr(request, "request_id", None) or None
-                raise error
-            time.sleep(pause)
-        raise AssertionError("unreachable")
+    def begin_change(
+        self, method: str, request: Any, deadline: float, *, in_doubt: bool = False
+    ) -> Call:
+        """A change that has an id, before its first attempt.
 
-    def _attempt(self, server: Server, method: str, request: Any, deadline: float) -> Any:
-        if self._share_stream and method in FIELDS:
-            result = server.shared_stream.send(FIELDS[method], request, deadline)
-            if result is not None:
-                return result
-        left = max(deadline - time.monotonic(), 0.0)
-        return getattr(server.stub, method)(request, timeout=left, metadata=self.credentials())
+        `in_doubt`: a batch or a stream that had the request may have applied it.
+        """
+        return Call(self, method, request, _Repeat.CHANGE, deadline, in_doubt=in_doubt)
+
+    def deadline(self, timeout: float | None = None) -> float:
+        """When a call that begins now has to end, by the monotonic clock."""
+        return time.monotonic() + (self._timeout if timeout is None else timeout)
 
     def pages(self, method: str, request: Any, timeout: float | None) -> Iterator[Any]:
         """All pages of a list. The timeout is that of each page."""
@@ -123,15 +108,99 @@ class Calls:
             request.page_token = page.next_page_token
 
 
+class Call:
+    """One request with all of its attempts, until there is a result or time is up."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        method: str,
+        request: Any,
+        repeat: _Repeat,
+        deadline: float,
+        *,
+        in_doubt: bool = False,
+    ) -> None:
+        self.in_doubt = in_doubt
+        """Whether an attempt that has ended may have been applied."""
+        self._calls = calls
+        self._method = method
+        self._request = request
+        self._repeat = repeat
+        self._deadline = deadline
+        self._attempts = 0
+
+    def run(self) -> Any:
+        """Make attempts, and return the response of the first one that has a result."""
+        while True:
+            server = self._calls.servers.select()
+            try:
+                return self._attempt(server)
+            except grpc.RpcError as raised:
+                error = PassbookError.of_call(raised)
+            except PassbookError as raised:
+                error = raised
+            if error.code is grpc.StatusCode.UNAVAILABLE:
+                server.pass_over()
+            self._pause(error, is_time_up=error.code is grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    def complete(self, result: Any) -> Any:
+        """Return the result that a batch or a stream has for the request.
+
+        If that is an error, it ended the first attempt, and the next ones are calls of their own.
+        """
+        if not result.HasField("error"):
+            return result
+        self._pause(PassbookError.of_status(result.error), is_time_up=False)
+        return self.run()
+
+    def _attempt(self, server: Server) -> Any:
+        if self._calls.share_stream and self._method in FIELDS:
+            try:
+                return server.shared_stream.send(
+                    FIELDS[self._method], self._request, self._deadline
+                )
+            except NotStreamedError as raised:
+                self.in_doubt = self.in_doubt or raised.in_doubt
+        left = max(self._deadline - time.monotonic(), 0.0)
+        return getattr(server.stub, self._method)(
+            self._request, timeout=left, metadata=self._calls.credentials()
+        )
+
+    def _pause(self, error: PassbookError, *, is_time_up: bool) -> None:
+        """Sleep until the next attempt, or raise the error if it is that of the call."""
+        outcome = None
+        if self._repeat is not _Repeat.READ:
+            outcome = error.outcome_of_call(in_doubt=self.in_doubt)
+            self.in_doubt = outcome == "unknown"
+        self._attempts += 1
+        pause = backoff(self._attempts) + error.retry_delay
+        if (
+            is_time_up
+            or error.is_final
+            or (self._repeat is _Repeat.UPDATE and outcome != "not_applied")
+            or time.monotonic() + pause >= self._deadline
+        ):
+            error.outcome = outcome
+            error.request_id = getattr(self._request, "request_id", None) or None
+            if isinstance(self._request, service.CreateAccountRequest):
+                error.account_id = self._request.account_id
+            raise error
+        time.sleep(pause)
+
+
 class Reconnects:
     """When a stream or a watch that broke is opened again."""
 
     def __init__(self) -> None:
+        self.is_answered = False
+        """Whether a server has answered the stream that is open."""
         self._failures = 0
         self._outage_start = 0.0
 
     def has_answer(self) -> None:
         """Say that a server has answered, so that there is no outage."""
+        self.is_answered = True
         self._failures = 0
 
     def pause(self, error: PassbookError) -> None:
@@ -139,8 +208,13 @@ class Reconnects:
         now = time.monotonic()
         if self._failures == 0:
             self._outage_start = now
-        if error.is_final or now - self._outage_start > OUTAGE_SECONDS_MAX:
+        # A token that expires ends an open stream. The next stream has a new token. If that is not
+        # valid either, the server denies the stream before it answers.
+        has_expired = error.code is grpc.StatusCode.UNAUTHENTICATED and self.is_answered
+        is_final = error.is_final and not has_expired
+        if is_final or now - self._outage_start > OUTAGE_SECONDS_MAX:
             raise error
+        self.is_answered = False
         self._failures += 1
         time.sleep(backoff(self._failures) + error.retry_delay)
 

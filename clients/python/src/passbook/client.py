@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from passbook import streams
+from passbook import batches, streams
 from passbook.calls import Calls
 from passbook.model import (
     Account,
@@ -71,7 +71,10 @@ class Client:
     ) -> None:
         """Connect to `HOST:PORT`, or to several of them in turn. Connections open on first use.
 
-        `token` goes with every attempt as a bearer token; a function is called for each attempt.
+        `token` goes with every attempt as a bearer token; a function is called for each attempt. If
+        the function fails, so does the call: UNAUTHENTICATED. A token without `tls` is for servers
+        on this machine only.
+
         Changes of all threads share one stream to each server, which costs less than a call for
         each. With `share_stream=False`, each is a call of its own.
         """
@@ -99,7 +102,10 @@ class Client:
         labels: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> Account:
-        """Open an account. The same call again returns the account."""
+        """Open an account. The same call again returns the account.
+
+        Without an `account_id`, the client makes one, and an error has it as `account_id`.
+        """
         request = service.CreateAccountRequest(
             account_id=account_id or new_id(),
             currency_code=currency_code,
@@ -117,11 +123,7 @@ class Client:
 
         An opening without a result yet, which was shed or whose deadline passed, is repeated alone.
         """
-        requests = [account.to_message() for account in accounts]
-        request = service.BatchCreateAccountsRequest(requests=requests)
-        response = self._calls.change("BatchCreateAccounts", request, timeout)
-        pairs = zip(requests, response.results, strict=True)
-        return [streams.account_of(self._calls, request, result) for request, result in pairs]
+        return batches.create_accounts(self._calls, accounts, timeout)
 
     def get_account(self, account_id: str, *, timeout: float | None = None) -> Account:
         """Return an account as it is now."""
@@ -162,14 +164,16 @@ class Client:
         currency_code: str = "",
         state: Literal["open", "frozen", "closed"] | None = None,
         labels: Mapping[str, str] | None = None,
+        at_time: datetime | None = None,
         timeout: float | None = None,
     ) -> list[BalanceSum]:
-        """Sum the accounts that match all filters, by currency, from one snapshot."""
+        """Sum the accounts that match all filters, by currency, now or at a past time."""
         request = service.SumBalancesRequest(
             account_id_prefix=account_id_prefix,
             currency_code=currency_code,
             state=optional_name("ACCOUNT_STATE_", state),
             labels=labels,
+            at_time=optional_timestamp(at_time),
         )
         response = self._calls.read("SumBalances", request, timeout)
         return [BalanceSum.of(message) for message in response.sums]
@@ -380,11 +384,7 @@ class Client:
 
         A posting without a result yet, which was shed or whose deadline passed, is repeated alone.
         """
-        requests = [posting.to_message() for posting in postings]
-        request = service.BatchPostTransactionsRequest(requests=requests)
-        response = self._calls.change("BatchPostTransactions", request, timeout)
-        pairs = zip(requests, response.results, strict=True)
-        return [streams.result_of(self._calls, request, result) for request, result in pairs]
+        return batches.post_transactions(self._calls, postings, timeout)
 
     def stream_transactions(
         self, postings: Iterable[Posting]

@@ -30,7 +30,7 @@ _DENIED_CODES = frozenset(
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
-_FINAL_REASONS = frozenset({"VERSION_MISMATCH", "REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"})
+_TOO_LARGE_REASONS = frozenset({"REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"})
 
 
 class PassbookError(Exception):
@@ -49,6 +49,8 @@ class PassbookError(Exception):
     final, nothing was applied, and a repeat has no other result; or the call was a read."""
     request_id: str | None
     """The id of the request. After `unknown`, repeat the call with this id, or fence it."""
+    account_id: str | None
+    """The id of the account that was to be opened. After `unknown`, open it again with this id."""
     retry_delay: float
     """Seconds to wait before a repeat, if the server asks for a delay."""
 
@@ -69,6 +71,7 @@ class PassbookError(Exception):
         self.retry_delay = retry_delay
         self.outcome = None
         self.request_id = None
+        self.account_id = None
 
     def __str__(self) -> str:
         parts = [self.code.name, self.reason, self.message]
@@ -76,6 +79,8 @@ class PassbookError(Exception):
         notes = [f"outcome {self.outcome}"] if self.outcome else []
         if self.request_id:
             notes.append(f"request_id {self.request_id}")
+        if self.account_id:
+            notes.append(f"account_id {self.account_id}")
         return f"{text} ({', '.join(notes)})" if notes else text
 
     @classmethod
@@ -107,30 +112,42 @@ class PassbookError(Exception):
 
     @property
     def is_final(self) -> bool:
-        """Whether an attempt that ends with this error is not repeated."""
+        """Whether another attempt would end in the same way."""
         return (
-            self.code in _RESULT_CODES
+            self._is_result
             or self.code in _DENIED_CODES
-            or self.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            or self.reason in _FINAL_REASONS
+            or self.reason in _TOO_LARGE_REASONS
             # A limit of the library, such as the size of a message.
             or (self.code is grpc.StatusCode.RESOURCE_EXHAUSTED and not self.reason)
         )
 
-    @property
-    def is_without_result(self) -> bool:
-        """Whether a request of a batch or a stream that ends with this error is repeated alone."""
-        return "outcome" in self.metadata and self.reason not in _FINAL_REASONS
+    def leaves_doubt(self, *, after_answer: bool = False) -> bool:
+        """Whether a request may have been applied by an attempt that ended with this error.
+
+        `after_answer`: the error ended a stream that had answered before. A server that denies a
+        call or a new stream has not looked at a request.
+        """
+        if self.metadata.get("outcome") == "not_applied":
+            return False
+        return after_answer or self.code not in _DENIED_CODES
 
     def outcome_of_call(self, *, in_doubt: bool) -> Outcome | None:
         """The outcome of a change whose last attempt ended with this error.
 
         `in_doubt`: an earlier attempt may have been applied.
         """
-        if self.code in _RESULT_CODES or self.reason == "VERSION_MISMATCH":
+        # A server that finds a request invalid does not look for its record. The earlier attempt
+        # may have been on a server with other settings, where the request was valid.
+        is_of_record = (
+            self.code is not grpc.StatusCode.INVALID_ARGUMENT or self.reason == "REQUEST_ID_REUSED"
+        )
+        if self._is_result and (is_of_record or not in_doubt):
             return None
-        if in_doubt:
+        if in_doubt or self.leaves_doubt():
             return "unknown"
-        if self.code in _DENIED_CODES:
-            return None
-        return "not_applied" if self.metadata.get("outcome") == "not_applied" else "unknown"
+        return "not_applied" if self.metadata.get("outcome") == "not_applied" else None
+
+    @property
+    def _is_result(self) -> bool:
+        """Whether the error is what became of the request: invalid, or rejected by state."""
+        return self.code in _RESULT_CODES or self.reason == "VERSION_MISMATCH"

@@ -485,8 +485,10 @@ class BalanceSum:
     currency_code: str
     account_count: int
     balance: Money
-    held: Money
-    available: Money
+    held: Money | None
+    """None in a sum of a past time."""
+    available: Money | None
+    """None in a sum of a past time."""
 
     @classmethod
     def of(cls, message: service.BalanceSum) -> BalanceSum:
@@ -495,8 +497,8 @@ class BalanceSum:
             currency_code=message.currency_code,
             account_count=message.account_count,
             balance=Money.of(message.balance),
-            held=Money.of(message.held),
-            available=Money.of(message.available),
+            held=Money.of(message.held) if message.HasField("held") else None,
+            available=Money.of(message.available) if message.HasField("available") else None,
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import grpc
 
@@ -53,6 +55,9 @@ class Server:
 
     def __init__(self, address: str, tls: Tls | None, credentials: Credentials) -> None:
         options = list(_OPTIONS)
+        if _is_loopback(address):
+            # A proxy of the environment (`http_proxy`) could be another machine.
+            options.append(("grpc.enable_http_proxy", 0))
         if tls is None:
             self.channel = grpc.insecure_channel(address, options)
         else:
@@ -74,13 +79,25 @@ class Server:
         return time.monotonic() >= self._passed_over_until
 
 
+def require_tls(addresses: Sequence[str]) -> None:
+    """Raise an error if a token without TLS would go to another machine."""
+    for address in addresses:
+        if not _is_loopback(address):
+            raise ValueError(f"a token for {address} needs TLS: anyone on the way could read it")
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        host = urlsplit(f"//{address}").hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # The name of a host, or no address.
+        return False
+
+
 class Servers:
     """Selects servers in turn."""
 
-    def __init__(
-        self, addresses: str | Sequence[str], tls: Tls | None, credentials: Credentials
-    ) -> None:
-        addresses = [addresses] if isinstance(addresses, str) else list(addresses)
+    def __init__(self, addresses: Sequence[str], tls: Tls | None, credentials: Credentials) -> None:
         if not addresses:
             raise ValueError("a client needs the address of at least one server")
         self._all = [Server(address, tls, credentials) for address in addresses]

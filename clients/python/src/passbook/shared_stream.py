@@ -41,11 +41,21 @@ FIELDS = {
 
 REQUESTS_MAX = 1000
 """Requests in one message: the limit of the server."""
-BYTES_MAX = 512 * 1024
-"""Bytes of one message: half of the server's default limit. A longer request is sent alone."""
+BYTES_MAX = 256 * 1024
+"""Bytes of one message: far below a server's limit of 1 MiB, which an operator may have lowered."""
+STREAMED_BYTES_MAX = 64 * 1024
+"""A longer request is a call of its own."""
 REQUEST_ID_BYTES_MAX = 64
+ALONE_SECONDS = 60.0
+"""How long requests are calls of their own after a server did not take the stream."""
 
-_UNUSABLE_CODES = (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+
+class NotStreamedError(Exception):
+    """The request needs a call of its own. `in_doubt`: the stream may have applied it already."""
+
+    def __init__(self, *, in_doubt: bool) -> None:
+        super().__init__(in_doubt)
+        self.in_doubt = in_doubt
 
 
 class _Change:
@@ -53,9 +63,10 @@ class _Change:
         self.request_id: str = request.request_id
         self.deadline = deadline
         self.size = request.ByteSize()
+        self.is_sent = False
         self.done = threading.Event()
         self.result: service.StreamedResult | None = None
-        self.error: PassbookError | None = None
+        self.error: PassbookError | NotStreamedError | None = None
         self._field = field
         self._request = request
 
@@ -74,29 +85,32 @@ class SharedStream:
         self._stub = stub
         self._credentials = credentials
         self._changed = threading.Condition()
-        self._is_usable = True
+        self._alone_until = time.monotonic()
         self._stream: object = None
+        self._has_answered = False
         self._waiting: deque[_Change] = deque()
         self._in_flight: dict[str, _Change] = {}
 
-    def send(self, field: str, request: Any, deadline: float) -> service.StreamedResult | None:  # noqa: ANN401
-        """Send a change and wait for its result. None: it needs a call of its own.
+    def send(self, field: str, request: Any, deadline: float) -> Any:  # noqa: ANN401
+        """Send a change and wait for its result.
 
-        That is so if the server takes no streams from this caller, or if a change with the same id
-        is under way: results are matched by id.
+        Raises `NotStreamedError` if the server does not take the stream, if the request is too
+        large, or if a change with the same id is under way: results are matched by id.
         """
         change = _Change(field, request, deadline)
         with self._changed:
             if (
-                not self._is_usable
+                time.monotonic() < self._alone_until
+                or change.size > STREAMED_BYTES_MAX
                 or change.request_id in self._in_flight
                 or len(change.request_id.encode()) > REQUEST_ID_BYTES_MAX
             ):
-                return None
+                raise NotStreamedError(in_doubt=False)
             self._in_flight[change.request_id] = change
             self._waiting.append(change)
             if self._stream is None:
                 self._stream = object()
+                self._has_answered = False
                 threading.Thread(target=self._receive, args=(self._stream,), daemon=True).start()
             self._changed.notify()
         if not change.done.wait(max(deadline - time.monotonic(), 0.0)):
@@ -114,11 +128,12 @@ class SharedStream:
         with self._changed:
             if change.done.is_set():
                 return
-            was_sent = change not in self._waiting
-            if not was_sent:
+            if not change.is_sent:
                 self._waiting.remove(change)
                 del self._in_flight[change.request_id]
-        change.error = _error(grpc.StatusCode.DEADLINE_EXCEEDED, "time is up", was_sent=was_sent)
+        change.error = _error(
+            grpc.StatusCode.DEADLINE_EXCEEDED, "time is up", in_doubt=change.is_sent
+        )
 
     def _receive(self, stream: object) -> None:
         """Open the stream and hand out its results until it ends."""
@@ -131,7 +146,9 @@ class SharedStream:
             error = PassbookError(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
         except grpc.RpcError as raised:
             error = PassbookError.of_call(raised)
-        except Exception as raised:  # noqa: BLE001 (a token function that fails, a closed channel)
+        except PassbookError as raised:  # A token function that fails.
+            error = raised
+        except Exception as raised:  # noqa: BLE001 (a closed channel)
             error = PassbookError(grpc.StatusCode.UNKNOWN, str(raised))
         self._end(error)
 
@@ -153,6 +170,8 @@ class SharedStream:
                 ):
                     changes.append(self._waiting.popleft())
                     size += changes[-1].size
+                for change in changes:
+                    change.is_sent = True
             yield service.StreamTransactionsRequest(
                 requests=[change.to_message() for change in changes], result_order=order
             )
@@ -160,6 +179,7 @@ class SharedStream:
     def _complete(self, results: Any) -> None:  # noqa: ANN401 (a repeated field)
         for result in results:
             with self._changed:
+                self._has_answered = True
                 change = self._in_flight.pop(result.request_id, None)
                 if change is None:
                     continue
@@ -170,24 +190,40 @@ class SharedStream:
                 change.done.set()
 
     def _end(self, error: PassbookError) -> None:
-        """End all changes without a result: they are repeated, on any server."""
+        """End all changes without a result: they are repeated, on any server.
+
+        If the error is final, it is about the stream or about one request in it: each request goes
+        alone, and gets a result of its own.
+        """
         with self._changed:
             self._stream = None
-            if error.code in _UNUSABLE_CODES:
-                self._is_usable = False
+            # After a token that has expired, the next stream has a new one.
+            if error.is_final and error.code is not grpc.StatusCode.UNAUTHENTICATED:
+                self._alone_until = time.monotonic() + ALONE_SECONDS
             # What the stream's error says is about the stream, and not about its requests.
             code = grpc.StatusCode.UNAVAILABLE
             if error.code is not code:
                 code = grpc.StatusCode.ABORTED
+            leaves_doubt = error.leaves_doubt(after_answer=self._has_answered)
             for change in self._in_flight.values():
-                was_sent = change not in self._waiting
-                change.error = _error(code, f"the stream ended: {error}", was_sent=was_sent)
+                in_doubt = change.is_sent and leaves_doubt
+                if error.is_final:
+                    change.error = NotStreamedError(in_doubt=in_doubt)
+                else:
+                    change.error = _error(
+                        code,
+                        f"the stream ended: {error}",
+                        in_doubt=in_doubt,
+                        retry_delay=error.retry_delay,
+                    )
                 change.done.set()
             self._in_flight.clear()
             self._waiting.clear()
             self._changed.notify_all()
 
 
-def _error(code: grpc.StatusCode, message: str, *, was_sent: bool) -> PassbookError:
-    metadata = {} if was_sent else {"outcome": "not_applied"}
-    return PassbookError(code, message, metadata=metadata)
+def _error(
+    code: grpc.StatusCode, message: str, *, in_doubt: bool, retry_delay: float = 0.0
+) -> PassbookError:
+    metadata = {} if in_doubt else {"outcome": "not_applied"}
+    return PassbookError(code, message, metadata=metadata, retry_delay=retry_delay)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from passbook.batches import posting_result
 from passbook.calls import Calls, Reconnects
 from passbook.errors import PassbookError
-from passbook.model import Account, Entry, Events, Posting, Transaction, TransactionResult
+from passbook.model import Entry, Events, Posting, TransactionResult
 from passbook.v1 import account_service_pb2 as service
 from passbook.v1 import events_pb2, history_pb2
 
@@ -22,45 +23,6 @@ if TYPE_CHECKING:
 
 IN_FLIGHT_MAX = 1024
 """Requests of a stream without a result: as many as the server reads ahead."""
-
-
-def result_of(
-    calls: Calls, request: service.PostTransactionRequest, result: service.PostTransactionResult
-) -> TransactionResult | PassbookError:
-    """The result of one request of a batch or a stream. One without a result is repeated alone."""
-    if result.HasField("transaction"):
-        return TransactionResult(Transaction.of(result.transaction), result.replayed)
-    error = PassbookError.of_status(result.error)
-    if error.is_without_result:
-        return post_alone(calls, request)
-    error.request_id = request.request_id
-    return error
-
-
-def account_of(
-    calls: Calls, request: service.CreateAccountRequest, result: service.CreateAccountResult
-) -> Account | PassbookError:
-    """The result of one opening of a batch. One without a result is repeated alone."""
-    if result.HasField("account"):
-        return Account.of(result.account)
-    error = PassbookError.of_status(result.error)
-    if not error.is_without_result:
-        return error
-    try:
-        return Account.of(calls.change("CreateAccount", request).account)
-    except PassbookError as raised:
-        return raised
-
-
-def post_alone(
-    calls: Calls, request: service.PostTransactionRequest
-) -> TransactionResult | PassbookError:
-    """The result of a posting in a call of its own."""
-    try:
-        response = calls.change("PostTransaction", request)
-    except PassbookError as error:
-        return error
-    return TransactionResult(Transaction.of(response.transaction), response.replayed)
 
 
 class _Window:
@@ -79,6 +41,8 @@ class _Window:
         self._changed = threading.Condition()
         self._stream: object = None
         self._sent = 0
+        # The oldest requests: a stream that broke may have applied them.
+        self._in_doubt = 0
 
     def open(self) -> Iterator[service.StreamTransactionsRequest]:
         """The requests of a new stream: all without a result, then new ones."""
@@ -122,16 +86,17 @@ class _Window:
                 self._requests.append(posting.to_message())
             self._changed.notify_all()
 
-    def oldest(self) -> service.PostTransactionRequest:
-        """The request of the next result."""
+    def oldest(self) -> tuple[service.PostTransactionRequest, bool]:
+        """The request of the next result, and whether it is in doubt."""
         with self._changed:
-            return self._requests[0]
+            return self._requests[0], self._in_doubt > 0
 
     def has_result(self) -> None:
         """Say that the oldest request has its result."""
         with self._changed:
             self._requests.popleft()
             self._sent -= 1
+            self._in_doubt = max(self._in_doubt - 1, 0)
             self._changed.notify_all()
 
     def is_complete(self) -> bool:
@@ -142,10 +107,12 @@ class _Window:
                 raise self._source_error
             return is_complete
 
-    def close(self) -> None:
-        """End the stream that is open."""
+    def close(self, *, in_doubt: bool = False) -> None:
+        """End the stream that is open. `in_doubt`: it may have applied what was sent."""
         with self._changed:
             self._stream = None
+            if in_doubt:
+                self._in_doubt = max(self._in_doubt, self._sent)
             self._changed.notify_all()
 
 
@@ -159,10 +126,12 @@ def stream_transactions(
             server = calls.servers.select()
             responses = server.stub.StreamTransactions(window.open(), metadata=calls.credentials())
             try:
-                _await_answer(responses, reconnects)
-                for response in responses:
-                    request = window.oldest()
-                    result = result_of(calls, request, response.result)
+                for response in _answers(responses, reconnects):
+                    request, in_doubt = window.oldest()
+                    call = calls.begin_change(
+                        "PostTransaction", request, calls.deadline(), in_doubt=in_doubt
+                    )
+                    result = posting_result(call, response.result)
                     window.has_result()
                     yield result
             except grpc.RpcError as raised:
@@ -173,6 +142,7 @@ def stream_transactions(
                 responses.cancel()
             if window.is_complete():
                 return
+            window.close(in_doubt=error.leaves_doubt(after_answer=reconnects.is_answered))
             _pass_over(server, error)
             reconnects.pause(error)
     finally:
@@ -204,8 +174,7 @@ def _messages(calls: Calls, method: str, request: Any) -> Generator[Any]:  # noq
         server = calls.servers.select()
         messages = getattr(server.stub, method)(request, metadata=calls.credentials())
         try:
-            _await_answer(messages, reconnects)
-            yield from messages
+            yield from _answers(messages, reconnects)
         except grpc.RpcError as raised:
             error = PassbookError.of_call(raised)
         else:
@@ -216,11 +185,15 @@ def _messages(calls: Calls, method: str, request: Any) -> Generator[Any]:  # noq
         reconnects.pause(error)
 
 
-def _await_answer(stream: grpc.Call, reconnects: Reconnects) -> None:
-    """Wait for the headers of a stream, which come before its first message, or for its end."""
-    stream.initial_metadata()
-    if stream.is_active():
+def _answers(stream: Any, reconnects: Reconnects) -> Iterator[Any]:  # noqa: ANN401
+    """The messages of a stream."""
+    # A server that accepts a stream sends headers at once, among them `x-request-id`. One that
+    # denies it sends an error without headers.
+    if stream.initial_metadata():
         reconnects.has_answer()
+    for message in stream:
+        reconnects.has_answer()
+        yield message
 
 
 def _pass_over(server: Server, error: PassbookError) -> None:

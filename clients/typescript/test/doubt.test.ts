@@ -1,0 +1,244 @@
+/** What an error says of a request after several attempts, and how long they take. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Metadata, type sendUnaryData } from "@grpc/grpc-js";
+
+import type { Status } from "../src/gen/google/rpc/status.js";
+import type { StreamTransactionsRequest } from "../src/gen/passbook/v1/account_service.js";
+import { type Outcome, PassbookError, status } from "../src/index.js";
+import {
+  type Answer,
+  closed,
+  connect,
+  denied,
+  deposit,
+  errorOf,
+  failed,
+  inDoubt,
+  lost,
+  posting,
+  shed,
+  shedForLong,
+  start,
+  statusOf,
+  streamedResult,
+  transactionOf,
+  unauthenticated,
+} from "./fakeServer.js";
+
+const invalid = errorOf(status.INVALID_ARGUMENT, "INVALID_CURRENCY_CODE");
+const reused = errorOf(status.INVALID_ARGUMENT, "REQUEST_ID_REUSED");
+const expired = errorOf(status.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", { outcome: "unknown" });
+
+const batches: [string, Status, Status, Answer, Outcome | undefined][] = [
+  // The case, the first attempt of the batch, the result in the second, and the request alone.
+  ["the result is in doubt", shed, inDoubt, shedForLong, "unknown"],
+  ["the result is in doubt, then denied", shed, inDoubt, unauthenticated, "unknown"],
+  ["the time of the result was up", shed, expired, shedForLong, "unknown"],
+  ["the batch was lost", lost, shed, shedForLong, "unknown"],
+  ["the batch was lost, then denied", lost, shed, unauthenticated, "unknown"],
+  ["the batch was lost, and the result is denied", lost, denied, undefined, "unknown"],
+  ["the batch was lost, and the result is invalid", lost, invalid, undefined, "unknown"],
+  ["the batch was lost, and the result is one", lost, closed, undefined, undefined],
+  ["nothing is in doubt", shed, shed, shedForLong, "not_applied"],
+  ["nothing is in doubt, then denied", shed, shed, unauthenticated, undefined],
+];
+for (const [name, batch, value, alone, outcome] of batches) {
+  test(`a request of a batch: ${name}`, async (t) => {
+    const left = [batch, undefined, batch, undefined];
+    let timesAlone = 0;
+    const results = [{ result: { $case: "error" as const, value }, replayed: false }];
+    const answerBatch = (_: unknown, callback: sendUnaryData<{ results: typeof results }>) => {
+      const error = left.shift();
+      callback(error === undefined ? null : statusOf(error), { results });
+    };
+    const answerAlone = (_: unknown, callback: sendUnaryData<never>) => {
+      timesAlone += 1;
+      callback(statusOf(alone ?? lost));
+    };
+    const address = await start(t, {
+      batchPostTransactions: answerBatch,
+      postTransaction: answerAlone,
+      batchCreateAccounts: answerBatch,
+      createAccount: answerAlone,
+    });
+    const client = connect(t, address);
+    const [posted] = await client.batchPostTransactions([posting("pay")]);
+    assert(posted instanceof PassbookError);
+    assert.equal(posted.outcome, outcome);
+    assert.equal(posted.requestId, "pay");
+    const [opened] = await client.batchCreateAccounts([{ accountId: "till", currencyCode: "USD" }]);
+    assert(opened instanceof PassbookError);
+    assert.equal(opened.outcome, outcome);
+    assert.equal(opened.accountId, "till");
+    assert.equal(timesAlone, alone === undefined ? 0 : 2);
+  });
+}
+
+const calls: [string, Answer[], Outcome | undefined][] = [
+  ["invalid after doubt", [lost, invalid], "unknown"],
+  ["invalid, with nothing in doubt", [shed, invalid], undefined],
+  ["a stored result after doubt", [lost, closed], undefined],
+  ["the id of another request after doubt", [lost, reused], undefined],
+];
+for (const [name, answers, outcome] of calls) {
+  for (const shareStream of [true, false]) {
+    test(`a call: ${name}, ${shareStream ? "shared" : "alone"}`, async (t) => {
+      const left = [...answers];
+      const address = await start(t, {
+        deposit: (_, callback) => {
+          callback(statusOf(left.shift() ?? lost));
+        },
+        streamTransactions: (call) => {
+          call.on("data", ({ requests }: StreamTransactionsRequest) => {
+            const results = requests.map((request) => streamedResult(request, left.shift()));
+            call.write({ result: undefined, results });
+          });
+        },
+      });
+      const client = connect(t, address, { shareStream });
+      const error = await failed(client.deposit(deposit("pay")));
+      assert.equal(error.outcome, outcome);
+      assert.equal(left.length, 0);
+    });
+  }
+}
+
+test("the error of an opening has the id of the account", async (t) => {
+  const accountIds: string[] = [];
+  const address = await start(t, {
+    createAccount: ({ request }, callback) => {
+      accountIds.push(request.accountId);
+      callback(statusOf(unauthenticated));
+    },
+    batchCreateAccounts: ({ request }, callback) => {
+      const results = request.requests.map(({ accountId }) => {
+        accountIds.push(accountId);
+        return { result: { $case: "error" as const, value: closed } };
+      });
+      callback(null, { results });
+    },
+    freezeAccount: (_, callback) => {
+      callback(statusOf(closed));
+    },
+  });
+  const client = connect(t, address);
+  const error = await failed(client.createAccount({ currencyCode: "USD" }));
+  assert(error.accountId !== undefined && error.toString().includes(error.accountId));
+  const results = await client.batchCreateAccounts([
+    { currencyCode: "USD" },
+    { currencyCode: "USD" },
+  ]);
+  const errors = [error, ...results] as PassbookError[];
+  assert.deepEqual(
+    errors.map((error) => error.accountId),
+    accountIds,
+  );
+  assert.equal((await failed(client.freezeAccount({ accountId: "joint" }))).accountId, undefined);
+});
+
+test("the timeout of a batch bounds all of its repeats", async (t) => {
+  let leftMs = 0;
+  const address = await start(t, {
+    batchPostTransactions: ({ request }, callback) => {
+      const results = request.requests.map(() => ({
+        result: { $case: "error" as const, value: inDoubt },
+        replayed: false,
+      }));
+      setTimeout(() => {
+        callback(null, { results });
+      }, 500);
+    },
+    // Has no answer.
+    postTransaction: (call) => {
+      leftMs = Math.max(leftMs, Number(call.getDeadline()) - Date.now());
+    },
+  });
+  const client = connect(t, address, { shareStream: false });
+  const postings = Array.from({ length: 100 }, (_, n) => posting(`pay-${n}`));
+  const begin = performance.now();
+  const results = await client.batchPostTransactions(postings, { timeoutMs: 1000 });
+  const tookMs = performance.now() - begin;
+  assert(tookMs < 5000, `${tookMs} ms`);
+  assert(leftMs > 0 && leftMs < 900, `${leftMs} ms`);
+  assert.equal(results.length, 100);
+  for (const [index, error] of results.entries()) {
+    assert(error instanceof PassbookError && error.outcome === "unknown");
+    assert.equal(error.requestId, `pay-${index}`);
+  }
+});
+
+test("requests of a batch are repeated at the same time, but not all", async (t) => {
+  let underWay = 0;
+  let most = 0;
+  const address = await start(t, {
+    batchPostTransactions: ({ request }, callback) => {
+      const results = request.requests.map(() => ({
+        result: { $case: "error" as const, value: shed },
+        replayed: false,
+      }));
+      callback(null, { results });
+    },
+    postTransaction: ({ request }, callback) => {
+      underWay += 1;
+      most = Math.max(most, underWay);
+      setTimeout(() => {
+        underWay -= 1;
+        callback(null, { transaction: transactionOf(request.requestId), replayed: false });
+      }, 100);
+    },
+  });
+  const client = connect(t, address, { shareStream: false });
+  const postings = Array.from({ length: 200 }, (_, n) => posting(`pay-${n}`));
+  const results = await client.batchPostTransactions(postings);
+  assert.deepEqual(
+    results.map((result) => !(result instanceof PassbookError) && result.transaction.requestId),
+    postings.map(({ requestId }) => requestId),
+  );
+  assert(most > 16 && most <= 64, `${most} at a time`);
+});
+
+const HOUR_MS = 3_600_000;
+for (const jumpMs of [HOUR_MS, -HOUR_MS]) {
+  for (const shareStream of [true, false]) {
+    const name = `a jump of the clock by ${jumpMs} ms, ${shareStream ? "shared" : "alone"}`;
+    test(name, async (t) => {
+      const now = Date.now.bind(Date);
+      const jump = () => {
+        t.mock.method(Date, "now", () => now() + jumpMs);
+      };
+      const timeoutsMs: number[] = [];
+      const address = await start(t, {
+        deposit: (call, callback) => {
+          timeoutsMs.push(Number(call.getDeadline()) - Date.now());
+          if (timeoutsMs.length === 1) {
+            jump();
+            callback(statusOf(lost));
+          } else {
+            const transaction = transactionOf(call.request.requestId);
+            callback(null, { transaction, replayed: false });
+          }
+        },
+        streamTransactions: (call) => {
+          call.sendMetadata(new Metadata());
+          call.on("data", ({ requests: [request] }: StreamTransactionsRequest) => {
+            assert(request?.timeout !== undefined);
+            timeoutsMs.push(request.timeout.seconds * 1000);
+            if (timeoutsMs.length === 1) jump();
+            const results = [streamedResult(request, timeoutsMs.length === 1 ? lost : undefined)];
+            call.write({ result: undefined, results });
+          });
+        },
+      });
+      const client = connect(t, address, { shareStream });
+      const { transaction } = await client.deposit(deposit("pay"), { timeoutMs: 10_000 });
+      assert.equal(transaction.requestId, "pay");
+      assert.equal(timeoutsMs.length, 2);
+      for (const timeoutMs of timeoutsMs) {
+        assert(timeoutMs > 5000 && timeoutMs <= 10_000, `${timeoutMs} ms`);
+      }
+    });
+  }
+}

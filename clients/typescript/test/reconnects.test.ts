@@ -1,0 +1,140 @@
+/** Streams of postings and watches that are opened again. */
+
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+
+import { Metadata } from "@grpc/grpc-js";
+
+import {
+  PostTransactionResult,
+  type StreamTransactionsRequest,
+} from "../src/gen/passbook/v1/account_service.js";
+import { WatchEventsResponse } from "../src/gen/passbook/v1/events.js";
+import { type Outcome, PassbookError, status } from "../src/index.js";
+import {
+  type Answer,
+  closed,
+  connect,
+  failed,
+  inDoubt,
+  lost,
+  posting,
+  shed,
+  shedForLong,
+  start,
+  statusOf,
+  transactionOf,
+  unauthenticated,
+} from "./fakeServer.js";
+
+/** Makes the tokens 1, 2, 3 ... */
+function tokens(): () => string {
+  let count = 0;
+  return () => (count += 1).toString();
+}
+
+/** The token of a call. */
+function tokenOf(call: { metadata: Metadata }): string {
+  return String(call.metadata.get("authorization")[0]);
+}
+
+test("a watch survives its token", async (t) => {
+  const seen: string[] = [];
+  const address = await start(t, {
+    watchEvents: (call) => {
+      seen.push(tokenOf(call));
+      // The third token has expired before the stream begins.
+      if (seen.length < 3) call.write(WatchEventsResponse.fromPartial({ token: `${seen.length}` }));
+      call.emit("error", statusOf(unauthenticated));
+    },
+  });
+  const client = connect(t, address, { token: tokens() });
+  const watched: string[] = [];
+  const watch = async () => {
+    for await (const { token } of client.watchEvents({ start: "now" })) watched.push(token);
+  };
+  const error = await failed(watch());
+  assert.equal(error.code, status.UNAUTHENTICATED);
+  assert.deepEqual(watched, ["1", "2"]);
+  assert.deepEqual(seen, ["Bearer 1", "Bearer 2", "Bearer 3"]);
+});
+
+test("a stream of postings survives its token, also without a result", async (t) => {
+  const seen: string[] = [];
+  const address = await start(t, {
+    streamTransactions: (call) => {
+      seen.push(tokenOf(call));
+      call.sendMetadata(new Metadata());
+      const isFirst = seen.length === 1;
+      call.on("data", ({ request }: StreamTransactionsRequest) => {
+        const transaction = transactionOf(request?.requestId ?? "");
+        const result = PostTransactionResult.fromPartial({
+          result: { $case: "transaction", value: transaction },
+        });
+        if (isFirst) call.emit("error", statusOf(unauthenticated));
+        else call.write({ result, results: [] });
+      });
+      call.on("end", () => {
+        call.end();
+      });
+    },
+  });
+  const client = connect(t, address, { token: tokens() });
+  const results = [];
+  for await (const result of client.streamTransactions([posting("a"), posting("b")])) {
+    results.push(result instanceof PassbookError ? result : result.transaction.requestId);
+  }
+  assert.deepEqual(results, ["a", "b"]);
+  assert.deepEqual(seen, ["Bearer 1", "Bearer 2"]);
+});
+
+/** Streams one posting. The first stream is cut if there is an error for it. */
+async function streamOne(t: TestContext, cut: Answer, result: Answer, alone: Answer) {
+  let streams = 0;
+  const address = await start(t, {
+    streamTransactions: (call) => {
+      streams += 1;
+      const isCut = streams === 1 && cut !== undefined;
+      if (isCut && cut !== lost) {
+        call.emit("error", statusOf(cut));
+        return;
+      }
+      call.on("data", () => {
+        const value = PostTransactionResult.fromPartial({
+          result: { $case: "error", value: result ?? lost },
+        });
+        if (isCut) call.emit("error", statusOf(cut));
+        else call.write({ result: value, results: [] });
+      });
+      call.on("end", () => {
+        call.end();
+      });
+    },
+    postTransaction: (_, callback) => {
+      callback(statusOf(alone ?? lost));
+    },
+  });
+  const client = connect(t, address, { shareStream: false });
+  for await (const error of client.streamTransactions([posting("pay")])) {
+    assert(error instanceof PassbookError);
+    assert.equal(error.requestId, "pay");
+    return error;
+  }
+  throw new Error("the stream has no result");
+}
+
+const streams: [string, Answer, Answer, Answer, Outcome | undefined][] = [
+  // The case, the error that cuts the first stream, the result in the next one, and the request alone.
+  ["the result is in doubt", undefined, inDoubt, shedForLong, "unknown"],
+  ["the result is in doubt, then denied", undefined, inDoubt, unauthenticated, "unknown"],
+  ["the stream was lost", lost, shed, shedForLong, "unknown"],
+  ["the stream was lost, then denied", lost, shed, unauthenticated, "unknown"],
+  ["the stream was lost, and the result is one", lost, closed, undefined, undefined],
+  ["the stream was shed", shed, shed, unauthenticated, undefined],
+  ["nothing is in doubt", undefined, shed, shedForLong, "not_applied"],
+];
+for (const [name, cut, result, alone, outcome] of streams) {
+  test(`a posting of a stream: ${name}`, async (t) => {
+    assert.equal((await streamOne(t, cut, result, alone)).outcome, outcome);
+  });
+}
