@@ -37,8 +37,9 @@ type calls struct {
 type server struct {
 	conn   *grpc.ClientConn
 	stream *sharedStream
-	// avoidUntil is in nanoseconds since the Unix epoch.
-	avoidUntil atomic.Int64
+	// avoidUntil is nil until the server has answered UNAVAILABLE. Unlike a number, a Time keeps its reading of the
+	// monotonic clock, so a step of the wall clock does not matter.
+	avoidUntil atomic.Pointer[time.Time]
 }
 
 func newServer(conn *grpc.ClientConn) *server {
@@ -48,8 +49,14 @@ func newServer(conn *grpc.ClientConn) *server {
 // answered passes over a server that is not available.
 func (s *server) answered(failure *Error) {
 	if failure.Code == codes.Unavailable {
-		s.avoidUntil.Store(time.Now().Add(avoidTime).UnixNano())
+		until := time.Now().Add(avoidTime)
+		s.avoidUntil.Store(&until)
 	}
+}
+
+func (s *server) isAvoided() bool {
+	until := s.avoidUntil.Load()
+	return until != nil && time.Now().Before(*until)
 }
 
 func (s *server) close() error {
@@ -61,9 +68,8 @@ func (s *server) close() error {
 func (c *calls) pick() *server {
 	count := uint64(len(c.servers))
 	first := c.next.Add(1)
-	now := time.Now().UnixNano()
 	for i := range count {
-		if candidate := c.servers[(first+i)%count]; candidate.avoidUntil.Load() <= now {
+		if candidate := c.servers[(first+i)%count]; !candidate.isAvoided() {
 			return candidate
 		}
 	}
@@ -91,7 +97,7 @@ func (c *calls) invoke(
 	if err := call.run(ctx); err != nil {
 		return err
 	}
-	c.completeBatch(ctx, request, reply)
+	c.completeBatch(ctx, call)
 	return nil
 }
 
@@ -109,7 +115,8 @@ type call struct {
 	request proto.Message
 	reply   any
 	options []grpc.CallOption
-	// maybeApplied: an attempt has ended without a word on what became of it.
+	// maybeApplied: an attempt has ended without a word on what became of it. It may have been an attempt of the
+	// batch or the stream that had the request.
 	maybeApplied bool
 }
 
@@ -121,7 +128,7 @@ func (c *call) run(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		failure := newError(status.Convert(err), requestID(c.request))
+		failure := c.newError(status.Convert(err))
 		server.answered(failure)
 		pause := pauseAfter(attempt) + failure.retryDelay
 		if !c.judge(failure) || c.calls.isClosed.Load() || isTimeUp(ctx, failure) || !wait(ctx, pause) {
@@ -140,16 +147,29 @@ func (c *call) attempt(ctx context.Context, server *server) error {
 				}
 				return err
 			}
+			c.maybeApplied = c.maybeApplied || errors.Is(err, errMaybeApplied)
 		}
 	}
 	return server.conn.Invoke(ctx, c.method, c.request, c.reply, c.options...)
 }
 
+// newError is the error of an attempt, with the ids of its request.
+func (c *call) newError(from *status.Status) *Error {
+	failure := newError(from, requestID(c.request))
+	if opening, is := c.request.(*passbookv1.CreateAccountRequest); is {
+		failure.setMetadata(accountIDKey, opening.GetAccountId())
+	}
+	return failure
+}
+
 // judge sets the outcome of an error to that of all attempts so far, and says whether the request may be repeated.
 func (c *call) judge(failure *Error) (mayRepeat bool) {
 	kind := kindOf(c.request)
+	// A server that finds a request invalid does not look for its record. An attempt in doubt may have been made by a
+	// server with other settings, to which the request was valid.
+	isResult := failure.isResult() && !(c.maybeApplied && failure.isInvalid())
 	switch {
-	case kind == read || failure.isResult():
+	case kind == read || isResult:
 		failure.Outcome = NoOutcome
 	case !c.maybeApplied && (failure.isDenied() || failure.Outcome == NotApplied):
 		// It is as the server says.

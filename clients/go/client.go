@@ -10,9 +10,11 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"passbook.example/passbook/passbookv1"
 )
@@ -61,7 +63,8 @@ func WithToken(token string) Option {
 }
 
 // WithTokenSource sends the bearer token that the function returns, for tokens that expire. The function is
-// called for each attempt, so it should return the same token as long as that is valid.
+// called for each attempt, so it should return the same token as long as that is valid. Its error ends the call with
+// the code Unauthenticated: nothing was sent.
 func WithTokenSource(source func(context.Context) (string, error)) Option {
 	return func(o *options) { o.token = source }
 }
@@ -154,10 +157,15 @@ type bearer struct {
 
 func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
 	token, err := b.token(ctx)
-	if err != nil {
-		return nil, err
+	switch {
+	case err == nil:
+		return map[string]string{"authorization": "Bearer " + token}, nil
+	case ctx.Err() != nil:
+		return nil, status.FromContextError(ctx.Err()).Err()
+	default:
+		// A status in the error is that of another service, and must not pass for that of the server.
+		return nil, status.Errorf(codes.Unauthenticated, "there is no token: %v", err)
 	}
-	return map[string]string{"authorization": "Bearer " + token}, nil
 }
 
 // RequireTransportSecurity leaves the decision to connect, which knows the address.

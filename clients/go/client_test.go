@@ -103,6 +103,25 @@ func TestTheOutcomeIsThatOfAllAttempts(t *testing.T) {
 			status.Error(codes.Unavailable, "connection lost"),
 			failure(codes.NotFound, "ACCOUNT_NOT_FOUND", ""), passbook.NoOutcome,
 		},
+		// What is invalid to one server may have been applied by another one, with other settings.
+		{nil, failure(codes.InvalidArgument, "INVALID_CURRENCY_CODE", ""), passbook.NoOutcome},
+		{
+			failure(codes.Aborted, "LOCK_TIMEOUT", "not_applied"),
+			failure(codes.InvalidArgument, "INVALID_CURRENCY_CODE", ""), passbook.NoOutcome,
+		},
+		{
+			status.Error(codes.Unavailable, "connection lost"),
+			failure(codes.InvalidArgument, "INVALID_CURRENCY_CODE", ""), passbook.Unknown,
+		},
+		{
+			status.Error(codes.Unavailable, "connection lost"),
+			failure(codes.InvalidArgument, "REQUEST_ID_REUSED", ""), passbook.NoOutcome,
+		},
+		// Without ErrorInfo, as from a proxy.
+		{
+			status.Error(codes.Unavailable, "connection lost"),
+			status.Error(codes.Unauthenticated, "no token"), passbook.Unknown,
+		},
 	} {
 		inEachMode(t, func(t *testing.T, options []passbook.Option) {
 			server := &fake{deposit: func(attempt int, _ *passbookv1.DepositRequest) error {

@@ -29,7 +29,8 @@
 // # Errors
 //
 // Every error of a call is an [*Error], with a reason and an outcome. After [Unknown], repeat the call under the
-// id of the error, or call FenceRequest to make sure that the request is never applied.
+// id of the error (RequestID, or AccountID of CreateAccount), or call FenceRequest to make sure that the request is
+// never applied.
 //
 // # Streams
 //

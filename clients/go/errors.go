@@ -10,6 +10,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"passbook.example/passbook/passbookv1"
 )
@@ -17,8 +18,11 @@ import (
 // errorDomain is the domain of the ErrorInfo in Passbook's errors.
 const errorDomain = "passbook"
 
-// outcomeKey is the key of the outcome in the metadata.
-const outcomeKey = "outcome"
+// The keys of the metadata that have a field of their own.
+const (
+	outcomeKey   = "outcome"
+	accountIDKey = "account_id"
+)
 
 // Outcome says what became of a request that has no result.
 type Outcome int
@@ -59,6 +63,9 @@ type Error struct {
 	Message string
 	// RequestID is the id of the request, also if the client made it. Empty: the call has none.
 	RequestID string
+	// AccountID is the id of the account that CreateAccount was to open, also if the client made it. In other errors
+	// it is the account in the metadata, if there is one.
+	AccountID string
 
 	// hasInfo: the error is one of Passbook, not gRPC's own.
 	hasInfo bool
@@ -68,7 +75,7 @@ type Error struct {
 }
 
 // ErrorOf is the error in a result of BatchPostTransactions or BatchCreateAccounts, or in a response of
-// GetRequestOutcome and FenceRequest. The result of an opening has no request id. Of nil it is nil.
+// GetRequestOutcome and FenceRequest. The result of an opening has no request id, but an AccountID. Of nil it is nil.
 func ErrorOf(result *statuspb.Status, requestID string) *Error {
 	if result == nil {
 		return nil
@@ -87,10 +94,14 @@ func (e *Error) Error() string {
 		text += " " + reasonName(e.Reason)
 	}
 	text += ": " + e.Message
-	if e.Outcome != NoOutcome {
-		text += fmt.Sprintf(" (request %s, outcome %s)", e.RequestID, e.Outcome)
+	switch {
+	case e.Outcome == NoOutcome:
+		return text
+	case e.RequestID == "" && e.AccountID != "":
+		return text + fmt.Sprintf(" (account %s, outcome %s)", e.AccountID, e.Outcome)
+	default:
+		return text + fmt.Sprintf(" (request %s, outcome %s)", e.RequestID, e.Outcome)
 	}
-	return text
 }
 
 // GRPCStatus is the status of the last attempt, with all details. The functions of the package status use it.
@@ -132,6 +143,7 @@ func newError(from *status.Status, requestID string) *Error {
 			failure.retryDelay = detail.GetRetryDelay().AsDuration()
 		}
 	}
+	failure.AccountID = failure.Metadata[accountIDKey]
 	switch failure.Metadata[outcomeKey] {
 	case NotApplied.String():
 		failure.Outcome = NotApplied
@@ -148,6 +160,12 @@ func (e *Error) isResult() bool {
 		return true
 	}
 	return e.Reason == passbookv1.ErrorReason_ERROR_REASON_VERSION_MISMATCH
+}
+
+// isInvalid says that the server did not look for the record of the request: what is valid depends on its settings,
+// such as its currencies.
+func (e *Error) isInvalid() bool {
+	return e.Code == codes.InvalidArgument && e.Reason != passbookv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED
 }
 
 // isDenied says that the server did not look at the request.
@@ -172,21 +190,32 @@ func (e *Error) isFinal() bool {
 
 // setOutcome changes the outcome, also in the status.
 func (e *Error) setOutcome(outcome Outcome) {
-	if e.Outcome == outcome {
-		return
+	if e.Outcome != outcome {
+		e.Outcome = outcome
+		e.setMetadata(outcomeKey, outcome.String())
 	}
-	e.Outcome = outcome
+}
+
+// setMetadata changes an element of the metadata, also in the status. An error without ErrorInfo, such as one of gRPC
+// itself, gets one, because the results of a batch have nothing but their status.
+func (e *Error) setMetadata(key, value string) {
+	info := &errdetails.ErrorInfo{Domain: errorDomain, Reason: reasonName(e.Reason)}
+	detail := &anypb.Any{}
 	changed := e.status.Proto()
-	for _, detail := range changed.GetDetails() {
-		info := &errdetails.ErrorInfo{}
-		if detail.UnmarshalTo(info) != nil || info.GetDomain() != errorDomain {
-			continue
+	for _, candidate := range changed.GetDetails() {
+		found := &errdetails.ErrorInfo{}
+		if candidate.UnmarshalTo(found) == nil && found.GetDomain() == errorDomain {
+			info, detail = found, candidate
 		}
-		e.Metadata = map[string]string{}
-		maps.Copy(e.Metadata, info.GetMetadata())
-		e.Metadata[outcomeKey] = outcome.String()
-		info.Metadata = e.Metadata
-		_ = detail.MarshalFrom(info) // A message that was just read can be written.
 	}
-	e.status = status.FromProto(changed)
+	if detail.GetTypeUrl() == "" {
+		changed.Details = append(changed.Details, detail)
+	}
+	metadata := map[string]string{}
+	maps.Copy(metadata, info.GetMetadata())
+	metadata[key] = value
+	info.Metadata = metadata
+	_ = detail.MarshalFrom(info) // A message that was just read can be written.
+	e.Metadata, e.status = metadata, status.FromProto(changed)
+	e.AccountID = metadata[accountIDKey]
 }

@@ -21,14 +21,25 @@ type fake struct {
 	passbookv1.UnimplementedAccountServiceServer
 	// deposit gets the number of the attempt, from 1.
 	deposit func(attempt int, request *passbookv1.DepositRequest) error
+	// cut ends the stream with an error after it has applied this deposit. Nil: it goes on.
+	cut func(request *passbookv1.DepositRequest) error
 	// hasNoStream makes it a server that does not know `requests`.
 	hasNoStream bool
+	// post and postBatch get the number of the attempt, from 1.
+	post      func(attempt int) error
+	postBatch func(attempt int) (*passbookv1.BatchPostTransactionsResponse, error)
+	// open is the error of an opening that is no part of a batch.
+	open error
+	// watch answers a watch of entries. It gets the number of the stream, from 1. Nil: see WatchEntries.
+	watch func(number int, stream passbookv1.AccountService_WatchEntriesServer) error
 
 	mutex    sync.Mutex
 	deposits []*passbookv1.DepositRequest
 	streamed []string
 	streams  int
 	freezes  int
+	postings int
+	batches  int
 	watches  []int64
 	openings []string
 	starts   []string
@@ -69,11 +80,20 @@ func (f *fake) StreamTransactions(stream passbookv1.AccountService_StreamTransac
 			f.mutex.Lock()
 			f.streamed = append(f.streamed, element.GetDeposit().GetRequestId())
 			f.mutex.Unlock()
+			if f.cut != nil {
+				if err := f.cut(element.GetDeposit()); err != nil {
+					_, _ = f.Deposit(stream.Context(), element.GetDeposit())
+					return err
+				}
+			}
 			go func() {
 				response, err := f.Deposit(stream.Context(), element.GetDeposit())
 				result := &passbookv1.StreamedResult{
 					RequestId:   element.GetDeposit().GetRequestId(),
 					Transaction: response.GetTransaction(),
+				}
+				if len(result.RequestId) > 64 {
+					result.RequestId = "" // As a server does.
 				}
 				if err != nil {
 					result.Error = status.Convert(err).Proto()
@@ -84,6 +104,27 @@ func (f *fake) StreamTransactions(stream passbookv1.AccountService_StreamTransac
 			}()
 		}
 	}
+}
+
+func (f *fake) PostTransaction(
+	context.Context, *passbookv1.PostTransactionRequest,
+) (*passbookv1.PostTransactionResponse, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.postings++
+	if err := f.post(f.postings); err != nil {
+		return nil, err
+	}
+	return &passbookv1.PostTransactionResponse{}, nil
+}
+
+func (f *fake) BatchPostTransactions(
+	context.Context, *passbookv1.BatchPostTransactionsRequest,
+) (*passbookv1.BatchPostTransactionsResponse, error) {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	f.batches++
+	return f.postBatch(f.batches)
 }
 
 func (f *fake) FreezeAccount(
@@ -119,17 +160,24 @@ func (f *fake) CreateAccount(
 	_ context.Context, request *passbookv1.CreateAccountRequest,
 ) (*passbookv1.CreateAccountResponse, error) {
 	f.openings = append(f.openings, request.GetAccountId())
+	if f.open != nil {
+		return nil, f.open
+	}
 	account := &passbookv1.Account{AccountId: request.GetAccountId()}
 	return &passbookv1.CreateAccountResponse{Account: account}, nil
 }
 
-// WatchEntries sends two entries and breaks off.
+// WatchEntries sends two entries and breaks off, unless the test says otherwise.
 func (f *fake) WatchEntries(
 	request *passbookv1.WatchEntriesRequest, stream passbookv1.AccountService_WatchEntriesServer,
 ) error {
 	f.mutex.Lock()
 	f.watches = append(f.watches, request.GetAfterSequence())
+	number := len(f.watches)
 	f.mutex.Unlock()
+	if f.watch != nil {
+		return f.watch(number, stream)
+	}
 	entries := []*passbookv1.Entry{
 		{Sequence: request.GetAfterSequence() + 1}, {Sequence: request.GetAfterSequence() + 2},
 	}

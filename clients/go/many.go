@@ -7,7 +7,6 @@ import (
 
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"passbook.example/passbook/passbookv1"
 )
@@ -68,18 +67,20 @@ func (c *calls) post(ctx context.Context, request *passbookv1.PostTransactionReq
 	return posted{response: response}
 }
 
-// completeBatch repeats the requests of a batch that have no result, each by a call of its own.
-func (c *calls) completeBatch(ctx context.Context, request proto.Message, reply any) {
+// completeBatch repeats the requests of a batch that have no result, each by a call of its own. If an attempt of the
+// batch is in doubt, so is each of its requests.
+func (c *calls) completeBatch(ctx context.Context, whole *call) {
 	var group sync.WaitGroup
-	switch batch := request.(type) {
+	switch batch := whole.request.(type) {
 	case *passbookv1.BatchPostTransactionsRequest:
-		for i, result := range reply.(*passbookv1.BatchPostTransactionsResponse).GetResults() {
+		for i, result := range whole.reply.(*passbookv1.BatchPostTransactionsResponse).GetResults() {
 			response := &passbookv1.PostTransactionResponse{}
 			single := &call{
-				calls:   c,
-				method:  passbookv1.AccountService_PostTransaction_FullMethodName,
-				request: batch.GetRequests()[i],
-				reply:   response,
+				calls:        c,
+				method:       passbookv1.AccountService_PostTransaction_FullMethodName,
+				request:      batch.GetRequests()[i],
+				reply:        response,
+				maybeApplied: whole.maybeApplied,
 			}
 			single.repeat(ctx, &group, result.GetError(), func(failure *statuspb.Status) {
 				if failure != nil {
@@ -91,13 +92,14 @@ func (c *calls) completeBatch(ctx context.Context, request proto.Message, reply 
 			})
 		}
 	case *passbookv1.BatchCreateAccountsRequest:
-		for i, result := range reply.(*passbookv1.BatchCreateAccountsResponse).GetResults() {
+		for i, result := range whole.reply.(*passbookv1.BatchCreateAccountsResponse).GetResults() {
 			response := &passbookv1.CreateAccountResponse{}
 			single := &call{
-				calls:   c,
-				method:  passbookv1.AccountService_CreateAccount_FullMethodName,
-				request: batch.GetRequests()[i],
-				reply:   response,
+				calls:        c,
+				method:       passbookv1.AccountService_CreateAccount_FullMethodName,
+				request:      batch.GetRequests()[i],
+				reply:        response,
+				maybeApplied: whole.maybeApplied,
 			}
 			single.repeat(ctx, &group, result.GetError(), func(failure *statuspb.Status) {
 				if failure != nil {
@@ -111,12 +113,17 @@ func (c *calls) completeBatch(ctx context.Context, request proto.Message, reply 
 	group.Wait()
 }
 
-// repeat makes a call whose first attempt, in a batch, has ended with this error, if it may be repeated.
-// whenDone gets the error of the call, or nil.
+// repeat makes a call whose first attempt, in a batch, has ended with this error, if it may be repeated. Nil: the
+// request has its result. whenDone gets the error of the call, or nil.
 func (c *call) repeat(
 	ctx context.Context, group *sync.WaitGroup, first *statuspb.Status, whenDone func(*statuspb.Status),
 ) {
-	if first == nil || !c.judge(newError(status.FromProto(first), requestID(c.request))) {
+	if first == nil {
+		return
+	}
+	failure := c.newError(status.FromProto(first))
+	if !c.judge(failure) {
+		whenDone(failure.status.Proto())
 		return
 	}
 	group.Go(func() {

@@ -3,6 +3,7 @@ package passbook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	messageBytesMax = 256 << 10
 	// streamedBytesMax: a larger request goes alone.
 	streamedBytesMax = 64 << 10
+	// streamedIDMax is the contract's limit of bytes in a request id. The result of a longer one does not name it, so
+	// such a request goes alone.
+	streamedIDMax = 64
 	// gatherTime is how long a message waits for more requests while others are on their way. Callers whose results
 	// came together send their next requests one after another.
 	gatherTime = time.Millisecond
@@ -30,6 +34,9 @@ const (
 
 // errUseUnary says that this request cannot go by the stream.
 var errUseUnary = errors.New("passbook: the request goes alone")
+
+// errMaybeApplied says the same of a request that a stream had before it ended, without a word on what became of it.
+var errMaybeApplied = fmt.Errorf("%w, and may have been applied", errUseUnary)
 
 // sharedStream carries the concurrent requests of a client to one server, by one gRPC stream at a time. While a
 // message is on its way, the next one gathers the requests that wait.
@@ -54,7 +61,7 @@ func (s *sharedStream) do(
 	request := &streamedCall{element: element, requestID: requestID, done: make(chan struct{})}
 	request.bytes = proto.Size(element)
 	request.deadline, _ = ctx.Deadline()
-	if request.bytes > streamedBytesMax {
+	if request.bytes > streamedBytesMax || len(requestID) > streamedIDMax {
 		return nil, errUseUnary
 	}
 	session, err := s.enqueue(request)
@@ -144,8 +151,9 @@ type session struct {
 	queue   []*streamedCall
 	pending map[string]*streamedCall
 	// sent counts the requests that have no result yet.
-	sent   int
-	hasEnd bool
+	sent        int
+	hasAnswered bool
+	hasEnd      bool
 }
 
 func newSession(parent *sharedStream) *session {
@@ -272,6 +280,7 @@ func (s *session) receive(stream interface {
 func (s *session) complete(results []*passbookv1.StreamedResult) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
+	s.hasAnswered = true
 	for _, result := range results {
 		if request, is := s.pending[result.GetRequestId()]; is {
 			delete(s.pending, result.GetRequestId())
@@ -288,14 +297,20 @@ func (s *session) end(err error) {
 	s.cancel()
 	failure := newError(status.Convert(err), "")
 	s.parent.ended(s, failure)
-	if failure.isFinal() {
-		err = errUseUnary
-	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	s.hasEnd = true
+	// A server that denies a stream before its first answer has not looked at a request.
+	isUnapplied := failure.Outcome == NotApplied || failure.isDenied() && !s.hasAnswered
 	for _, request := range s.pending {
-		request.err = err
+		switch {
+		case !failure.isFinal():
+			request.err = err
+		case request.isSent && !isUnapplied:
+			request.err = errMaybeApplied
+		default:
+			request.err = errUseUnary
+		}
 		close(request.done)
 	}
 	clear(s.pending)

@@ -5,14 +5,16 @@ import (
 	"iter"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"passbook.example/passbook/passbookv1"
 )
 
-// watchSilenceMax is the longest time without a message of any server. Servers send one every 5 seconds.
-const watchSilenceMax = 60 * time.Second
+// watchOutageMax is the longest time without a message of any server, from the first attempt that failed. The time
+// that the program takes for a message does not count.
+const watchOutageMax = 60 * time.Second
 
 // Watch returns the entries of an account after the given sequence: first those that exist, then each new one,
 // until the context ends. After a broken connection it continues on the next server: no entry is missed, and none
@@ -88,13 +90,16 @@ func (c *Client) Events(
 type watch struct {
 	calls *calls
 	// failures counts the streams that broke since the last message.
-	failures    int
-	lastMessage time.Time
+	failures int
+	// outageStart is when the first of them broke.
+	outageStart time.Time
+	// hasAnswered: there was a message of the stream that is open.
+	hasAnswered bool
 }
 
 // heard is called after each message.
 func (w *watch) heard() {
-	w.failures, w.lastMessage = 0, time.Now()
+	w.failures, w.hasAnswered = 0, true
 }
 
 // run reads one stream after another. read returns nil if the loop has ended, and then run does, too.
@@ -103,20 +108,29 @@ func (w *watch) run(
 ) *Error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w.lastMessage = time.Now()
 	for {
 		server := w.calls.pick()
+		w.hasAnswered = false
 		err := read(ctx, passbookv1.NewAccountServiceClient(server.conn))
 		if err == nil {
 			return nil
 		}
-		w.failures++
+		if w.failures++; w.failures == 1 {
+			w.outageStart = time.Now()
+		}
 		failure := newError(status.Convert(err), "")
 		failure.Outcome = NoOutcome
 		server.answered(failure)
-		isSilent := time.Since(w.lastMessage) > watchSilenceMax
-		if failure.isFinal() || w.calls.isClosed.Load() || isSilent || !wait(ctx, pauseAfter(w.failures)+failure.retryDelay) {
+		isTooLong := time.Since(w.outageStart) > watchOutageMax
+		pause := pauseAfter(w.failures) + failure.retryDelay
+		if w.isFinal(failure) || w.calls.isClosed.Load() || isTooLong || !wait(ctx, pause) {
 			return failure
 		}
 	}
+}
+
+// isFinal is false for a token that has expired under an open stream: the next stream has a new one. If it has not,
+// the server denies it before the first message.
+func (w *watch) isFinal(failure *Error) bool {
+	return failure.isFinal() && !(w.hasAnswered && failure.Code == codes.Unauthenticated)
 }

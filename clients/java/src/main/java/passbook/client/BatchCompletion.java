@@ -21,18 +21,24 @@ import passbook.v1.CreateAccountResult;
 import passbook.v1.PostTransactionResponse;
 import passbook.v1.PostTransactionResult;
 
-/** Repeats the requests of a batch that have no result, each by a call of its own. */
+/**
+ * Repeats the requests of a batch that have no result, each by a call of its own. If an attempt of
+ * the batch is in doubt, so is each of its requests.
+ */
 final class BatchCompletion {
   private final Calls calls;
   private final CallOptions options;
   private final Metadata headers;
   private final Deadline deadline;
+  private final boolean isInDoubt;
 
-  BatchCompletion(Calls calls, CallOptions options, Metadata headers, Deadline deadline) {
+  BatchCompletion(
+      Calls calls, CallOptions options, Metadata headers, Deadline deadline, boolean isInDoubt) {
     this.calls = calls;
     this.options = options;
     this.headers = headers;
     this.deadline = deadline;
+    this.isInDoubt = isInDoubt;
   }
 
   /** Hands out the response with all results. The response to any other request is complete. */
@@ -131,6 +137,6 @@ final class BatchCompletion {
             request,
             deadline,
             whenDone);
-    repeated.startAfter(PassbookException.of(first, Requests.requestId(request)));
+    repeated.startAfter(PassbookException.of(first, Requests.requestId(request)), isInDoubt);
   }
 }

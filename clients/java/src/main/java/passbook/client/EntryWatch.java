@@ -34,8 +34,8 @@ public final class EntryWatch implements Iterator<Entry>, AutoCloseable {
   /**
    * Waits for the next entry.
    *
-   * @throws PassbookException the watch has a final error, no server has sent a message for 60
-   *     seconds, or the watch was closed
+   * @throws PassbookException the watch has a final error, no server has answered for 60 seconds,
+   *     or the watch was closed
    */
   @Override
   public Entry next() {

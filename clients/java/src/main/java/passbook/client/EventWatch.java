@@ -36,8 +36,8 @@ public final class EventWatch implements Iterator<WatchEventsResponse>, AutoClos
   /**
    * Waits for the next message.
    *
-   * @throws PassbookException the watch has a final error, no server has sent a message for 60
-   *     seconds, or the watch was closed
+   * @throws PassbookException the watch has a final error, no server has answered for 60 seconds,
+   *     or the watch was closed
    */
   @Override
   public WatchEventsResponse next() {

@@ -194,7 +194,8 @@ public final class PassbookClient implements AutoCloseable {
 
     /**
      * Sends the bearer token that the function returns, for tokens that expire. The function is
-     * called for each attempt, so it should return the same token as long as that is valid.
+     * called for each attempt, so it should return the same token as long as that is valid. What it
+     * throws ends the call with the code UNAUTHENTICATED: nothing was sent.
      */
     public Builder token(Supplier<String> newToken) {
       token = Objects.requireNonNull(newToken);
@@ -268,7 +269,7 @@ public final class PassbookClient implements AutoCloseable {
               Metadata headers = new Metadata();
               headers.put(AUTHORIZATION, "Bearer " + token.get());
               applier.apply(headers);
-            } catch (RuntimeException e) {
+            } catch (Throwable e) { // Also an Error, or else the call would wait for the token.
               applier.fail(
                   Status.UNAUTHENTICATED.withDescription("there is no token").withCause(e));
             }

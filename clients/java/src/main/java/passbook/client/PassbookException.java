@@ -22,6 +22,7 @@ public final class PassbookException extends RuntimeException {
   private static final long serialVersionUID = 1;
   private static final String DOMAIN = "passbook";
   private static final String REASON_PREFIX = "ERROR_REASON_";
+  private static final String ACCOUNT_ID = "account_id";
 
   private final transient com.google.rpc.Status status;
   private final ErrorReason reason;
@@ -43,14 +44,14 @@ public final class PassbookException extends RuntimeException {
     this.retryDelay = retryDelayOf(status);
   }
 
-  private PassbookException(PassbookException original, Outcome outcome) {
+  private PassbookException(PassbookException original, Map<String, String> metadata) {
     super(original.getMessage(), original.getCause(), false, false);
-    this.status = withOutcome(original.status, outcome);
+    this.status = withMetadata(original.status, metadata);
     this.requestId = original.requestId;
     this.hasInfo = original.hasInfo;
     this.reason = original.reason;
-    this.metadata = hasInfo ? Map.copyOf(infoOf(status).getMetadataMap()) : Map.of();
-    this.outcome = outcome;
+    this.metadata = Map.copyOf(metadata);
+    this.outcome = Outcome.of(metadata.getOrDefault(Outcome.KEY, ""));
     this.retryDelay = original.retryDelay;
   }
 
@@ -78,7 +79,8 @@ public final class PassbookException extends RuntimeException {
 
   /**
    * The error in a result of BatchPostTransactions or BatchCreateAccounts, or in a response of
-   * GetRequestOutcome and FenceRequest.
+   * GetRequestOutcome and FenceRequest. The result of an opening has no request id, but an {@link
+   * #accountId}.
    */
   public static PassbookException of(com.google.rpc.Status error, String requestId) {
     PassbookException exception = new PassbookException(error, requestId, null);
@@ -120,6 +122,14 @@ public final class PassbookException extends RuntimeException {
     return requestId;
   }
 
+  /**
+   * The id of the account that CreateAccount was to open, also if the client made it. In other
+   * errors it is the account in the metadata. Empty: there is none.
+   */
+  public String accountId() {
+    return metadata.getOrDefault(ACCOUNT_ID, "");
+  }
+
   /** The status of the last attempt with all details. */
   public com.google.rpc.Status status() {
     return status;
@@ -129,9 +139,12 @@ public final class PassbookException extends RuntimeException {
   public String toString() {
     String name = reason.name().substring(REASON_PREFIX.length());
     String text = "PassbookException: " + code() + " " + name + ": " + getMessage();
-    return outcome == Outcome.NONE
-        ? text
-        : text + " (request " + requestId + ", outcome " + outcome + ")";
+    if (outcome == Outcome.NONE) {
+      return text;
+    }
+    boolean isOpening = requestId.isEmpty() && !accountId().isEmpty();
+    String subject = isOpening ? "account " + accountId() : "request " + requestId;
+    return text + " (" + subject + ", outcome " + outcome + ")";
   }
 
   Duration retryDelay() {
@@ -139,7 +152,22 @@ public final class PassbookException extends RuntimeException {
   }
 
   PassbookException with(Outcome changed) {
-    return changed == outcome ? this : new PassbookException(this, changed);
+    if (changed == outcome) {
+      return this;
+    }
+    Map<String, String> other = new HashMap<>(metadata);
+    if (changed == Outcome.NONE) {
+      other.remove(Outcome.KEY);
+    } else {
+      other.put(Outcome.KEY, changed.toString());
+    }
+    return new PassbookException(this, other);
+  }
+
+  PassbookException withAccountId(String accountId) {
+    Map<String, String> other = new HashMap<>(metadata);
+    other.put(ACCOUNT_ID, accountId);
+    return new PassbookException(this, other);
   }
 
   /** Whether the error is what became of the request: invalid, or rejected by state. */
@@ -148,6 +176,15 @@ public final class PassbookException extends RuntimeException {
       case INVALID_ARGUMENT, OUT_OF_RANGE, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION -> true;
       default -> reason == ErrorReason.ERROR_REASON_VERSION_MISMATCH;
     };
+  }
+
+  /**
+   * Whether the server did not look for the record of the request: what is valid depends on its
+   * settings, such as its currencies.
+   */
+  boolean isInvalid() {
+    return code() == Status.Code.INVALID_ARGUMENT
+        && reason != ErrorReason.ERROR_REASON_REQUEST_ID_REUSED;
   }
 
   /** Whether the server did not look at the request. */
@@ -177,14 +214,15 @@ public final class PassbookException extends RuntimeException {
 
   private static ErrorInfo infoOf(com.google.rpc.Status status) {
     for (Any detail : status.getDetailsList()) {
-      if (detail.is(ErrorInfo.class)) {
-        ErrorInfo info = unpack(detail, ErrorInfo.class);
-        if (info.getDomain().equals(DOMAIN)) {
-          return info;
-        }
+      if (isInfo(detail)) {
+        return unpack(detail, ErrorInfo.class);
       }
     }
     return null;
+  }
+
+  private static boolean isInfo(Any detail) {
+    return detail.is(ErrorInfo.class) && unpack(detail, ErrorInfo.class).getDomain().equals(DOMAIN);
   }
 
   private static Duration retryDelayOf(com.google.rpc.Status status) {
@@ -197,21 +235,23 @@ public final class PassbookException extends RuntimeException {
     return Duration.ZERO;
   }
 
-  private static com.google.rpc.Status withOutcome(com.google.rpc.Status status, Outcome outcome) {
+  /**
+   * An error without ErrorInfo, such as one of gRPC itself, gets one, because the results of a
+   * batch have nothing but their status.
+   */
+  private static com.google.rpc.Status withMetadata(
+      com.google.rpc.Status status, Map<String, String> metadata) {
     ErrorInfo info = infoOf(status);
-    if (info == null) {
-      return status;
-    }
-    Map<String, String> metadata = new HashMap<>(info.getMetadataMap());
-    metadata.remove(Outcome.KEY);
-    if (outcome != Outcome.NONE) {
-      metadata.put(Outcome.KEY, outcome.toString());
-    }
     com.google.rpc.Status.Builder changed = status.toBuilder();
+    if (info == null) {
+      String name = ErrorReason.ERROR_REASON_UNSPECIFIED.name().substring(REASON_PREFIX.length());
+      info = ErrorInfo.newBuilder().setDomain(DOMAIN).setReason(name).build();
+      changed.addDetails(Any.pack(info));
+    }
+    Any other = Any.pack(info.toBuilder().clearMetadata().putAllMetadata(metadata).build());
     for (int i = 0; i < changed.getDetailsCount(); i++) {
-      if (changed.getDetails(i).is(ErrorInfo.class)) {
-        changed.setDetails(
-            i, Any.pack(info.toBuilder().clearMetadata().putAllMetadata(metadata).build()));
+      if (isInfo(changed.getDetails(i))) {
+        changed.setDetails(i, other);
       }
     }
     return changed.build();

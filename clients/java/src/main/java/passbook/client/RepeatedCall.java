@@ -100,7 +100,7 @@ final class RepeatedCall extends ClientCall<Message, Message> {
       StatusRuntimeException thrown = StatusProto.toStatusRuntimeException(error.status());
       close(thrown.getStatus().withCause(error), thrown.getTrailers());
     } else {
-      new BatchCompletion(calls, options, headers, deadline)
+      new BatchCompletion(calls, options, headers, deadline, attempts.isMaybeApplied())
           .complete(request, response, this::succeed);
     }
   }

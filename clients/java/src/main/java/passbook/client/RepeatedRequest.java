@@ -38,6 +38,8 @@ final class RepeatedRequest {
 
   private final Requests.Kind kind;
   private final String requestId;
+  // Empty: the request opens no account.
+  private final String accountId;
   private final AtomicBoolean isDone = new AtomicBoolean();
   private volatile Runnable cancelAttempt = () -> {};
   // Attempts follow one another, so these two need no lock.
@@ -66,6 +68,7 @@ final class RepeatedRequest {
     this.callback = callback;
     this.kind = Requests.kindOf(method);
     this.requestId = Requests.requestId(request);
+    this.accountId = Requests.openedAccountId(request);
   }
 
   /** Begins the first attempt. */
@@ -73,8 +76,13 @@ final class RepeatedRequest {
     attempt();
   }
 
-  /** Continues after an attempt that was part of something else, such as a batch. */
-  void startAfter(PassbookException error) {
+  /**
+   * Continues after an attempt that was part of a batch.
+   *
+   * @param isInDoubt whether an earlier attempt of the batch may have applied the request
+   */
+  void startAfter(PassbookException error, boolean isInDoubt) {
+    isMaybeApplied = isInDoubt;
     PassbookException judged = judge(error);
     if (mayRepeat(judged)) {
       attempt();
@@ -88,6 +96,11 @@ final class RepeatedRequest {
     Status status = Status.CANCELLED.withDescription(message).withCause(cause);
     finish(null, judge(PassbookException.of(status, new Metadata(), requestId)));
     cancelAttempt.run();
+  }
+
+  /** Whether an attempt has ended without a word on what became of it. */
+  boolean isMaybeApplied() {
+    return isMaybeApplied;
   }
 
   private void attempt() {
@@ -140,13 +153,17 @@ final class RepeatedRequest {
 
   private void finish(Message response, PassbookException error) {
     if (isDone.compareAndSet(false, true)) {
-      callback.done(response, error);
+      boolean isOpening = error != null && !accountId.isEmpty();
+      callback.done(response, isOpening ? error.withAccountId(accountId) : error);
     }
   }
 
   /** Sets the outcome of an error to that of all attempts so far. */
   private PassbookException judge(PassbookException error) {
-    if (kind == Requests.Kind.READ || error.isResult()) {
+    // A server that finds a request invalid does not look for its record. An attempt in doubt may
+    // have been made by a server with other settings, to which the request was valid.
+    boolean isResult = error.isResult() && !(isMaybeApplied && error.isInvalid());
+    if (kind == Requests.Kind.READ || isResult) {
       return error.with(Outcome.NONE);
     }
     boolean isUnapplied = error.isDenied() || error.outcome() == Outcome.NOT_APPLIED;
@@ -229,8 +246,13 @@ final class RepeatedRequest {
       failed(server, error);
     }
 
-    /** Goes alone after all. */
-    void sendAlone() {
+    /**
+     * Goes alone after all.
+     *
+     * @param isInDoubt whether the stream may have applied the request
+     */
+    void sendAlone(boolean isInDoubt) {
+      isMaybeApplied = isMaybeApplied || isInDoubt;
       if (!isDone.get()) {
         attemptAlone(server);
       }

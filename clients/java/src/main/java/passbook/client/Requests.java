@@ -160,6 +160,11 @@ final class Requests {
     return request.toBuilder().setField(field, UUID.randomUUID().toString()).build();
   }
 
+  /** The id of the account that a request opens. Empty: it opens none. */
+  static String openedAccountId(Message request) {
+    return request instanceof CreateAccountRequest opening ? opening.getAccountId() : "";
+  }
+
   /** The id of a request. Empty: it has none. */
   static String requestId(Message request) {
     FieldDescriptor field = request.getDescriptorForType().findFieldByName(REQUEST_ID);

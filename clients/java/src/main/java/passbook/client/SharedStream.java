@@ -24,6 +24,12 @@ final class SharedStream {
   /** A larger request goes alone. */
   private static final int STREAMED_BYTES_MAX = 64 << 10;
 
+  /**
+   * The contract's limit of characters in a request id, all of them ASCII. The result of a request
+   * with another id may not name it, so such a request goes alone.
+   */
+  private static final int STREAMED_ID_MAX = 64;
+
   /** How long requests go alone after a server did not take the stream. */
   private static final Duration UNARY_TIME = Duration.ofMinutes(1);
 
@@ -52,7 +58,7 @@ final class SharedStream {
   boolean send(RepeatedRequest.StreamAttempt attempt) {
     StreamedRequest.Builder element = Requests.streamed(attempt.request());
     int bytes = attempt.request().getSerializedSize();
-    if (bytes > STREAMED_BYTES_MAX) {
+    if (bytes > STREAMED_BYTES_MAX || !isAllowed(attempt.requestId())) {
       return false;
     }
     Pending pending = new Pending(attempt, element, bytes);
@@ -70,6 +76,10 @@ final class SharedStream {
     }
     pending.startExpiry(current, timer);
     return true;
+  }
+
+  private static boolean isAllowed(String requestId) {
+    return requestId.length() <= STREAMED_ID_MAX && requestId.chars().allMatch(it -> it < 128);
   }
 
   /** The stream that is open, a new one, or null if there cannot be one now. */
@@ -175,9 +185,9 @@ final class SharedStream {
       }
     }
 
-    void sendAlone() {
+    void sendAlone(boolean isInDoubt) {
       if (end()) {
-        attempt.sendAlone();
+        attempt.sendAlone(isInDoubt);
       }
     }
 

@@ -44,6 +44,7 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   // Requests that were sent and have no result yet.
   private int sent;
   private boolean isSending;
+  private boolean hasAnswered;
   private boolean hasEnd;
   // Only the one sender uses it.
   private ResultOrder order = ResultOrder.RESULT_ORDER_AS_COMPLETED;
@@ -101,6 +102,7 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
     }
     List<Pending> ended = new ArrayList<>(message.getResultsCount());
     synchronized (this) {
+      hasAnswered = true;
       for (StreamedResult result : message.getResultsList()) {
         Pending request = pending.remove(result.getRequestId());
         ended.add(request);
@@ -133,20 +135,23 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
    * one request in it: each request goes alone, and gets the result of its own.
    */
   private void end(Status status, Metadata trailers) {
-    parent.ended(this, PassbookException.of(status, trailers, ""));
+    PassbookException end = PassbookException.of(status, trailers, "");
+    parent.ended(this, end);
     List<Pending> left;
+    boolean isUnapplied;
     synchronized (this) {
       hasEnd = true;
       left = new ArrayList<>(pending.values());
       pending.clear();
       queue.clear();
+      // A server that denies a stream before its first answer has not looked at a request.
+      isUnapplied = end.outcome() == Outcome.NOT_APPLIED || end.isDenied() && !hasAnswered;
     }
     for (Pending request : left) {
-      PassbookException error = PassbookException.of(status, trailers, request.requestId());
-      if (error.isFinal()) {
-        request.sendAlone();
+      if (end.isFinal()) {
+        request.sendAlone(request.isSent() && !isUnapplied);
       } else {
-        request.fail(error);
+        request.fail(PassbookException.of(status, trailers, request.requestId()));
       }
     }
   }

@@ -5,23 +5,31 @@ import io.grpc.Status;
 import java.time.Duration;
 import java.util.Iterator;
 import java.util.function.Function;
+import java.util.function.LongSupplier;
 import passbook.v1.AccountServiceGrpc;
 import passbook.v1.AccountServiceGrpc.AccountServiceBlockingStub;
 
 /** The messages of a stream that is opened again, on the next server, when it breaks. */
 final class Watch<M> {
-  /** The longest time without a message of any server. Servers send one every 5 seconds. */
-  private static final Duration SILENCE_MAX = Duration.ofSeconds(60);
+  /**
+   * The longest time without a message of any server, from the first attempt that failed. The time
+   * that the program takes for a message does not count.
+   */
+  private static final Duration OUTAGE_MAX = Duration.ofSeconds(60);
 
   private final Calls calls;
   private final Function<AccountServiceBlockingStub, Iterator<M>> open;
+  private final LongSupplier clock;
   private final Context.CancellableContext context = Context.current().withCancellation();
 
   private Server server;
   private Iterator<M> messages;
   // Streams that broke since the last message.
   private int failures;
-  private long lastMessage = System.nanoTime();
+  // When the first of them broke.
+  private long outageStart;
+  // Whether there was a message of the stream that is open.
+  private boolean hasAnswered;
 
   /**
    * A watch that is not open yet.
@@ -29,22 +37,32 @@ final class Watch<M> {
    * @param open opens a stream behind the last message of the stream before
    */
   Watch(Calls calls, Function<AccountServiceBlockingStub, Iterator<M>> open) {
+    this(calls, open, System::nanoTime);
+  }
+
+  /**
+   * A watch for a test.
+   *
+   * @param clock a monotonic clock, in nanoseconds
+   */
+  Watch(Calls calls, Function<AccountServiceBlockingStub, Iterator<M>> open, LongSupplier clock) {
     this.calls = calls;
     this.open = open;
+    this.clock = clock;
   }
 
   /**
    * Waits for the next message.
    *
-   * @throws PassbookException the watch has a final error, no server has sent a message for 60
-   *     seconds, or the watch was closed
+   * @throws PassbookException the watch has a final error, no server has answered for 60 seconds,
+   *     or the watch was closed
    */
   M next() {
     while (true) {
       try {
         M message = nextOfStream();
         failures = 0;
-        lastMessage = System.nanoTime();
+        hasAnswered = true;
         return message;
       } catch (RuntimeException e) {
         messages = null;
@@ -59,6 +77,7 @@ final class Watch<M> {
 
   private M nextOfStream() {
     if (messages == null) {
+      hasAnswered = false;
       server = calls.pick();
       var stub =
           AccountServiceGrpc.newBlockingStub(server.channel())
@@ -73,9 +92,12 @@ final class Watch<M> {
 
   private void pauseAfter(PassbookException error) {
     failures++;
+    if (failures == 1) {
+      outageStart = clock.getAsLong();
+    }
     server.answered(error);
-    boolean isSilent = System.nanoTime() - lastMessage > SILENCE_MAX.toNanos();
-    if (context.isCancelled() || error.isFinal() || isSilent) {
+    boolean isTooLong = clock.getAsLong() - outageStart > OUTAGE_MAX.toNanos();
+    if (context.isCancelled() || isFinal(error) || isTooLong) {
       throw error;
     }
     long pause = RepeatedRequest.pauseAfter(failures) + error.retryDelay().toNanos();
@@ -85,5 +107,14 @@ final class Watch<M> {
       Thread.currentThread().interrupt();
       throw error;
     }
+  }
+
+  /**
+   * False for a token that has expired under an open stream: the next stream has a new one. If it
+   * has not, the server denies it before the first message.
+   */
+  private boolean isFinal(PassbookException error) {
+    boolean hasExpired = hasAnswered && error.code() == Status.Code.UNAUTHENTICATED;
+    return error.isFinal() && !hasExpired;
   }
 }

@@ -92,6 +92,7 @@ class ClientTest {
     var unapplied = failure(Code.ABORTED, "LOCK_TIMEOUT", "not_applied", tooLate);
     var unknown = failure(Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown");
     var lost = Code.UNAVAILABLE.toStatus().asRuntimeException();
+    var invalid = failure(Code.INVALID_ARGUMENT, "INVALID_CURRENCY_CODE", "");
     return Stream.of(
         new Attempts(null, unapplied, Outcome.NOT_APPLIED),
         new Attempts(
@@ -100,7 +101,14 @@ class ClientTest {
             Outcome.UNKNOWN),
         new Attempts(unknown, unapplied, Outcome.UNKNOWN),
         new Attempts(lost, failure(Code.UNAUTHENTICATED, "UNAUTHENTICATED", ""), Outcome.UNKNOWN),
-        new Attempts(lost, failure(Code.NOT_FOUND, "ACCOUNT_NOT_FOUND", ""), Outcome.NONE));
+        new Attempts(lost, failure(Code.NOT_FOUND, "ACCOUNT_NOT_FOUND", ""), Outcome.NONE),
+        // What is invalid to one server may have been applied by another one, with other settings.
+        new Attempts(null, invalid, Outcome.NONE),
+        new Attempts(failure(Code.ABORTED, "LOCK_TIMEOUT", "not_applied"), invalid, Outcome.NONE),
+        new Attempts(lost, invalid, Outcome.UNKNOWN),
+        new Attempts(lost, failure(Code.INVALID_ARGUMENT, "REQUEST_ID_REUSED", ""), Outcome.NONE),
+        // Without ErrorInfo, as from a proxy.
+        new Attempts(lost, Code.UNAUTHENTICATED.toStatus().asRuntimeException(), Outcome.UNKNOWN));
   }
 
   /**

@@ -5,7 +5,11 @@ import com.google.protobuf.Message;
 import com.google.rpc.ErrorInfo;
 import io.grpc.Grpc;
 import io.grpc.InsecureServerCredentials;
+import io.grpc.Metadata;
 import io.grpc.Server;
+import io.grpc.ServerCall;
+import io.grpc.ServerCallHandler;
+import io.grpc.ServerInterceptor;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
@@ -15,14 +19,22 @@ import java.io.IOException;
 import java.util.List;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Function;
+import java.util.function.IntFunction;
 import passbook.v1.AccountServiceGrpc;
+import passbook.v1.BatchCreateAccountsRequest;
+import passbook.v1.BatchCreateAccountsResponse;
 import passbook.v1.BatchPostTransactionsRequest;
 import passbook.v1.BatchPostTransactionsResponse;
+import passbook.v1.CreateAccountRequest;
+import passbook.v1.CreateAccountResponse;
 import passbook.v1.DepositRequest;
 import passbook.v1.DepositResponse;
 import passbook.v1.Entry;
 import passbook.v1.FreezeAccountRequest;
 import passbook.v1.FreezeAccountResponse;
+import passbook.v1.PostTransactionRequest;
+import passbook.v1.PostTransactionResponse;
 import passbook.v1.PostTransactionResult;
 import passbook.v1.StreamTransactionsRequest;
 import passbook.v1.StreamTransactionsResponse;
@@ -41,15 +53,39 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
     void deposit(int attempt, DepositRequest request);
   }
 
+  /** Answers a watch of entries. Gets the number of the stream, from 1. */
+  interface WatchBehavior {
+    void watch(int number, StreamObserver<WatchEntriesResponse> observer);
+  }
+
   final List<DepositRequest> deposits = new CopyOnWriteArrayList<>();
+  final List<String> streamed = new CopyOnWriteArrayList<>();
+  final List<String> openings = new CopyOnWriteArrayList<>();
   final List<Long> watches = new CopyOnWriteArrayList<>();
+  // The header of each call.
+  final List<String> tokens = new CopyOnWriteArrayList<>();
   final AtomicInteger streams = new AtomicInteger();
   final AtomicInteger freezes = new AtomicInteger();
 
   /** Whether it is a server that does not know {@code requests}. */
   volatile boolean hasNoStream;
 
+  /** With what the stream ends after it has applied this deposit. Null: it goes on. */
+  volatile Function<DepositRequest, StatusRuntimeException> cut = request -> null;
+
+  /** With what a posting fails that is no part of a batch. */
+  volatile StatusRuntimeException postError;
+
+  /** The response to a batch of postings, or its error. Gets the number of the attempt, from 1. */
+  volatile IntFunction<BatchPostTransactionsResponse> postBatch;
+
+  /** With what an opening fails that is no part of a batch. */
+  volatile StatusRuntimeException openError;
+
+  volatile WatchBehavior watch;
+
   private final AtomicInteger attempts = new AtomicInteger();
+  private final AtomicInteger batches = new AtomicInteger();
   private final Behavior behavior;
   private final Server server;
 
@@ -58,6 +94,7 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
     server =
         Grpc.newServerBuilderForPort(0, InsecureServerCredentials.create())
             .addService(this)
+            .intercept(new TokenInterceptor())
             .build()
             .start();
   }
@@ -111,6 +148,13 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
           return;
         }
         for (StreamedRequest element : message.getRequestsList()) {
+          streamed.add(element.getDeposit().getRequestId());
+          StatusRuntimeException end = cut.apply(element.getDeposit());
+          if (end != null) {
+            apply(element.getDeposit());
+            observer.onError(end);
+            return;
+          }
           new Thread(() -> answer(element.getDeposit(), observer)).start();
         }
       }
@@ -124,8 +168,9 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   }
 
   private void answer(DepositRequest request, StreamObserver<StreamTransactionsResponse> observer) {
-    StreamedResult.Builder result =
-        StreamedResult.newBuilder().setRequestId(request.getRequestId());
+    // As a server does.
+    String id = request.getRequestId().length() > 64 ? "" : request.getRequestId();
+    StreamedResult.Builder result = StreamedResult.newBuilder().setRequestId(id);
     try {
       result.setTransaction(apply(request));
     } catch (StatusRuntimeException e) {
@@ -149,29 +194,72 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
     observer.onError(failure(Status.Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown"));
   }
 
-  /** Fails each request of a batch for a reason that passes. */
+  @Override
+  public void postTransaction(
+      PostTransactionRequest request, StreamObserver<PostTransactionResponse> observer) {
+    observer.onError(postError);
+  }
+
   @Override
   public void batchPostTransactions(
       BatchPostTransactionsRequest request,
       StreamObserver<BatchPostTransactionsResponse> observer) {
+    try {
+      observer.onNext(postBatch.apply(batches.incrementAndGet()));
+      observer.onCompleted();
+    } catch (StatusRuntimeException e) {
+      observer.onError(e);
+    }
+  }
+
+  @Override
+  public void createAccount(
+      CreateAccountRequest request, StreamObserver<CreateAccountResponse> observer) {
+    openings.add(request.getAccountId());
+    observer.onError(openError);
+  }
+
+  /** Fails each opening of a batch for a reason that passes. */
+  @Override
+  public void batchCreateAccounts(
+      BatchCreateAccountsRequest request, StreamObserver<BatchCreateAccountsResponse> observer) {
     var error =
         StatusProto.fromThrowable(failure(Status.Code.ABORTED, "LOCK_TIMEOUT", "not_applied"));
-    var response = BatchPostTransactionsResponse.newBuilder();
+    var response = BatchCreateAccountsResponse.newBuilder();
     request.getRequestsList().forEach(one -> response.addResultsBuilder().setError(error));
     observer.onNext(response.build());
     observer.onCompleted();
   }
 
-  /** Sends two entries and breaks off. */
+  /** Sends two entries and breaks off, unless the test says otherwise. */
   @Override
   public void watchEntries(
       WatchEntriesRequest request, StreamObserver<WatchEntriesResponse> observer) {
     long after = request.getAfterSequence();
     watches.add(after);
+    if (watch != null) {
+      watch.watch(watches.size(), observer);
+      return;
+    }
     var message = WatchEntriesResponse.newBuilder();
     message.addEntries(Entry.newBuilder().setSequence(after + 1));
     message.addEntries(Entry.newBuilder().setSequence(after + 2));
     observer.onNext(message.build());
     observer.onError(failure(Status.Code.UNAVAILABLE, "SHUTTING_DOWN", ""));
+  }
+
+  /** Keeps the token of each call. */
+  private final class TokenInterceptor implements ServerInterceptor {
+    private static final Metadata.Key<String> AUTHORIZATION =
+        Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+
+    @Override
+    public <Q, R> ServerCall.Listener<Q> interceptCall(
+        ServerCall<Q, R> call, Metadata headers, ServerCallHandler<Q, R> next) {
+      if (headers.containsKey(AUTHORIZATION)) {
+        tokens.add(headers.get(AUTHORIZATION));
+      }
+      return next.startCall(call, headers);
+    }
   }
 }

@@ -1,0 +1,167 @@
+package passbook_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"passbook.example/passbook"
+	"passbook.example/passbook/passbookv1"
+)
+
+var (
+	lost = status.Error(codes.Unavailable, "connection lost")
+	shed = failure(codes.ResourceExhausted, "OVERLOADED", "not_applied")
+	// shedForLong ends a call: the next attempt would come after its deadline.
+	shedForLong = failure(codes.ResourceExhausted, "OVERLOADED", "not_applied",
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Hour)})
+)
+
+// A lost attempt of a batch may have applied each of its requests, whatever the later attempts say of one.
+func TestARequestOfABatchInDoubtStaysInDoubt(t *testing.T) {
+	for _, test := range []struct {
+		batch, element, alone error
+		want                  passbook.Outcome
+	}{
+		{lost, shed, shedForLong, passbook.Unknown},
+		{lost, shed, status.Error(codes.Unauthenticated, "no token"), passbook.Unknown},
+		{lost, failure(codes.PermissionDenied, "PERMISSION_DENIED", ""), nil, passbook.Unknown},
+		{lost, failure(codes.InvalidArgument, "INVALID_CURRENCY_CODE", ""), nil, passbook.Unknown},
+		{lost, failure(codes.NotFound, "ACCOUNT_NOT_FOUND", ""), nil, passbook.NoOutcome},
+		{shed, failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown"), shedForLong, passbook.Unknown},
+		{shed, failure(codes.PermissionDenied, "PERMISSION_DENIED", ""), nil, passbook.NoOutcome},
+		{shed, shed, shedForLong, passbook.NotApplied},
+	} {
+		server := &fake{
+			post: func(int) error { return test.alone },
+			postBatch: func(attempt int) (*passbookv1.BatchPostTransactionsResponse, error) {
+				if attempt == 1 {
+					return nil, test.batch
+				}
+				element := &passbookv1.PostTransactionResult_Error{Error: status.Convert(test.element).Proto()}
+				return &passbookv1.BatchPostTransactionsResponse{
+					Results: []*passbookv1.PostTransactionResult{{Result: element}},
+				}, nil
+			},
+		}
+		client := connect(t, start(t, server), passbook.WithUnary())
+		response, err := client.BatchPostTransactions(t.Context(), &passbookv1.BatchPostTransactionsRequest{
+			Requests: []*passbookv1.PostTransactionRequest{{RequestId: "pay"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := passbook.ErrorOf(response.GetResults()[0].GetError(), "pay")
+		if got == nil || got.Outcome != test.want {
+			t.Errorf("%v, then %v, then %v: got %v, want %v", test.batch, test.element, test.alone, got, test.want)
+		}
+	}
+}
+
+// A stream that ends with a final error may have applied what was sent. The fake has applied it.
+func TestARequestOfAStreamThatWasCutIsInDoubt(t *testing.T) {
+	denied := failure(codes.PermissionDenied, "PERMISSION_DENIED", "")
+	for _, test := range []struct {
+		cut, alone error
+		// isFirst: the stream has no answer before it is cut.
+		isFirst bool
+		want    passbook.Outcome
+	}{
+		{failure(codes.InvalidArgument, "INVALID_REQUESTS", ""), shedForLong, true, passbook.Unknown},
+		{failure(codes.InvalidArgument, "INVALID_REQUESTS", ""), denied, false, passbook.Unknown},
+		{status.Error(codes.ResourceExhausted, "too large"), shedForLong, true, passbook.Unknown},
+		{denied, denied, false, passbook.Unknown},
+		// Nothing was applied: the server has not looked at the requests, or says so.
+		{denied, denied, true, passbook.NoOutcome},
+		{failure(codes.ResourceExhausted, "REQUEST_TOO_LARGE", "not_applied"), shedForLong, true, passbook.NotApplied},
+	} {
+		server := &fake{
+			deposit: func(attempt int, request *passbookv1.DepositRequest) error {
+				// The attempt before it was that of the stream.
+				if request.GetRequestId() == "cut" && (attempt == 3 || test.isFirst && attempt == 2) {
+					return test.alone
+				}
+				return nil
+			},
+			cut: func(request *passbookv1.DepositRequest) error {
+				if request.GetRequestId() == "cut" {
+					return test.cut
+				}
+				return nil
+			},
+		}
+		client := connect(t, start(t, server))
+		if !test.isFirst {
+			if _, err := client.Deposit(t.Context(), &passbookv1.DepositRequest{RequestId: "first"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := client.Deposit(t.Context(), &passbookv1.DepositRequest{RequestId: "cut"})
+		var got *passbook.Error
+		if !errors.As(err, &got) || got.Outcome != test.want {
+			t.Errorf("%v, then %v: got %v, want %v", test.cut, test.alone, err, test.want)
+		}
+	}
+}
+
+// The result of a request with a longer id does not name it, so the caller would wait for it in vain.
+func TestARequestWithALongIDGoesAlone(t *testing.T) {
+	allowed := strings.Repeat("i", 64)
+	server := &fake{deposit: func(_ int, request *passbookv1.DepositRequest) error {
+		if request.GetRequestId() == allowed {
+			return nil
+		}
+		return failure(codes.InvalidArgument, "INVALID_REQUEST_ID", "")
+	}}
+	client := connect(t, start(t, server))
+	ctx, end := context.WithTimeout(t.Context(), 5*time.Second)
+	defer end()
+	if _, err := client.Deposit(ctx, &passbookv1.DepositRequest{RequestId: allowed}); err != nil {
+		t.Error(err)
+	}
+	_, err := client.Deposit(ctx, &passbookv1.DepositRequest{RequestId: allowed + "i"})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Error(err)
+	}
+	if fmt.Sprint(server.streamed) != "["+allowed+"]" {
+		t.Errorf("the stream had %v", server.streamed)
+	}
+}
+
+// After `unknown`, the caller has to name the account, so as not to open a second one.
+func TestTheErrorOfAnOpeningHasTheAccountID(t *testing.T) {
+	tooLong := &errdetails.RetryInfo{RetryDelay: durationpb.New(time.Hour)}
+	for _, last := range []error{
+		failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown", tooLong),
+		status.Error(codes.Unauthenticated, "no token"),
+	} {
+		server := &fake{open: last}
+		client := connect(t, start(t, server))
+		_, err := client.CreateAccount(t.Context(), &passbookv1.CreateAccountRequest{CurrencyCode: "USD"})
+		var single *passbook.Error
+		if !errors.As(err, &single) || single.AccountID == "" || single.AccountID != server.openings[0] {
+			t.Errorf("%+v, but opened %v", single, server.openings)
+		}
+		if single.Outcome == passbook.Unknown && !strings.Contains(err.Error(), single.AccountID) {
+			t.Error(err)
+		}
+		response, err := client.BatchCreateAccounts(t.Context(), &passbookv1.BatchCreateAccountsRequest{
+			Requests: []*passbookv1.CreateAccountRequest{{CurrencyCode: "USD"}, {CurrencyCode: "USD"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		element := passbook.ErrorOf(response.GetResults()[1].GetError(), "")
+		if element == nil || element.AccountID != server.openings[2] || element.Outcome != single.Outcome {
+			t.Errorf("%+v, but opened %v", element, server.openings)
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package passbook
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"passbook.example/passbook/passbookv1"
+)
+
+// watchStreams runs a watch without a server. stream gets the number of the stream, from 1, and returns the error with
+// which it ends.
+func watchStreams(t *testing.T, stream func(number int, watch *watch) error) *Error {
+	watch := &watch{calls: &calls{servers: []*server{{}}}}
+	number := 0
+	return watch.run(t.Context(), func(context.Context, passbookv1.AccountServiceClient) error {
+		number++
+		return stream(number, watch)
+	})
+}
+
+func TestTheTimeOfTheProgramIsNoOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failure := watchStreams(t, func(number int, watch *watch) error {
+			if number == 3 {
+				return nil // The loop has ended.
+			}
+			watch.heard()
+			time.Sleep(10 * watchOutageMax)
+			return status.Error(codes.Unavailable, "connection lost")
+		})
+		if failure != nil {
+			t.Error(failure)
+		}
+	})
+}
+
+func TestAWatchEndsWithTheLastErrorOfALongOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var start time.Time
+		failure := watchStreams(t, func(number int, watch *watch) error {
+			if number == 1 {
+				watch.heard()
+				time.Sleep(10 * watchOutageMax)
+				start = time.Now()
+			}
+			return status.Error(codes.Unavailable, "connection lost")
+		})
+		took := time.Since(start)
+		if failure == nil || failure.Code != codes.Unavailable || took < watchOutageMax || took > 2*watchOutageMax {
+			t.Errorf("%v after %v", failure, took)
+		}
+	})
+}
