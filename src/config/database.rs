@@ -14,7 +14,8 @@ pub struct DatabaseConfig {
     /// The URL of the database: sqlite://FILE?mode=rwc or postgres://USER@HOST:PORT/NAME.
     ///
     /// With several hosts, as in postgres://USER@H1:5432,H2:5432/NAME, the server uses the primary
-    /// among them, and finds the new primary after a failover.
+    /// among them, and finds the new primary after a failover. Commands that only read go to the
+    /// primary as well, or to a standby if no primary answers.
     ///
     /// Put a password into --database-password-file, or as USER:PASSWORD@ into the variable or the
     /// file of settings. Every user of the machine can read a password on the command line.

@@ -5,6 +5,9 @@
 //! Two primaries are two ledgers: then no server is used. Neither is one of another cluster, or of
 //! an earlier timeline, than was used before. Each new session checks that for itself, since the
 //! name of a host may move, also back to a primary that was replaced.
+//!
+//! A command that only reads also goes to the primary. If no primary answers, it goes to a standby.
+//! It stays with the host that it chose, and its sessions check the same.
 
 use std::{
     sync::{
@@ -29,7 +32,7 @@ use crate::storage::connect::{
     budget::CONNECTIONS_MIN,
     connect_error::{ConnectError, HostError},
     pooler,
-    server_identity::ServerIdentity,
+    server_identity::{ServerIdentity, ServerState},
     session::{self, Role, Session},
     target::{CONNECT_TIME_MAX, TargetSession},
 };
@@ -83,9 +86,9 @@ impl Hosts {
         Self { all, target, connect_time_max, current, last, keeps_sessions }
     }
 
-    /// Whether the URL has several hosts.
-    pub fn are_several(&self) -> bool {
-        self.all.len() > 1
+    /// Whether another host of the URL may be the one to use later.
+    pub fn may_switch(&self) -> bool {
+        self.all.len() > 1 && self.target == TargetSession::Primary
     }
 
     /// The host in use.
@@ -133,6 +136,10 @@ impl Hosts {
         let mut current = self.lock();
         if let Some(known) = &current.server {
             server.check_after(known)?;
+            if known.is_later_than(server) {
+                // A standby, whose timeline is unknown.
+                return Ok(());
+            }
             if server.is_later_than(known) {
                 // Other connections may still lead to the primary that this one has replaced.
                 current.trusted_since = Instant::now();
@@ -202,7 +209,7 @@ impl Hosts {
             Some((at, Ok(()))) => at.elapsed() > PROBE_INTERVAL,
             Some((_, Err(_))) | None => true,
         };
-        if self.are_several() && is_due { self.select_server().await } else { Ok(()) }
+        if self.may_switch() && is_due { self.select_server().await } else { Ok(()) }
     }
 
     /// Checks once for each host that connections keep their sessions. A standby has no NOTIFY; it
@@ -220,30 +227,40 @@ impl Hosts {
 
     /// Probes all hosts at once, so that one that is down costs no time.
     async fn probe_all(&self) -> Result<(), ConnectError> {
-        let mut probes: FuturesUnordered<_> = (0..self.all.len())
-            .map(|host| async move { (host, self.probe(&self.all[host]).await) })
-            .collect();
+        let chosen = self.chosen_to_read();
+        let hosts = chosen.map_or(0..self.all.len(), |host| host..host + 1);
+        let mut probes: FuturesUnordered<_> =
+            hosts.map(|host| async move { (host, self.probe(&self.all[host]).await) }).collect();
         let (mut found, mut reasons) = (Vec::new(), Vec::new());
         let mut end = Instant::now() + self.connect_time_max * 2;
         while let Ok(Some((host, answer))) = timeout_at(end.into(), probes.next()).await {
             match answer {
                 Ok(server) => {
-                    found.push((host, server));
-                    if self.target == TargetSession::Any {
-                        break;
+                    // If no primary has answered, one may still do so.
+                    if server.state == ServerState::Primary {
+                        // The next probe notices later ones. The first probe waits longer for all.
+                        let is_first = self.lock().server.is_none();
+                        let others =
+                            if is_first { CONNECT_TIME_MAX } else { SECOND_PRIMARY_TIME_MAX };
+                        end = end.min(Instant::now() + others);
                     }
-                    // The next probe notices later ones. The first probe waits longer for all.
-                    let is_first = self.lock().server.is_none();
-                    let others = if is_first { CONNECT_TIME_MAX } else { SECOND_PRIMARY_TIME_MAX };
-                    end = end.min(Instant::now() + others);
+                    found.push((host, server));
                 }
                 Err(reason) => reasons.push((host, reason)),
             }
         }
         found.sort_unstable_by_key(|(host, _)| *host);
         match self.choose(&found) {
-            Ok(Some(host)) => {
+            Ok(Some((host, state))) => {
                 self.switch_to(host);
+                if state != ServerState::Primary && self.all.len() > 1 && chosen.is_none() {
+                    tracing::warn!(
+                        host = self.name(host),
+                        others = self.joined(&reasons),
+                        "no primary answers: the command reads from another server, which may lack \
+                         the latest changes"
+                    );
+                }
                 return Ok(());
             }
             Ok(None) => {}
@@ -259,31 +276,55 @@ impl Hosts {
             return Err(cannot_connect(&self.all[host], host_error));
         }
         let may_pass = reasons.iter().any(|(_, host_error)| host_error.may_pass);
-        let reason = |(host, host_error): &(usize, HostError)| {
-            format!("{}: {}", self.name(*host), host_error.reason)
-        };
-        let reason = reasons.iter().map(reason).collect::<Vec<_>>().join("; ");
+        let reason = self.joined(&reasons);
         Err(ConnectError::new("no database server can be used", HostError { reason, may_pass }))
     }
 
-    /// Chooses among the hosts that can be used: the one in use, if it is among them.
-    fn choose(&self, found: &[(usize, ServerIdentity)]) -> Result<Option<usize>, (usize, String)> {
-        let current = self.lock().host;
-        let is_current = |(host, _): &&(usize, ServerIdentity)| *host == current;
-        let Some((host, server)) = found.iter().find(is_current).or(found.first()) else {
+    /// The reasons against hosts, in one line.
+    fn joined(&self, reasons: &[(usize, HostError)]) -> String {
+        let reason = |(host, host_error): &(usize, HostError)| {
+            format!("{}: {}", self.name(*host), host_error.reason)
+        };
+        reasons.iter().map(reason).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The host from which a command that only reads has begun to read.
+    fn chosen_to_read(&self) -> Option<usize> {
+        let current = self.lock();
+        let has_begun = self.target == TargetSession::PreferPrimary && current.server.is_some();
+        has_begun.then_some(current.host)
+    }
+
+    /// Chooses among the hosts that can be used: those in the best state, and of these the one in use,
+    /// if it is among them.
+    fn choose(
+        &self,
+        found: &[(usize, ServerIdentity)],
+    ) -> Result<Option<(usize, ServerState)>, (usize, String)> {
+        let Some(state) = found.iter().map(|(_, server)| server.state).min() else {
             return Ok(None);
         };
-        if let Some((other_host, other)) = found.iter().find(|(_, other)| other != server) {
+        let best = || found.iter().filter(move |(_, server)| server.state == state);
+        let current = self.lock().host;
+        let is_current = |(host, _): &&(usize, ServerIdentity)| *host == current;
+        let Some((host, server)) = best().find(is_current).or(best().next()) else {
+            return Ok(None);
+        };
+        let other = best().find(|(_, other)| other != server);
+        if let (Some((other_host, other)), false) = (other, state == ServerState::Standby) {
             // Changes at the wrong one would be lost: none is made until one of them is stopped.
             self.invalidate_connections();
+            let advice = match self.target {
+                TargetSession::Primary => "stop one of them; nothing is changed until then",
+                TargetSession::PreferPrimary => "name the one to read in database_url",
+            };
             let reason = format!(
-                "is a primary ({server}), and so is {} ({other}): stop one of them; nothing is \
-                 changed until then",
+                "is a primary ({server}), and so is {} ({other}): {advice}",
                 self.name(*other_host)
             );
             return Err((*host, reason));
         }
-        self.admit(server).map(|()| Some(*host)).map_err(|reason| (*host, reason))
+        self.admit(server).map(|()| Some((*host, state))).map_err(|reason| (*host, reason))
     }
 
     /// Logs why a server must not be used, once until the reason changes. At the start the reason
@@ -305,7 +346,7 @@ impl Hosts {
         // The role that needs most.
         let session = self.session(match self.target {
             TargetSession::Primary => Role::Writer,
-            TargetSession::Any => Role::Snapshot,
+            TargetSession::PreferPrimary => Role::Snapshot,
         });
         let probing = async {
             let connecting = session::start_up(options.clone());
@@ -329,8 +370,10 @@ impl Hosts {
         if current.host == host {
             return;
         }
-        let (from, to) = (self.name(current.host), self.name(host));
-        tracing::warn!(%from, %to, "switched to another primary");
+        if self.target == TargetSession::Primary {
+            let (from, to) = (self.name(current.host), self.name(host));
+            tracing::warn!(%from, %to, "switched to another primary");
+        }
         current.host = host;
         current.trusted_since = Instant::now();
     }
@@ -365,21 +408,4 @@ fn address(options: &PgConnectOptions) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn connections_from_before_a_promotion_are_stale() {
-        let options = PgConnectOptions::new_without_pgpass();
-        let hosts = Hosts::new(vec![options], TargetSession::Primary, CONNECT_TIME_MAX);
-        let server = |timeline: &str| ServerIdentity::parse("7".to_owned(), timeline, "1").unwrap();
-        let opened = Instant::now();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-
-        hosts.admit(&server("00000001")).unwrap();
-        assert!(!hosts.is_stale(opened.elapsed()), "it leads to the same server");
-        hosts.admit(&server("00000002")).unwrap();
-        assert!(hosts.is_stale(opened.elapsed()), "it may lead to the replaced one");
-        hosts.admit(&server("00000001")).unwrap_err();
-    }
-}
+mod tests;

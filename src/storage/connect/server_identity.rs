@@ -1,14 +1,28 @@
-//! Which PostgreSQL server a session is with, and whether it may be used after another one.
+//! Which PostgreSQL server a session is with, what that server takes, and whether it may be used after
+//! another one.
 
 use std::fmt;
 
-/// The identity of a primary: two hosts of a URL may be the same one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a server takes, and so what it has. The first that answers is the one to read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ServerState {
+    /// Takes changes.
+    Primary,
+    /// Is no standby, and takes none.
+    ReadOnly,
+    /// Follows a primary: it may lack the latest changes.
+    Standby,
+}
+
+/// The identity of a server: two hosts of a URL may be the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerIdentity {
+    /// What it takes.
+    pub state: ServerState,
     /// The system identifier: the same for a primary and all of its standbys.
     system: String,
-    /// The timeline: it grows by one with each promotion.
-    timeline: u32,
+    /// The timeline: it grows by one with each promotion. None for a standby.
+    timeline: Option<u32>,
     /// When it was started, in microseconds since the Unix epoch.
     started_us: i64,
 }
@@ -25,21 +39,29 @@ impl ServerIdentity {
     ];
 
     /// Reads the values of the columns.
-    pub fn parse(system: String, timeline: &str, started_us: &str) -> Result<Self, String> {
+    pub fn parse(
+        state: ServerState,
+        system: String,
+        timeline: Option<&str>,
+        started_us: &str,
+    ) -> Result<Self, String> {
         let wrong = |_| "the server's identity is not a number".to_owned();
+        let timeline = timeline.map(|it| u32::from_str_radix(it, 16)).transpose();
         Ok(Self {
+            state,
             system,
-            timeline: u32::from_str_radix(timeline, 16).map_err(wrong)?,
+            timeline: timeline.map_err(wrong)?,
             started_us: started_us.parse().map_err(wrong)?,
         })
     }
 
-    /// Whether this server was promoted after `known`.
+    /// Whether this server was promoted after `known`. A known timeline is later than an unknown one.
     pub fn is_later_than(&self, known: &Self) -> bool {
         self.timeline > known.timeline
     }
 
-    /// Checks that this server may be used after `known`: it has what was acknowledged there.
+    /// Checks that this server may be used after `known`: it is of the same ledger, and a primary has
+    /// what was acknowledged there.
     ///
     /// # Errors
     /// The reason, which continues the name of a host.
@@ -48,7 +70,7 @@ impl ServerIdentity {
             let than = "than the server used before";
             return Err(format!("belongs to another cluster ({self}) {than} ({known})"));
         }
-        if known.is_later_than(self) {
+        if self.timeline.is_some() && known.is_later_than(self) {
             let later = "a later one was used before";
             return Err(format!("is an outdated primary ({self}): {later} ({known})"));
         }
@@ -58,7 +80,11 @@ impl ServerIdentity {
 
 impl fmt::Display for ServerIdentity {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "system identifier {}, timeline {}", self.system, self.timeline)
+        write!(formatter, "system identifier {}, ", self.system)?;
+        match self.timeline {
+            Some(timeline) => write!(formatter, "timeline {timeline}"),
+            None => write!(formatter, "a standby"),
+        }
     }
 }
 
@@ -66,8 +92,21 @@ impl fmt::Display for ServerIdentity {
 mod tests {
     use super::*;
 
+    fn parse(
+        state: ServerState,
+        system: &str,
+        timeline: Option<&str>,
+        started_us: &str,
+    ) -> Result<ServerIdentity, String> {
+        ServerIdentity::parse(state, system.to_owned(), timeline, started_us)
+    }
+
     fn server(system: &str, timeline: &str) -> ServerIdentity {
-        ServerIdentity::parse(system.to_owned(), timeline, "1764000000000000").unwrap()
+        parse(ServerState::Primary, system, Some(timeline), "1764000000000000").unwrap()
+    }
+
+    fn standby(system: &str) -> ServerIdentity {
+        parse(ServerState::Standby, system, None, "1764000000000000").unwrap()
     }
 
     #[test]
@@ -77,6 +116,7 @@ mod tests {
         for (next, expected) in [
             (again, None),
             (server("7", "0000000B"), None),
+            (standby("7"), None),
             (
                 server("7", "00000009"),
                 Some(
@@ -91,6 +131,13 @@ mod tests {
                      server used before (system identifier 7, timeline 10)",
                 ),
             ),
+            (
+                standby("8"),
+                Some(
+                    "belongs to another cluster (system identifier 8, a standby) than the server \
+                     used before (system identifier 7, timeline 10)",
+                ),
+            ),
         ] {
             assert_eq!(next.check_after(&known).err().as_deref(), expected);
         }
@@ -99,7 +146,7 @@ mod tests {
     #[test]
     fn an_identity_that_is_no_number_is_an_error() {
         for (timeline, started_us) in [("", "1"), ("0000000G", "1"), ("00000001", "now")] {
-            ServerIdentity::parse("7".to_owned(), timeline, started_us).unwrap_err();
+            parse(ServerState::Primary, "7", Some(timeline), started_us).unwrap_err();
         }
     }
 }

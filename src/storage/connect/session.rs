@@ -7,13 +7,18 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::sqlx::{
-    self, AssertSqlSafe, Row,
-    postgres::{PgConnectOptions, PgConnection, PgRow},
+use sea_orm::{
+    SqlxError,
+    sqlx::{
+        self, AssertSqlSafe, Row,
+        postgres::{PgConnectOptions, PgConnection, PgRow},
+    },
 };
 
 use crate::storage::connect::{
-    connect_error::reason, server_identity::ServerIdentity, target::TargetSession,
+    connect_error::reason,
+    server_identity::{ServerIdentity, ServerState},
+    target::TargetSession,
 };
 
 /// The `application_name` of a server's connections: it distinguishes locks of peers from foreign ones.
@@ -214,9 +219,9 @@ impl Session {
     }
 
     /// Sets up a new connection in one round trip, or says why it cannot be used. Returns the server
-    /// to which it leads; for [`TargetSession::Any`], where any server will do, an empty identity.
+    /// to which it leads.
     pub async fn prepare(&self, connection: &mut PgConnection) -> Result<ServerIdentity, String> {
-        if self.target == TargetSession::Any {
+        if self.target == TargetSession::PreferPrimary {
             // A standby refuses transactions at the serializable level.
             let isolation = "SET default_transaction_isolation = 'read committed'";
             sqlx::raw_sql(isolation).execute(&mut *connection).await.map_err(|it| reason(&it))?;
@@ -232,15 +237,19 @@ impl Session {
         }
         let next = self.expected.len();
         let (is_standby, read_only) = (column(next)?, column(next + 1)?);
-        match (self.target, &*is_standby, &*read_only) {
-            (TargetSession::Any, _, _) => Ok(ServerIdentity::default()),
-            (TargetSession::Primary, "false", "off") => {
-                let (system, timeline, started) =
-                    (column(next + 2)?, column(next + 3)?, column(next + 4)?);
-                ServerIdentity::parse(system, &timeline, &started)
+        let state = match (&*is_standby, &*read_only) {
+            ("false", "off") => ServerState::Primary,
+            ("false", _) => ServerState::ReadOnly,
+            _ => ServerState::Standby,
+        };
+        match (self.target, state) {
+            (TargetSession::Primary, ServerState::Standby) => Err("is a standby".to_owned()),
+            (TargetSession::Primary, ServerState::ReadOnly) => Err("is read-only".to_owned()),
+            _ => {
+                let (system, started) = (column(next + 2)?, column(next + 4)?);
+                let timeline = text_or_null(&row, next + 3)?;
+                ServerIdentity::parse(state, system, timeline.as_deref(), &started)
             }
-            (TargetSession::Primary, "true", _) => Err("is a standby".to_owned()),
-            (TargetSession::Primary, _, _) => Err("is read-only".to_owned()),
         }
     }
 }
@@ -273,7 +282,15 @@ fn unsafe_setting(name: &str, value: &str, allowed: &[&str]) -> String {
 }
 
 fn text(row: &PgRow, index: usize) -> Result<String, String> {
-    row.try_get(index).map_err(|error| format!("the session's settings cannot be read: {error}"))
+    row.try_get(index).map_err(unreadable)
+}
+
+fn text_or_null(row: &PgRow, index: usize) -> Result<Option<String>, String> {
+    row.try_get(index).map_err(unreadable)
+}
+
+fn unreadable(error: SqlxError) -> String {
+    format!("the session's settings cannot be read: {error}")
 }
 
 fn set(name: &str, value: &str) -> String {

@@ -150,7 +150,7 @@ impl DatabaseFile {
         .or_else(|| self.shared_place())
         .or_else(|| {
             (mode != Mode::Read).then(|| self.not_writable()).flatten().map(|reason| {
-                if target == TargetSession::Any {
+                if target == TargetSession::PreferPrimary {
                     format!("{reason}: use ?mode=ro to only read it")
                 } else {
                     reason

@@ -86,9 +86,10 @@ impl Store {
         Ok(Self { backend: self.backend.clone(), readers, read_permits, budget: self.budget })
     }
 
-    /// Connects for reads only, to a primary or a standby.
+    /// Connects for reads only: to the primary, or to a standby if no primary answers. All later
+    /// connections are to the same host.
     pub async fn connect_to_read(url: DatabaseUrl) -> Result<Self, ConnectError> {
-        Self::connect_to(url, TargetSession::Any, None).await
+        Self::connect_to(url, TargetSession::PreferPrimary, None).await
     }
 
     async fn connect_to(
@@ -99,7 +100,7 @@ impl Store {
         let (backend, readers, budget) = match url.0 {
             Options::Sqlite(mut options) => {
                 let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
-                if target == TargetSession::Any {
+                if target == TargetSession::PreferPrimary {
                     *options = options.create_if_missing(false);
                 }
                 let file = DatabaseFile::new(*options, target)?;
@@ -191,8 +192,8 @@ impl Store {
                 Ok(open_sqlite(file, role, 1).await?)
             }
             Backend::Postgres { hosts, .. } => {
-                // With one host there is nothing to select: the new session checks its server.
-                if hosts.are_several() {
+                // Without another host there is nothing to select: the new session checks its server.
+                if hosts.may_switch() {
                     self.select_server().await?;
                 }
                 let room = self.read_permits.make_room(self.readers.get_postgres_connection_pool());
@@ -211,7 +212,7 @@ impl Store {
     pub async fn select_server(&self) -> Result<(), ConnectError> {
         let Backend::Postgres { hosts, pools, .. } = &*self.backend else { return Ok(()) };
         hosts.select_server().await?;
-        if hosts.are_several() {
+        if hosts.may_switch() {
             for pool in lock(pools).iter() {
                 pool.set_connect_options(session::start_up(hosts.current().clone()));
             }

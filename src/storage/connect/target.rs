@@ -16,6 +16,6 @@ pub const COMMAND_CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 pub enum TargetSession {
     /// A primary: it takes changes, and so has all of them.
     Primary,
-    /// Any server that answers, also a standby: for commands that only read.
-    Any,
+    /// The primary if it answers, or else a standby: for commands that only read.
+    PreferPrimary,
 }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::harness::{
     checker,
+    proxy::PostgresProxy,
     ring::{RingLoad, open_ring},
     servers::{self, PostgresServer},
     *,
@@ -165,12 +166,7 @@ async fn a_standby_is_verified_and_exported_but_not_served() {
     let standby = primary.standby().await;
     let server = Server::start_at(&primary.url(), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
-    let at_standby = standby.session().await;
-    eventually("the standby has it", async || {
-        let rows = database::rows(&at_standby, "SELECT 1 FROM entries").await;
-        rows.is_ok_and(|rows| !rows.is_empty())
-    })
-    .await;
+    wait_for_an_entry(&standby).await;
 
     passbook(&["verify", "--database-url", &standby.url()]).await.must_succeed();
     let export = passbook(&["export", "--database-url", &standby.url()]).await.must_succeed();
@@ -181,4 +177,44 @@ async fn a_standby_is_verified_and_exported_but_not_served() {
     let expected =
         format!("error: cannot connect to the database at {}: is a standby\n", standby.address());
     assert_eq!(served.stderr, expected);
+}
+
+/// Waits until a standby has the first entry.
+async fn wait_for_an_entry(standby: &PostgresServer) {
+    let session = standby.session().await;
+    eventually("the standby has it", async || {
+        let rows = database::rows(&session, "SELECT 1 FROM entries").await;
+        rows.is_ok_and(|rows| !rows.is_empty())
+    })
+    .await;
+}
+
+/// The standby is the first host, answers first, and lacks the latest account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_reads_prefers_the_primary_and_else_takes_a_standby() {
+    let _slot = slots::take(Load::Heavy).await;
+    let mut primary = PostgresServer::start_migrated().await;
+    let standby = primary.standby().await;
+    let server = Server::start_at(&primary.url(), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    wait_for_an_entry(&standby).await;
+    standby.execute("SELECT pg_wal_replay_pause()").await;
+    open(&server.client(), "bob").await;
+    let far = PostgresProxy::start(&primary.url()).await;
+    far.delay_sessions(ms(100));
+    let hosts = format!("{},{}", standby.address(), far.address);
+    let url = format!("postgres://postgres@{hosts}/postgres?sslmode=disable");
+    let export = async || passbook(&["export", "--database-url", &url]).await.must_succeed();
+
+    let latest = export().await;
+    primary.crash();
+    let earlier = export().await;
+
+    assert!(latest.stdout.contains("bob"), "{}", latest.stdout);
+    assert!(!latest.stderr.contains("primary"), "{}", latest.stderr);
+    assert!(earlier.stdout.contains("alice") && !earlier.stdout.contains("bob"));
+    assert!(earlier.stderr.contains("no primary answers"), "{}", earlier.stderr);
+    for address in [standby.address(), far.address.to_string()] {
+        assert!(earlier.stderr.contains(&address), "{address}: {}", earlier.stderr);
+    }
 }
