@@ -32,12 +32,12 @@ pub use crate::config::{
     limits::LimitsConfig,
     security::{Access, SecurityConfig, TlsFiles},
     telemetry::TelemetryConfig,
-    values::JwksSource,
+    values::{DEFAULT_DEADLINE_MAX, JwksSource},
 };
 use crate::{
     config::values::{
         ContraAccountList, CurrencyList, parse_address, parse_contra_accounts, parse_currencies,
-        parse_switch,
+        parse_deadline, parse_switch,
     },
     domain::{balancing::ContraAccounts, money::Currencies},
     storage::{CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN},
@@ -81,8 +81,8 @@ pub struct ServeConfig {
     #[arg(long, env, value_name = "CODE=ACCOUNT_ID", value_parser = parse_contra_accounts)]
     pub contra_account: Vec<ContraAccountList>,
 
-    /// The deadline of calls that have none of their own (`grpc-timeout`).
-    #[arg(long, env, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
+    /// The deadline of calls that have none of their own (`grpc-timeout`), at most 300s.
+    #[arg(long, env, default_value = "10s", value_name = "DURATION", value_parser = parse_deadline)]
     pub default_deadline: Duration,
 
     /// How long the server waits at the start for a database that does not answer, because it is
@@ -265,6 +265,15 @@ mod tests {
         let config = parse(&["--ephemeral", "--database-url", "sqlite://ledger.db?mode=rwc"]);
         assert!(config.validate().is_err_and(|error| error.contains("database_url")));
         assert_eq!(parse(&["--ephemeral"]).validate(), Ok(()));
+    }
+
+    #[test]
+    fn the_default_deadline_is_at_most_300_s() {
+        assert_eq!(parse(&["--default-deadline", "5m"]).default_deadline, DEFAULT_DEADLINE_MAX);
+        let command = ServeConfig::augment_args(Command::new("serve").no_binary_name(true));
+        let error = command.try_get_matches_from(["--default-deadline", "300s 1ms"]).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("--default-deadline") && error.contains("at most 300s"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{
@@ -13,8 +14,12 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 use http::Uri;
+use passbook_command::parse_duration;
 
 use crate::domain::ids::AccountId;
+
+/// The longest deadline of calls that have none of their own: that of a unary call with any deadline.
+pub const DEFAULT_DEADLINE_MAX: Duration = Duration::from_secs(300);
 
 /// A parser of values that may contain a password: its errors do not repeat them, as clap's own do.
 #[derive(Clone)]
@@ -48,6 +53,15 @@ pub(super) fn parse_switch(text: &str) -> Result<bool, &'static str> {
         "false" | "0" | "no" | "n" | "off" | "f" => Ok(false),
         _ => Err("must be true or false; 1 or 0, yes or no, on or off are accepted, too"),
     }
+}
+
+/// Parses the deadline of calls that have none.
+pub(super) fn parse_deadline(text: &str) -> Result<Duration, String> {
+    let deadline = parse_duration(text)?;
+    if deadline > DEFAULT_DEADLINE_MAX {
+        return Err(format!("must be at most {}s", DEFAULT_DEADLINE_MAX.as_secs()));
+    }
+    Ok(deadline)
 }
 
 /// Parses a listening address with its port. A name is resolved. `:PORT` means all IPv4 addresses.

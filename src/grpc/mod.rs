@@ -33,5 +33,9 @@ mod watch_events;
 mod watching;
 
 pub use middleware::{
-    StackConfig, deadline::DeadlinePolicy, limits::SizeLimits, request_body::STREAM_WINDOW, stack,
+    StackConfig,
+    deadline::{DeadlinePolicy, TIMEOUT_MAX},
+    limits::SizeLimits,
+    request_body::STREAM_WINDOW,
+    stack,
 };

@@ -41,7 +41,7 @@ use crate::{
     audit::AuditLog,
     auth::Authenticator,
     budget::Budgets,
-    config::{Access, LimitsConfig, ServeConfig},
+    config::{Access, DEFAULT_DEADLINE_MAX, LimitsConfig, ServeConfig},
     domain::money::Currencies,
     grpc::{self, DeadlinePolicy, SizeLimits, StackConfig, services},
     ledger::Ledger,
@@ -62,6 +62,9 @@ const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 /// Bytes beyond `header_size_max` that headers may have and still get a gRPC status. Larger headers
 /// get 431 or the end of the connection from h2, which callers cannot interpret.
 const HEADER_SIZE_ANSWERED: u32 = 128 * 1024;
+
+// A longer one would count as TIMEOUT_MAX, without a word.
+const _: () = assert!(DEFAULT_DEADLINE_MAX.as_nanos() <= grpc::TIMEOUT_MAX.as_nanos());
 
 /// Why a server did not end well.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use http::Request;
 use tokio::time::{Instant, sleep_until};
 
 /// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
-const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// How long the only message of a call may take to arrive, within the deadline. Meanwhile the call
 /// takes memory, and nothing is done for it.
 const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
