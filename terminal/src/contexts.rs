@@ -83,6 +83,8 @@ impl ContextFile {
     pub fn write(&self, contexts: &Contexts) -> Result<(), CliError> {
         let path = self.path()?;
         let text = toml::to_string(contexts).map_err(CliError::run)?;
+        // That of the default path may not exist yet.
+        file::create_folder(&path)?;
         file::replace(&path, &text)
     }
 

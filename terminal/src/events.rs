@@ -35,7 +35,7 @@ pub struct Events {
 
     /// Begin where the last run with this file ended, or else with the first event. The file is
     /// replaced after each part of the output: a run that is killed can repeat events, and leaves
-    /// none out.
+    /// none out. Its folder must exist.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
 
@@ -90,10 +90,15 @@ struct StateFile(PathBuf);
 
 impl StateFile {
     /// None: there is no file yet.
+    ///
+    /// # Errors
+    /// There is no folder for it either, or it cannot be read. Nothing is printed yet.
     fn read(&self) -> Result<Option<String>, CliError> {
         match fs::read_to_string(&self.0) {
             Ok(text) => Ok(Some(text.trim_end().to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                file::check_folder(&self.0).map(|()| None)
+            }
             Err(error) => {
                 Err(CliError::Usage(format!("{}: cannot be read: {error}", self.0.display())))
             }

@@ -48,6 +48,7 @@ async fn a_run_that_is_killed_is_continued_from_its_state_file(kind: Kind) {
     open(&client, "alice").await;
     let mut watching = EventWatching::begin(&client, all_events()).await;
     let directory = tempfile::tempdir().expect("a directory");
+    fs::create_dir(directory.path().join("new")).expect("a folder");
     let [state, output] = ["new/state", "events.jsonl"].map(|it| directory.path().join(it));
     watching.take(1).await;
     let mut expected = vec![("EVENT_KIND_ACCOUNT_OPENED".to_owned(), String::new())];
@@ -118,6 +119,23 @@ async fn a_run_ends_when_it_has_printed_what_was_there(kind: Kind) {
     let other = run(&["--after-token", "AQ"]).await;
     assert_eq!(other.code, Some(2), "{}", other.stderr);
     assert!(other.stderr.contains("INVALID_PAGE_TOKEN"), "{}", other.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_folder_of_the_state_file_is_an_error_and_is_not_created() {
+    let (_database, server, client) = start_server(Kind::Sqlite).await;
+    open(&client, "alice").await;
+    let target = format!("http://{}", server.address);
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("missing");
+    let state = folder.join("state");
+    let state = state.to_str().expect("a plain path");
+
+    let run = passbook(&["events", "--state", state, "--target", &target]).await;
+
+    run.must_fail_with(1, &format!("there is no folder {}", folder.display()));
+    assert_eq!(run.stdout, "", "nothing is printed");
+    assert!(!folder.exists());
 }
 
 /// The server sends heartbeats while it searches.
