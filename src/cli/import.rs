@@ -50,8 +50,9 @@ impl Import {
             None => (Box::new(BufReader::with_capacity(BUFFER_BYTES, io::stdin())), 0),
         };
         let store = Store::connect(url, None).await.map_err(CliError::run)?;
-        let totals = import(&store, input, length).await?;
+        let imported = import(&store, input, length).await;
         schema::close(&store).await;
+        let totals = imported?;
         output::lines(&verify::table(&totals))?;
         output::line(format_args!("imported: {}", verify::counts(&totals)))?;
         output::line(RESTART)

@@ -38,11 +38,11 @@ impl Migrate {
             Direction::Status => Store::connect_to_read(url).await,
         };
         let store = store.map_err(CliError::run)?;
-        self.direction.run(&store).await?;
+        let migrated = self.direction.run(&store).await;
         if !matches!(self.direction, Direction::Status) {
             schema::close(&store).await;
         }
-        Ok(())
+        migrated
     }
 }
 

@@ -1,10 +1,11 @@
-//! The database of the commands that use all of it: the check of its schema, and its end.
+//! The database of the commands that use all of it: the check of its schema, and the end of its
+//! connections.
 
 use passbook_command::CliError;
 
 use crate::{
     config::DatabaseConfig,
-    storage::{SchemaStatus, Store},
+    storage::{DatabaseKind, SchemaStatus, Store},
 };
 
 /// Connects to a database that has exactly the schema of this program, to read from it.
@@ -13,6 +14,19 @@ pub async fn connect_to_read(database: &DatabaseConfig) -> Result<Store, CliErro
     let store = Store::connect_to_read(url).await.map_err(CliError::run)?;
     require_current(store.schema_status().await.map_err(CliError::run)?)?;
     Ok(store)
+}
+
+/// Applies pending migrations if that is allowed. Returns an error that names the right command if
+/// the schema is not that of this program.
+pub async fn prepare(store: &Store, migrate: bool) -> Result<(), CliError> {
+    match store.schema_status().await.map_err(CliError::run)? {
+        SchemaStatus::Missing | SchemaStatus::Behind(_)
+            if migrate || store.kind() == DatabaseKind::Sqlite =>
+        {
+            store.migrate_up().await.map_err(CliError::run)
+        }
+        status => require_current(status),
+    }
 }
 
 /// Closes the database after a command that may have changed it: on SQLite the file alone has the

@@ -20,7 +20,7 @@ use crate::{
     domain::{balancing::ContraAccounts, money::Currencies},
     ledger::Ledger,
     server::{Admin, AdminPort, AdminToken, ConsolePort, Jwks, Ports, Server, Tls, file_watch},
-    storage::{DatabaseKind, DatabaseUrl, SchemaStatus, Store, schema_version},
+    storage::{DatabaseUrl, Store, schema_version},
     telemetry::{metrics, traces},
 };
 
@@ -222,8 +222,7 @@ fn sources(files: &CredentialFiles, texts: Option<&CredentialTexts>) -> Vec<Sour
     }
 }
 
-/// Waits for the database, checks that it fits this program and these settings, and starts a ledger
-/// on it. None if a signal ends the wait.
+/// Waits for the database, and starts a ledger on it. None if a signal ends the wait.
 async fn open_ledger(
     url: DatabaseUrl,
     config: &ServeConfig,
@@ -234,7 +233,25 @@ async fn open_ledger(
     signals: &mut mpsc::Receiver<()>,
 ) -> Result<Option<(Arc<Ledger>, Arc<Currencies>)>, CliError> {
     let Some(store) = connect(url, config, signals).await? else { return Ok(None) };
-    prepare_schema(&store, config.migrate).await?;
+    let store = Arc::new(store);
+    let started = start_ledger(&store, config, currencies, contra_accounts, callers, budgets).await;
+    if started.is_err() {
+        // It may have been migrated.
+        schema::close(&store).await;
+    }
+    started.map(Some)
+}
+
+/// Checks that the database fits this program and these settings, and starts a ledger on it.
+async fn start_ledger(
+    store: &Arc<Store>,
+    config: &ServeConfig,
+    currencies: Currencies,
+    contra_accounts: Option<ContraAccounts>,
+    callers: Callers,
+    budgets: Arc<Budgets>,
+) -> Result<(Arc<Ledger>, Arc<Currencies>), CliError> {
+    schema::prepare(store, config.migrate).await?;
     let kept = store
         .register_currencies(currencies.configured())
         .await
@@ -249,7 +266,7 @@ async fn open_ledger(
         reloads.record(sources(files, Some(texts)), &parsed);
         authenticator.replace(parsed.map_err(CliError::Usage)?);
     }
-    recorded_identities::check(&store, &authenticator, &config.security).await?;
+    recorded_identities::check(store, &authenticator, &config.security).await?;
     if let Some((files, texts)) = credentials {
         let connections = budgets.connections.clone();
         let reload = reload(files, texts, currencies.clone(), authenticator, connections, reloads);
@@ -257,12 +274,12 @@ async fn open_ledger(
     }
 
     if let Some(accounts) = &contra_accounts {
-        contra_accounts::check(&store, accounts).await?;
+        contra_accounts::check(store, accounts).await?;
     }
     let batch_size_max = config.batch_size_max as usize;
-    let ledger = Ledger::start(Arc::new(store), budgets, batch_size_max, contra_accounts);
+    let ledger = Ledger::start(store.clone(), budgets, batch_size_max, contra_accounts);
     let ledger = ledger.await.map_err(CliError::run)?;
-    Ok(Some((Arc::new(ledger), currencies)))
+    Ok((Arc::new(ledger), currencies))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliError> {
@@ -408,19 +425,6 @@ async fn connect(
             }
             connected => return connected.map(Some).map_err(CliError::run),
         }
-    }
-}
-
-/// Applies pending migrations if that is allowed. Returns an error that names the right command if
-/// the schema is not that of this program.
-async fn prepare_schema(store: &Store, migrate: bool) -> Result<(), CliError> {
-    match store.schema_status().await.map_err(CliError::run)? {
-        SchemaStatus::Missing | SchemaStatus::Behind(_)
-            if migrate || store.kind() == DatabaseKind::Sqlite =>
-        {
-            store.migrate_up().await.map_err(CliError::run)
-        }
-        status => schema::require_current(status),
     }
 }
 

@@ -105,6 +105,22 @@ async fn a_file_that_cannot_be_opened_is_one_clear_line() {
     assert_eq!(words.trim_end().lines().count(), 1, "{words}");
 }
 
+/// The file alone is a whole copy then, as after `migrate up`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_after_the_migration_leaves_no_log_beside_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("passbook.db");
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+
+    let outcome = passbook(&[&serve[..], &["--contra-account", "USD=world"]].concat()).await;
+
+    outcome.must_fail_with(2, "the account does not exist");
+    let entries = std::fs::read_dir(folder.path()).expect("the folder");
+    let names: Vec<_> = entries.map(|it| it.expect("an entry").file_name()).collect();
+    assert_eq!(names, ["passbook.db"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_policy_or_tokens_file_is_one_clear_line() {
     let callers =
