@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The interval of the samples of the rate, for the progress bar and the plot. Also the pause between
-/// repeats of unresolved requests.
+/// repeats of unresolved requests, and that of a caller after a call that no server answered.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 /// The most repeats of a request with an unknown outcome.
 const RESOLVE_ATTEMPTS_MAX: usize = 30;
@@ -65,7 +65,7 @@ pub struct RunStats {
     pub net: i64,
     /// New entries.
     pub entries: i64,
-    /// Requests with an unknown outcome. They are sent again.
+    /// Changes with an unknown outcome. They are sent again.
     unknown: Vec<(String, Operation)>,
 }
 
@@ -168,7 +168,12 @@ impl Caller {
                 Path::Unary(client) => send(client, &request_id, &operation).await,
                 Path::Shared(stream) => stream.send(&request_id, &operation).await,
             };
+            let is_unanswered = result.as_ref().is_err_and(is_unanswered);
             self.record(request_id, operation, began, result).await;
+            if is_unanswered {
+                // Such a call takes no time: a caller without a pause would fail without an end.
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
+            }
         }
         self.stats
     }
@@ -244,7 +249,8 @@ impl Caller {
             }
             Err(status) => {
                 stats.error(&status);
-                if is_unknown(&status) {
+                // A read has no outcome.
+                if is_unknown(&status) && operation.entries() > 0 {
                     stats.unknown.push((request_id, operation));
                 }
             }
@@ -295,26 +301,36 @@ impl RunStats {
     pub async fn resolve(&mut self, servers: &Servers) -> usize {
         let mut client = servers.client();
         for _ in 0..RESOLVE_ATTEMPTS_MAX {
-            let mut still_unknown = Vec::new();
-            for (request_id, operation) in std::mem::take(&mut self.unknown) {
-                match send(&mut client, &request_id, &operation).await {
-                    Ok(()) => {
-                        self.net += operation.net();
-                        self.entries += operation.entries();
-                    }
-                    Err(status) if is_unknown(&status) => {
-                        still_unknown.push((request_id, operation));
-                    }
-                    Err(status) => self.error(&status),
-                }
-            }
-            self.unknown = still_unknown;
+            self.resolve_once(&mut client).await;
             if self.unknown.is_empty() {
                 break;
             }
             tokio::time::sleep(SAMPLE_INTERVAL).await;
         }
         self.unknown.len()
+    }
+
+    /// Sends each of them once, up to the first one that no server answers.
+    async fn resolve_once(&mut self, client: &mut Client) {
+        let mut still_unknown = Vec::new();
+        let mut requests = std::mem::take(&mut self.unknown).into_iter();
+        for (request_id, operation) in requests.by_ref() {
+            match send(client, &request_id, &operation).await {
+                Ok(()) => {
+                    self.net += operation.net();
+                    self.entries += operation.entries();
+                }
+                Err(status) if is_unknown(&status) => {
+                    still_unknown.push((request_id, operation));
+                    if is_unanswered(&status) {
+                        break;
+                    }
+                }
+                Err(status) => self.error(&status),
+            }
+        }
+        still_unknown.extend(requests);
+        self.unknown = still_unknown;
     }
 }
 
@@ -338,6 +354,12 @@ fn is_unknown(status: &Status) -> bool {
             | Code::Internal
     );
     may_be_applied && !not_applied
+}
+
+/// Whether no server answered: tonic reports a connection that failed, without a reason of Passbook.
+fn is_unanswered(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled)
+        && status.get_details_error_info().is_none()
 }
 
 /// The result of one request on a stream, as of a unary call.
@@ -383,4 +405,39 @@ fn with_deadline<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(REQUEST_TIMEOUT);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use passbook_command::client::ClientConfig;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::servers;
+
+    #[tokio::test]
+    async fn repeats_pause_at_the_first_one_that_no_server_answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+                drop(connection);
+            }
+        });
+        let servers = servers::running(&[target], &ClientConfig::default()).unwrap();
+        let mut stats = RunStats::new().unwrap();
+        let deposit = Operation::Deposit { account_id: "a".to_owned() };
+        stats.unknown = (0..50).map(|number| (number.to_string(), deposit.clone())).collect();
+
+        stats.resolve_once(&mut servers.client()).await;
+
+        assert_eq!(stats.unknown.len(), 50);
+        let connections = connections.load(Ordering::Relaxed);
+        assert!(connections < 5, "{connections} connections");
+    }
 }

@@ -166,11 +166,12 @@ impl Bench {
         builder.worker_threads(self.threads as usize).enable_all().build()
     }
 
-    /// Runs the load, compares the balances with the results, and writes the report.
+    /// Runs the load, compares the balances with the results, and writes the report: also if the
+    /// servers ended during the load.
     ///
     /// # Errors
     /// The settings contradict each other, a server cannot be reached, the balances differ from the
-    /// results, or a watcher missed an entry or an event.
+    /// results or cannot be read, or a watcher missed an entry or an event.
     pub async fn run(self) -> Result<(), CliError> {
         if self.workload == Workload::Stats && self.mode != Mode::Unary {
             return Err(CliError::Usage("--workload stats requires --mode unary".to_owned()));
@@ -214,10 +215,15 @@ impl Bench {
         });
         let unresolved = stats.resolve(&servers).await;
         let verified = accounts.verify(&servers, &stats).await;
-        let after = accounts.sequences(&servers).await.map_err(CliError::Run)?;
-        let new = |account_id: &String| after[account_id] - before[account_id];
+        let after = accounts.sequences(&servers).await;
+        // Watchers wait for nothing if no server has the entries.
+        let new = |account_id: &String| match &after {
+            Ok(after) => after[account_id] - before[account_id],
+            Err(_) => 0,
+        };
         let expected = accounts.ids().iter().cycle().take(self.watchers as usize).map(new);
         let entries = watchers.finish(&expected.collect::<Vec<_>>()).await;
+        let entries = entries.and_then(|stats| after.as_ref().map(|_| stats).map_err(Clone::clone));
         let events = match event_watchers {
             Some(watchers) => {
                 Some(watchers.finish(&servers, accounts.ids().iter().map(new).sum()).await)

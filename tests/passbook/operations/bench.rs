@@ -151,3 +151,42 @@ async fn a_run_fails_when_another_program_changes_balances(kind: Kind) {
     assert_eq!(run.code, Some(1), "{}", run.stdout);
     assert!(run.stdout.contains("money was lost or created"), "{}", run.stdout);
 }
+
+/// With reads: nothing has an unknown outcome, which is looked up for some seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_server_ends_reports_what_it_measured() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let (mut server, admin) = Server::start_with_admin(&database, &[]).await;
+    let target = format!("http://{}", server.address);
+    let directory = tempfile::tempdir().expect("a folder");
+    let json = directory.path().join("report.json");
+    let json_path = json.to_string_lossy();
+    let arguments = [
+        ["bench", "--target", &target, "--workload", "stats", "--accounts", "2"].as_slice(),
+        &["--in-flight", "4", "--duration", "1500ms", "--warmup", "50ms", "--json", &json_path],
+    ]
+    .concat();
+    let end = async {
+        eventually("the run has begun", async || {
+            let metrics = admin.metrics().await;
+            let is_call =
+                |name: &str| name.contains("handled") && name.contains("GetWritePathStats");
+            metrics.series().any(|(name, calls)| is_call(name) && calls > 10.0)
+        })
+        .await;
+        tokio::time::sleep(ms(200)).await;
+        server.kill9();
+    };
+
+    let (run, ()) = tokio::join!(passbook(&arguments), end);
+
+    run.must_fail_with(1, "the accounts cannot be read");
+    for words in ["measured ", "rate ", "errors ", "money         the accounts cannot be read"] {
+        assert!(run.stdout.contains(words), "{words}: {}", run.stdout);
+    }
+    let json = std::fs::read_to_string(&json).expect("the JSON is written");
+    let report: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
+    assert!(report["requests"].as_u64() > Some(0), "{json}");
+    assert!(report["errors"].as_object().is_some_and(|errors| !errors.is_empty()), "{json}");
+    assert!(report["verification_error"].is_string(), "{json}");
+}
