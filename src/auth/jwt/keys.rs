@@ -18,6 +18,9 @@ use crate::{auth::principal::Principal, lock};
 
 /// Verified tokens that are kept, of some hundred bytes each. A caller has one token at a time.
 const VERIFIED_MAX: usize = 4096;
+/// Verified tokens of one identity that are kept when there are too many of all. A program may get a
+/// new token for each call: it must not cost the others the tokens that they use.
+const VERIFIED_OF_IDENTITY_MAX: usize = 64;
 /// The shortest modulus of RSA, in bytes.
 const RSA_MODULUS_MIN: usize = 2048 / 8;
 
@@ -96,6 +99,16 @@ impl KeySet {
         let mut verified = lock::write(&self.verified);
         if verified.len() >= VERIFIED_MAX {
             verified.retain(|_, principal| principal.expire_time.is_some_and(|it| now < it));
+        }
+        if verified.len() >= VERIFIED_MAX {
+            let mut counts = HashMap::<_, usize>::new();
+            for principal in verified.values() {
+                *counts.entry(principal.identity.clone()).or_default() += 1;
+            }
+            let is_few = |principal: &Principal| {
+                counts.get(&principal.identity).is_none_or(|it| *it <= VERIFIED_OF_IDENTITY_MAX)
+            };
+            verified.retain(|_, principal| is_few(principal));
         }
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
@@ -212,20 +225,41 @@ mod tests {
         }
     }
 
+    fn at(second: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(second)
+    }
+
+    fn hash(number: usize) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&number.to_be_bytes());
+        hash
+    }
+
+    fn principal(name: &str, expire_second: u64) -> Principal {
+        Principal {
+            identity: Identity::new(IdentityKind::Jwt, name).unwrap(),
+            groups: Arc::default(),
+            expire_time: Some(at(expire_second)),
+        }
+    }
+
+    #[test]
+    fn an_identity_with_many_tokens_does_not_cost_others_theirs() {
+        let keys = KeySet::default();
+        for number in 0..10 {
+            keys.remember(hash(number), principal(&format!("other-{number}"), 100), at(0));
+        }
+        for number in 10..3 * VERIFIED_MAX {
+            keys.remember(hash(number), principal("many", 100), at(0));
+        }
+        assert!((0..10).all(|number| keys.verified(&hash(number)).is_some()));
+        assert!(lock::read(&keys.verified).len() <= VERIFIED_MAX);
+    }
+
     #[test]
     fn the_number_of_verified_tokens_is_bounded() {
         let keys = KeySet::default();
-        let at = |second| UNIX_EPOCH + Duration::from_secs(second);
-        let hash = |number: usize| {
-            let mut hash = [0; 32];
-            hash[..8].copy_from_slice(&number.to_be_bytes());
-            hash
-        };
-        let until = |second| Principal {
-            identity: Identity::new(IdentityKind::Jwt, "a").unwrap(),
-            groups: Arc::default(),
-            expire_time: Some(at(second)),
-        };
+        let until = |second| principal("a", second);
         for number in 0..VERIFIED_MAX {
             keys.remember(hash(number), until(if number == 7 { 100 } else { 10 }), at(0));
         }
