@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -94,6 +95,9 @@ func (c *calls) invoke(
 		return err
 	}
 	call := &call{calls: c, method: method, request: request, reply: reply, options: options}
+	if invalid := checkText(request); invalid != nil {
+		return call.newError(invalid)
+	}
 	if err := call.run(ctx); err != nil {
 		return err
 	}
@@ -150,14 +154,23 @@ func (c *call) attempt(ctx context.Context, server *server) error {
 			c.maybeApplied = c.maybeApplied || errors.Is(err, errMaybeApplied)
 		}
 	}
+	if ctx.Err() != nil {
+		return unapplied(status.FromContextError(ctx.Err()))
+	}
 	return server.conn.Invoke(ctx, c.method, c.request, c.reply, c.options...)
 }
 
 // newError is the error of an attempt, with the ids of its request.
 func (c *call) newError(from *status.Status) *Error {
 	failure := newError(from, requestID(c.request))
-	if opening, is := c.request.(*passbookv1.CreateAccountRequest); is {
-		failure.setMetadata(accountIDKey, opening.GetAccountId())
+	switch request := c.request.(type) {
+	case *passbookv1.CreateAccountRequest:
+		// Metadata has no place for an id that is not valid UTF-8, with which nothing was sent.
+		failure.setMetadata(accountIDKey, strings.ToValidUTF8(request.GetAccountId(), "\ufffd"))
+	case *passbookv1.BatchPostTransactionsRequest:
+		failure.RequestIDs = idsOf(request.GetRequests(), (*passbookv1.PostTransactionRequest).GetRequestId)
+	case *passbookv1.BatchCreateAccountsRequest:
+		failure.AccountIDs = idsOf(request.GetRequests(), (*passbookv1.CreateAccountRequest).GetAccountId)
 	}
 	return failure
 }

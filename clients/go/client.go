@@ -64,7 +64,8 @@ func WithToken(token string) Option {
 
 // WithTokenSource sends the bearer token that the function returns, for tokens that expire. The function is
 // called for each attempt, so it should return the same token as long as that is valid. Its error ends the call with
-// the code Unauthenticated: nothing was sent.
+// the code Unauthenticated: nothing was sent. A call waits for it until its deadline, and a stream, which has none, as
+// long as WithTimeout says.
 func WithTokenSource(source func(context.Context) (string, error)) Option {
 	return func(o *options) { o.token = source }
 }
@@ -132,7 +133,7 @@ func connect(address string, chosen *options) (*grpc.ClientConn, error) {
 		if chosen.tls == nil && !isLoopback(address) {
 			return nil, fmt.Errorf("passbook: a token for %s needs TLS: anyone on the way could read it", address)
 		}
-		dial = append(dial, grpc.WithPerRPCCredentials(bearer{chosen.token}))
+		dial = append(dial, grpc.WithPerRPCCredentials(bearer{token: chosen.token, timeout: chosen.timeout}))
 	}
 	conn, err := grpc.NewClient(address, dial...)
 	if err != nil {
@@ -153,18 +154,44 @@ func isLoopback(address string) bool {
 // bearer adds the token to each call.
 type bearer struct {
 	token func(context.Context) (string, error)
+	// timeout is for attempts without a deadline. All callers of a shared stream wait for its token.
+	timeout time.Duration
 }
 
 func (b bearer) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	token, err := b.token(ctx)
+	token, err := b.ask(ctx)
 	switch {
 	case err == nil:
 		return map[string]string{"authorization": "Bearer " + token}, nil
 	case ctx.Err() != nil:
-		return nil, status.FromContextError(ctx.Err()).Err()
+		return nil, unapplied(status.FromContextError(ctx.Err()))
 	default:
 		// A status in the error is that of another service, and must not pass for that of the server.
 		return nil, status.Errorf(codes.Unauthenticated, "there is no token: %v", err)
+	}
+}
+
+// ask returns at the end of the context, even if the function does not.
+func (b bearer) ask(ctx context.Context) (string, error) {
+	if _, has := ctx.Deadline(); !has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.timeout)
+		defer cancel()
+	}
+	type answer struct {
+		token string
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		token, err := b.token(ctx)
+		answers <- answer{token, err}
+	}()
+	select {
+	case answer := <-answers:
+		return answer.token, answer.err
+	case <-ctx.Done():
+		return "", ctx.Err()
 	}
 }
 

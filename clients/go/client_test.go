@@ -117,6 +117,16 @@ func TestTheOutcomeIsThatOfAllAttempts(t *testing.T) {
 			status.Error(codes.Unavailable, "connection lost"),
 			failure(codes.InvalidArgument, "REQUEST_ID_REUSED", ""), passbook.NoOutcome,
 		},
+		{nil, tooMuch, passbook.NoOutcome},
+		{status.Error(codes.Unavailable, "connection lost"), tooMuch, passbook.Unknown},
+		{
+			status.Error(codes.Unavailable, "connection lost"),
+			// The outcome is that of the last attempt. The error does not say that the server has looked.
+			failureWith(codes.OutOfRange, "BALANCE_OUT_OF_RANGE", map[string]string{
+				"field": "amount", "outcome": "not_applied",
+			}), passbook.Unknown,
+		},
+		{status.Error(codes.Unavailable, "connection lost"), tooRich, passbook.NoOutcome},
 		// Without ErrorInfo, as from a proxy.
 		{
 			status.Error(codes.Unavailable, "connection lost"),

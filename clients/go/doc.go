@@ -30,7 +30,7 @@
 //
 // Every error of a call is an [*Error], with a reason and an outcome. After [Unknown], repeat the call under the
 // id of the error (RequestID, or AccountID of CreateAccount), or call FenceRequest to make sure that the request is
-// never applied.
+// never applied. If a whole batch has failed, its error has the ids of all of its elements (RequestIDs or AccountIDs).
 //
 // # Streams
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,9 @@ var (
 	// shedForLong ends a call: the next attempt would come after its deadline.
 	shedForLong = failure(codes.ResourceExhausted, "OVERLOADED", "not_applied",
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Hour)})
+	// tooMuch is an amount that is beyond the limit by itself, tooRich a balance that would be.
+	tooMuch = failureWith(codes.OutOfRange, "BALANCE_OUT_OF_RANGE", map[string]string{"field": "amount"})
+	tooRich = failureWith(codes.OutOfRange, "BALANCE_OUT_OF_RANGE", map[string]string{"balance": "1.00"})
 )
 
 // A lost attempt of a batch may have applied each of its requests, whatever the later attempts say of one.
@@ -35,6 +39,8 @@ func TestARequestOfABatchInDoubtStaysInDoubt(t *testing.T) {
 		{lost, shed, status.Error(codes.Unauthenticated, "no token"), passbook.Unknown},
 		{lost, failure(codes.PermissionDenied, "PERMISSION_DENIED", ""), nil, passbook.Unknown},
 		{lost, failure(codes.InvalidArgument, "INVALID_CURRENCY_CODE", ""), nil, passbook.Unknown},
+		{lost, tooMuch, nil, passbook.Unknown},
+		{lost, tooRich, nil, passbook.NoOutcome},
 		{lost, failure(codes.NotFound, "ACCOUNT_NOT_FOUND", ""), nil, passbook.NoOutcome},
 		{shed, failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown"), shedForLong, passbook.Unknown},
 		{shed, failure(codes.PermissionDenied, "PERMISSION_DENIED", ""), nil, passbook.NoOutcome},
@@ -64,6 +70,94 @@ func TestARequestOfABatchInDoubtStaysInDoubt(t *testing.T) {
 			t.Errorf("%v, then %v, then %v: got %v, want %v", test.batch, test.element, test.alone, got, test.want)
 		}
 	}
+}
+
+// Its caller has to name the elements, so as to find out what became of each.
+func TestTheErrorOfALostBatchHasTheIDsOfItsElements(t *testing.T) {
+	lostForLong := failure(codes.Unavailable, "DATABASE_UNAVAILABLE", "unknown",
+		&errdetails.RetryInfo{RetryDelay: durationpb.New(time.Hour)})
+	server := &fake{openBatch: lostForLong}
+	server.postBatch = func(int) (*passbookv1.BatchPostTransactionsResponse, error) { return nil, lostForLong }
+	client := connect(t, start(t, server))
+	for count, end := range map[int]string{2: ": id-0, id-1)", 12: ", id-8, id-9 and 2 more)"} {
+		var ids []string
+		postings, openings := &passbookv1.BatchPostTransactionsRequest{}, &passbookv1.BatchCreateAccountsRequest{}
+		for i := range count {
+			id := fmt.Sprintf("id-%d", i)
+			ids = append(ids, id)
+			postings.Requests = append(postings.Requests, &passbookv1.PostTransactionRequest{RequestId: id})
+			openings.Requests = append(openings.Requests, &passbookv1.CreateAccountRequest{AccountId: id})
+		}
+		var lost *passbook.Error
+		_, err := client.BatchPostTransactions(t.Context(), postings)
+		if !errors.As(err, &lost) || lost.Outcome != passbook.Unknown || !slices.Equal(lost.RequestIDs, ids) {
+			t.Errorf("%d postings: %+v", count, lost)
+		}
+		if text := err.Error(); !strings.HasSuffix(text, end) ||
+			!strings.Contains(text, fmt.Sprintf("%d requests: id-0, id-1", count)) {
+			t.Error(text)
+		}
+		_, err = client.BatchCreateAccounts(t.Context(), openings)
+		if !errors.As(err, &lost) || lost.Outcome != passbook.Unknown || !slices.Equal(lost.AccountIDs, ids) {
+			t.Errorf("%d openings: %+v", count, lost)
+		}
+		if text := err.Error(); !strings.HasSuffix(text, end) ||
+			!strings.Contains(text, fmt.Sprintf("%d accounts: id-0, id-1", count)) {
+			t.Error(text)
+		}
+	}
+}
+
+// A text that is not valid UTF-8 cannot be written, and would end the stream for all of its callers.
+func TestATextThatIsNotUTF8IsAnErrorOfItsCallerOnly(t *testing.T) {
+	inEachMode(t, func(t *testing.T, options []passbook.Option) {
+		server := &fake{}
+		client := connect(t, start(t, server), options...)
+		ctx, end := context.WithTimeout(t.Context(), 5*time.Second)
+		defer end()
+		waiting := make(chan struct{})
+		server.deposit = func(_ int, request *passbookv1.DepositRequest) error {
+			if request.GetRequestId() == "waits" {
+				<-waiting
+			}
+			return nil
+		}
+		done := make(chan error)
+		go func() {
+			_, err := client.Deposit(ctx, &passbookv1.DepositRequest{RequestId: "waits"})
+			done <- err
+		}()
+		bad := string([]byte{'b', 0xff})
+		_, err1 := client.Deposit(ctx, &passbookv1.DepositRequest{RequestId: "bad", Description: bad})
+		_, err2 := client.Deposit(ctx, &passbookv1.DepositRequest{RequestId: bad})
+		_, err3 := client.Deposit(ctx, &passbookv1.DepositRequest{Labels: map[string]string{bad: ""}})
+		_, err4 := client.CreateAccount(ctx, &passbookv1.CreateAccountRequest{AccountId: bad})
+		_, err5 := client.GetAccount(ctx, &passbookv1.GetAccountRequest{AccountId: bad})
+		_, err6 := client.BatchPostTransactions(ctx, &passbookv1.BatchPostTransactionsRequest{
+			Requests: []*passbookv1.PostTransactionRequest{{RequestId: "good"}, {RequestId: bad}},
+		})
+		errs := []error{err1, err2, err3, err4, err5, err6}
+		for _, err := range client.Watch(ctx, bad, 0) {
+			errs = append(errs, err)
+		}
+		for i, err := range errs {
+			var invalid *passbook.Error
+			if !errors.As(err, &invalid) || invalid.Code != codes.InvalidArgument ||
+				invalid.Outcome != passbook.NoOutcome {
+				t.Errorf("%d: %v", i+1, err)
+			}
+		}
+		close(waiting)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if _, err := client.Deposit(ctx, &passbookv1.DepositRequest{RequestId: "last"}); err != nil {
+			t.Error(err)
+		}
+		if len(server.deposits) != 2 || server.streams > 1 {
+			t.Errorf("%d deposits by %d streams", len(server.deposits), server.streams)
+		}
+	})
 }
 
 // A stream that ends with a final error may have applied what was sent. The fake has applied it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -18,11 +19,16 @@ import (
 // errorDomain is the domain of the ErrorInfo in Passbook's errors.
 const errorDomain = "passbook"
 
-// The keys of the metadata that have a field of their own.
+// The keys of the metadata that matter for all reasons.
 const (
 	outcomeKey   = "outcome"
 	accountIDKey = "account_id"
+	// fieldKey is there if a field is invalid by itself.
+	fieldKey = "field"
 )
+
+// idsInTextMax bounds the ids of a batch in the text of its error.
+const idsInTextMax = 10
 
 // Outcome says what became of a request that has no result.
 type Outcome int
@@ -66,6 +72,10 @@ type Error struct {
 	// AccountID is the id of the account that CreateAccount was to open, also if the client made it. In other errors
 	// it is the account in the metadata, if there is one.
 	AccountID string
+	// RequestIDs are the ids in a BatchPostTransactions that has failed as a whole. Each has this outcome.
+	RequestIDs []string
+	// AccountIDs are the ids in a BatchCreateAccounts that has failed as a whole. Each has this outcome.
+	AccountIDs []string
 
 	// hasInfo: the error is one of Passbook, not gRPC's own.
 	hasInfo bool
@@ -97,11 +107,25 @@ func (e *Error) Error() string {
 	switch {
 	case e.Outcome == NoOutcome:
 		return text
+	case len(e.RequestIDs) > 0:
+		return text + fmt.Sprintf(" (outcome %s, %s)", e.Outcome, listOf("requests", e.RequestIDs))
+	case len(e.AccountIDs) > 0:
+		return text + fmt.Sprintf(" (outcome %s, %s)", e.Outcome, listOf("accounts", e.AccountIDs))
 	case e.RequestID == "" && e.AccountID != "":
 		return text + fmt.Sprintf(" (account %s, outcome %s)", e.AccountID, e.Outcome)
 	default:
 		return text + fmt.Sprintf(" (request %s, outcome %s)", e.RequestID, e.Outcome)
 	}
+}
+
+// listOf is the number of the ids, the first ones, and how many more there are.
+func listOf(name string, ids []string) string {
+	first := ids[:min(len(ids), idsInTextMax)]
+	text := fmt.Sprintf("%d %s: %s", len(ids), name, strings.Join(first, ", "))
+	if more := len(ids) - len(first); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // GRPCStatus is the status of the last attempt, with all details. The functions of the package status use it.
@@ -153,6 +177,13 @@ func newError(from *status.Status, requestID string) *Error {
 	return failure
 }
 
+// unapplied is the error of an attempt that has sent nothing.
+func unapplied(from *status.Status) error {
+	failure := newError(from, "")
+	failure.setOutcome(NotApplied)
+	return failure.status.Err()
+}
+
 // isResult says that the error is what became of the request: invalid, or rejected by state.
 func (e *Error) isResult() bool {
 	switch e.Code {
@@ -163,8 +194,13 @@ func (e *Error) isResult() bool {
 }
 
 // isInvalid says that the server did not look for the record of the request: what is valid depends on its settings,
-// such as its currencies.
+// such as its currencies. An amount and a time can be out of range by themselves: then the error names their field.
+// Whatever outcome the error has is that of the last attempt.
 func (e *Error) isInvalid() bool {
+	if e.Code == codes.OutOfRange {
+		_, isOfField := e.Metadata[fieldKey]
+		return isOfField
+	}
 	return e.Code == codes.InvalidArgument && e.Reason != passbookv1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED
 }
 

@@ -28,8 +28,9 @@ type fake struct {
 	// post and postBatch get the number of the attempt, from 1.
 	post      func(attempt int) error
 	postBatch func(attempt int) (*passbookv1.BatchPostTransactionsResponse, error)
-	// open is the error of an opening that is no part of a batch.
-	open error
+	// open is the error of an opening that is no part of a batch, and openBatch that of a whole batch.
+	open      error
+	openBatch error
 	// watch answers a watch of entries. It gets the number of the stream, from 1. Nil: see WatchEntries.
 	watch func(number int, stream passbookv1.AccountService_WatchEntriesServer) error
 
@@ -140,6 +141,9 @@ func (f *fake) FreezeAccount(
 func (f *fake) BatchCreateAccounts(
 	_ context.Context, batch *passbookv1.BatchCreateAccountsRequest,
 ) (*passbookv1.BatchCreateAccountsResponse, error) {
+	if f.openBatch != nil {
+		return nil, f.openBatch
+	}
 	response := &passbookv1.BatchCreateAccountsResponse{}
 	for i, request := range batch.GetRequests() {
 		f.openings = append(f.openings, request.GetAccountId())
@@ -206,6 +210,12 @@ func failure(code codes.Code, reason, outcome string, details ...protoadapt.Mess
 	if outcome != "" {
 		metadata["outcome"] = outcome
 	}
+	return failureWith(code, reason, metadata, details...)
+}
+
+func failureWith(
+	code codes.Code, reason string, metadata map[string]string, details ...protoadapt.MessageV1,
+) error {
 	info := &errdetails.ErrorInfo{Domain: "passbook", Reason: reason, Metadata: metadata}
 	made, err := status.New(code, "a test").WithDetails(append(details, info)...)
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 func watchStreams(t *testing.T, stream func(number int, watch *watch) error) *Error {
 	watch := &watch{calls: &calls{servers: []*server{{}}}}
 	number := 0
-	return watch.run(t.Context(), func(context.Context, passbookv1.AccountServiceClient) error {
+	request := &passbookv1.WatchEntriesRequest{}
+	return watch.run(t.Context(), request, func(context.Context, passbookv1.AccountServiceClient) error {
 		number++
 		return stream(number, watch)
 	})

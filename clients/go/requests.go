@@ -2,6 +2,8 @@ package passbook
 
 import (
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -133,6 +135,24 @@ func withID(request proto.Message, name protoreflect.Name) (proto.Message, error
 	complete := proto.Clone(request)
 	complete.ProtoReflect().Set(field, protoreflect.ValueOfString(id.String()))
 	return complete, nil
+}
+
+// checkText is the status of a request that cannot be sent, because a text in it is not valid UTF-8. In a message with
+// other requests it would end the stream for all of them. Nil: the request can be sent.
+func checkText(request proto.Message) *status.Status {
+	if _, err := proto.Marshal(request); err != nil {
+		return status.Newf(codes.InvalidArgument, "the request cannot be written: %v", err)
+	}
+	return nil
+}
+
+// idsOf are the ids of the elements of a batch.
+func idsOf[R proto.Message](requests []R, idOf func(R) string) []string {
+	ids := make([]string, len(requests))
+	for i, request := range requests {
+		ids[i] = idOf(request)
+	}
+	return ids
 }
 
 // requestID is the id of a request. Empty: it has none.

@@ -71,8 +71,11 @@ func (s *sharedStream) do(
 	select {
 	case <-request.done:
 	case <-ctx.Done():
-		session.forget(request)
-		return nil, status.FromContextError(ctx.Err()).Err()
+		ended := status.FromContextError(ctx.Err())
+		if session.forget(request) {
+			return nil, unapplied(ended)
+		}
+		return nil, ended.Err()
 	}
 	if request.err != nil {
 		return nil, request.err
@@ -152,6 +155,7 @@ type session struct {
 	pending map[string]*streamedCall
 	// sent counts the requests that have no result yet.
 	sent        int
+	hasBegun    bool
 	hasAnswered bool
 	hasEnd      bool
 }
@@ -184,13 +188,16 @@ func (s *session) enqueue(request *streamedCall) bool {
 }
 
 // forget drops a request that no caller waits for. If it was sent, its id stays in use until its result comes: a
-// repeat would get that result, which says nothing of the repeat.
-func (s *session) forget(request *streamedCall) {
+// repeat would get that result, which says nothing of the repeat. It returns true if the stream has not begun, because
+// it waits for the connection or the token: then nothing was sent.
+func (s *session) forget(request *streamedCall) bool {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	if !request.isSent && s.pending[request.requestID] == request {
-		delete(s.pending, request.requestID)
+	if request.isSent || s.pending[request.requestID] != request {
+		return false
 	}
+	delete(s.pending, request.requestID)
+	return !s.hasBegun
 }
 
 // run opens the stream, sends what waits, and ends with the stream.
@@ -201,6 +208,9 @@ func (s *session) run(stub passbookv1.AccountServiceClient) {
 		s.end(err)
 		return
 	}
+	s.mutex.Lock()
+	s.hasBegun = true
+	s.mutex.Unlock()
 	go s.receive(stream)
 	order := passbookv1.ResultOrder_RESULT_ORDER_AS_COMPLETED
 	for {

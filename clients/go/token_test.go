@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -94,6 +96,62 @@ func TestACallWithoutATokenFailsAlone(t *testing.T) {
 			if _, err := client.Deposit(t.Context(), &passbookv1.DepositRequest{}); err != nil {
 				t.Error(err)
 			}
+		}
+	})
+}
+
+// The function ignores its context. The next call asks again, although it has not returned.
+func TestACallDoesNotWaitForItsTokenLongerThanItMay(t *testing.T) {
+	inEachMode(t, func(t *testing.T, options []passbook.Option) {
+		var takesLong atomic.Bool
+		never := make(chan struct{})
+		defer close(never)
+		source := passbook.WithTokenSource(func(context.Context) (string, error) {
+			if takesLong.Load() {
+				<-never
+			}
+			return "token", nil
+		})
+		const timeout = 300 * time.Millisecond
+		server := &fake{}
+		client := connect(t, start(t, server), append(options, source, passbook.WithTimeout(timeout))...)
+		// Connects, so that the next call waits for nothing but its token.
+		connected, end := context.WithTimeout(t.Context(), 10*time.Second)
+		defer end()
+		if _, err := client.CreateAccount(connected, &passbookv1.CreateAccountRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		takesLong.Store(true)
+		begin := time.Now()
+		short, end := context.WithTimeout(t.Context(), timeout/2)
+		defer end()
+		_, err := client.Deposit(short, &passbookv1.DepositRequest{})
+		var late *passbook.Error
+		if !errors.As(err, &late) || late.Code != codes.DeadlineExceeded || late.Outcome != passbook.NotApplied {
+			t.Errorf("a call: %v", err)
+		}
+		// These have no deadline. The end is that of a test that has failed.
+		endless, cancel := context.WithCancel(t.Context())
+		defer time.AfterFunc(5*time.Second, cancel).Stop()
+		for _, err := range client.Watch(endless, "joint", 0) {
+			if status.Code(err) != codes.Unauthenticated {
+				t.Errorf("a watch: %v", err)
+			}
+		}
+		postings := slices.Values([]*passbookv1.PostTransactionRequest{{}})
+		for _, err := range client.PostAll(endless, postings) {
+			if status.Code(err) != codes.Unauthenticated {
+				t.Errorf("a posting: %v", err)
+			}
+		}
+		takesLong.Store(false)
+		long, end := context.WithTimeout(t.Context(), 10*time.Second)
+		defer end()
+		if _, err := client.Deposit(long, &passbookv1.DepositRequest{}); err != nil {
+			t.Errorf("the next call: %v", err)
+		}
+		if took := time.Since(begin); took > 5*time.Second || len(server.deposits) != 1 {
+			t.Errorf("%d deposits in %v", len(server.deposits), took)
 		}
 	})
 }

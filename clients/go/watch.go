@@ -25,7 +25,7 @@ func (c *Client) Watch(
 	return func(yield func(*passbookv1.Entry, error) bool) {
 		watch := &watch{calls: c.calls}
 		request := &passbookv1.WatchEntriesRequest{AccountId: accountID, AfterSequence: afterSequence}
-		failure := watch.run(ctx, func(ctx context.Context, server passbookv1.AccountServiceClient) error {
+		failure := watch.run(ctx, request, func(ctx context.Context, server passbookv1.AccountServiceClient) error {
 			stream, err := server.WatchEntries(ctx, request)
 			if err != nil {
 				return err
@@ -63,7 +63,7 @@ func (c *Client) Events(
 	return func(yield func(*passbookv1.WatchEventsResponse, error) bool) {
 		watch := &watch{calls: c.calls}
 		request := proto.CloneOf(request)
-		failure := watch.run(ctx, func(ctx context.Context, server passbookv1.AccountServiceClient) error {
+		failure := watch.run(ctx, request, func(ctx context.Context, server passbookv1.AccountServiceClient) error {
 			stream, err := server.WatchEvents(ctx, request)
 			if err != nil {
 				return err
@@ -102,10 +102,15 @@ func (w *watch) heard() {
 	w.failures, w.hasAnswered = 0, true
 }
 
-// run reads one stream after another. read returns nil if the loop has ended, and then run does, too.
+// run reads one stream of the request after another. read returns nil if the loop has ended, and then run does, too.
 func (w *watch) run(
-	ctx context.Context, read func(context.Context, passbookv1.AccountServiceClient) error,
+	ctx context.Context,
+	request proto.Message,
+	read func(context.Context, passbookv1.AccountServiceClient) error,
 ) *Error {
+	if invalid := checkText(request); invalid != nil {
+		return newError(invalid, "")
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for {

@@ -4,10 +4,11 @@
 // Conventions
 //   * A `request_id` makes a request exactly-once. After a timeout or a lost connection, send the
 //     same request again with the same id: the response is the same, and there is no second effect.
-//   * Every error of the service carries `google.rpc.ErrorInfo` with `domain: "passbook"` and a
-//     `reason` from the enum `ErrorReason`. This includes messages and headers above their limits
-//     (`REQUEST_TOO_LARGE`). Only calls that never reach the service, such as a call of an unknown
-//     method, get gRPC's own errors.
+//   * Every error carries `google.rpc.ErrorInfo` with `domain: "passbook"` and a `reason` from the
+//     enum `ErrorReason`. This includes messages and headers above their limits (`REQUEST_TOO_LARGE`)
+//     and calls of unknown methods (`UNIMPLEMENTED`). Only two ends of a call have none: CANCELLED,
+//     from a timer of the server, if the deadline passes before its own response, and the end of the
+//     connection.
 //   * The deadline of a call (`grpc-timeout`) bounds the wait for the row lock in the database. A
 //     call without a deadline gets the server's `--default-deadline`.
 

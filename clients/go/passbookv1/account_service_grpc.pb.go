@@ -4,10 +4,11 @@
 // Conventions
 //   * A `request_id` makes a request exactly-once. After a timeout or a lost connection, send the
 //     same request again with the same id: the response is the same, and there is no second effect.
-//   * Every error of the service carries `google.rpc.ErrorInfo` with `domain: "passbook"` and a
-//     `reason` from the enum `ErrorReason`. This includes messages and headers above their limits
-//     (`REQUEST_TOO_LARGE`). Only calls that never reach the service, such as a call of an unknown
-//     method, get gRPC's own errors.
+//   * Every error carries `google.rpc.ErrorInfo` with `domain: "passbook"` and a `reason` from the
+//     enum `ErrorReason`. This includes messages and headers above their limits (`REQUEST_TOO_LARGE`)
+//     and calls of unknown methods (`UNIMPLEMENTED`). Only two ends of a call have none: CANCELLED,
+//     from a timer of the server, if the deadline passes before its own response, and the end of the
+//     connection.
 //   * The deadline of a call (`grpc-timeout`) bounds the wait for the row lock in the database. A
 //     call without a deadline gets the server's `--default-deadline`.
 
@@ -287,8 +288,10 @@ type AccountServiceClient interface {
 	//
 	// The stream ends with RESOURCE_EXHAUSTED, `WATCHER_TOO_SLOW`, if the caller does not read a
 	// message for 10 seconds; at once with RESOURCE_EXHAUSTED, `OVERLOADED`, if the server has 10,000
-	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`) or the
-	// database is unavailable for 10 seconds (`DATABASE_UNAVAILABLE`).
+	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`), or the
+	// database is unavailable for 10 seconds or a standby takes the place of its primary
+	// (`DATABASE_UNAVAILABLE`). If that standby had lost entries, others can have their sequences:
+	// their `hash` differs.
 	WatchEntries(ctx context.Context, in *WatchEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEntriesResponse], error)
 	// Streams everything that happens in the ledger: transactions with their entries, holds, and
 	// changes of accounts, of all accounts that the caller may read, whichever server made them. Each
@@ -299,7 +302,9 @@ type AccountServiceClient interface {
 	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
 	// to the next message. A caller that may read no account at all gets PERMISSION_DENIED, also when
 	// the policy changes during the stream: tokens and heartbeats show how busy the whole ledger is.
-	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers.
+	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers. A standby that
+	// takes the place of the database's primary ends it only if events that it has sent are lost:
+	// FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
@@ -894,8 +899,10 @@ type AccountServiceServer interface {
 	//
 	// The stream ends with RESOURCE_EXHAUSTED, `WATCHER_TOO_SLOW`, if the caller does not read a
 	// message for 10 seconds; at once with RESOURCE_EXHAUSTED, `OVERLOADED`, if the server has 10,000
-	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`) or the
-	// database is unavailable for 10 seconds (`DATABASE_UNAVAILABLE`).
+	// watchers already; and with UNAVAILABLE if the server shuts down (`SHUTTING_DOWN`), or the
+	// database is unavailable for 10 seconds or a standby takes the place of its primary
+	// (`DATABASE_UNAVAILABLE`). If that standby had lost entries, others can have their sequences:
+	// their `hash` differs.
 	WatchEntries(*WatchEntriesRequest, grpc.ServerStreamingServer[WatchEntriesResponse]) error
 	// Streams everything that happens in the ledger: transactions with their entries, holds, and
 	// changes of accounts, of all accounts that the caller may read, whichever server made them. Each
@@ -906,7 +913,9 @@ type AccountServiceServer interface {
 	// An event is hidden if the caller may read none of its accounts. A policy that changes applies
 	// to the next message. A caller that may read no account at all gets PERMISSION_DENIED, also when
 	// the policy changes during the stream: tokens and heartbeats show how busy the whole ledger is.
-	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers.
+	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers. A standby that
+	// takes the place of the database's primary ends it only if events that it has sent are lost:
+	// FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.

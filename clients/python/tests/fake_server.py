@@ -41,10 +41,11 @@ class FakeServer:
 
 
 def status(
-    code: grpc.StatusCode, reason: str, outcome: str = "", *details: Message
+    code: grpc.StatusCode, reason: str, outcome: str = "", *details: Message, field: str = ""
 ) -> status_pb2.Status:
     """An error as a server makes it."""
-    metadata = {"outcome": outcome} if outcome else {}
+    named = {"outcome": outcome, "field": field}
+    metadata = {name: value for name, value in named.items() if value}
     info = error_details_pb2.ErrorInfo(reason=reason, domain="passbook", metadata=metadata)
     made = status_pb2.Status(code=code.value[0], message="a test")
     for detail in (info, *details):
@@ -57,9 +58,17 @@ SHED = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "not_applied")
 # The pause would end after the call's deadline, so that this error ends the call.
 SHED_FOR_AN_HOUR = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "not_applied", HOUR)
 IN_DOUBT = status(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown")
+# The same, and the end of the call.
+LOST_FOR_AN_HOUR = status(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown", HOUR)
 LATE = status(grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "unknown")
 REJECTED = status(grpc.StatusCode.FAILED_PRECONDITION, "ACCOUNT_CLOSED")
 WRONG_CURRENCY = status(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_CURRENCY_CODE")
+# The amount is too much for this server's settings, and the balance for any server.
+WRONG_AMOUNT = status(grpc.StatusCode.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE", field="amount")
+WRONG_AMOUNT_NOT_APPLIED = status(
+    grpc.StatusCode.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE", "not_applied", field="amount"
+)
+WRONG_BALANCE = status(grpc.StatusCode.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE")
 WRONG_TOKEN = status(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 TOO_LARGE = status(grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", "not_applied")
 SHUTTING_DOWN = status(grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN", "not_applied")

@@ -12,10 +12,14 @@ import pytest
 from fake_server import (
     IN_DOUBT,
     LATE,
+    LOST_FOR_AN_HOUR,
     REJECTED,
     REUSED,
     SHED,
     SHED_FOR_AN_HOUR,
+    WRONG_AMOUNT,
+    WRONG_AMOUNT_NOT_APPLIED,
+    WRONG_BALANCE,
     WRONG_CURRENCY,
     WRONG_TOKEN,
     FakeServer,
@@ -93,6 +97,8 @@ def singles(error: status_pb2.Status) -> dict[str, Callable[[Any, Any], Any]]:
         (IN_DOUBT, WRONG_TOKEN, "unknown"),
         (LATE, SHED_FOR_AN_HOUR, "unknown"),
         (LATE, WRONG_CURRENCY, "unknown"),
+        (LATE, WRONG_AMOUNT, "unknown"),
+        (LATE, WRONG_BALANCE, None),
         (LATE, REUSED, None),
         (SHED, SHED_FOR_AN_HOUR, "not_applied"),
         (SHED, WRONG_TOKEN, None),
@@ -114,7 +120,14 @@ def test_the_outcome_of_an_element_of_a_batch_is_that_of_all_attempts(
 
 @pytest.mark.parametrize("call", [posting_error, opening_error])
 @pytest.mark.parametrize(
-    ("element", "outcome"), [(SHED, "unknown"), (WRONG_CURRENCY, "unknown"), (REJECTED, None)]
+    ("element", "outcome"),
+    [
+        (SHED, "unknown"),
+        (WRONG_CURRENCY, "unknown"),
+        (WRONG_AMOUNT, "unknown"),
+        (WRONG_BALANCE, None),
+        (REJECTED, None),
+    ],
 )
 def test_a_batch_whose_connection_was_lost_leaves_its_elements_in_doubt(
     call: Callable[[Client], PassbookError], element: status_pb2.Status, outcome: str | None
@@ -183,7 +196,16 @@ def test_elements_of_a_batch_are_repeated_at_the_same_time(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("last", "outcome"), [(WRONG_CURRENCY, "unknown"), (REUSED, None), (REJECTED, None)]
+    ("last", "outcome"),
+    [
+        (WRONG_CURRENCY, "unknown"),
+        (WRONG_AMOUNT, "unknown"),
+        # The outcome is that of the last attempt. The error does not say that it has looked.
+        (WRONG_AMOUNT_NOT_APPLIED, "unknown"),
+        (WRONG_BALANCE, None),
+        (REUSED, None),
+        (REJECTED, None),
+    ],
 )
 def test_after_doubt_only_the_record_is_certain(
     last: status_pb2.Status, outcome: str | None
@@ -201,6 +223,39 @@ def test_after_doubt_only_the_record_is_certain(
         client.deposit("joint", CENT)
     assert raised.value.outcome == outcome
     assert next(attempts) == 3
+
+
+def test_without_doubt_an_invalid_request_was_not_applied() -> None:
+    with (
+        FakeServer(Deposit=always(WRONG_AMOUNT)) as server,
+        Client(server.address, share_stream=False) as client,
+        pytest.raises(PassbookError) as raised,
+    ):
+        client.deposit("joint", CENT)
+    assert raised.value.outcome is None
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_the_error_of_a_lost_batch_has_the_ids_of_its_elements(count: int) -> None:
+    methods = {
+        name: always(LOST_FOR_AN_HOUR) for name in ("BatchPostTransactions", "BatchCreateAccounts")
+    }
+    ids = tuple(f"id-{n}" for n in range(count))
+    text = {2: "id-0, id-1)", 12: "id-8, id-9 and 2 more)"}[count]
+    with FakeServer(**methods) as server, Client(server.address) as client:
+        with pytest.raises(PassbookError) as raised:
+            client.batch_post_transactions([Posting([], request_id=it) for it in ids])
+        error = raised.value
+        assert (error.outcome, error.request_id) == ("unknown", None)
+        assert (error.request_ids, error.account_ids) == (ids, ())
+        assert f"{count} request_ids: id-0, id-1" in str(error)
+        assert str(error).endswith(text)
+        with pytest.raises(PassbookError) as raised:
+            client.batch_create_accounts([NewAccount("USD", it) for it in ids])
+        error = raised.value
+        assert (error.outcome, error.account_id) == ("unknown", None)
+        assert (error.request_ids, error.account_ids) == ((), ids)
+        assert str(error).endswith(text)
 
 
 def test_the_error_of_an_opening_has_the_id_that_the_client_made() -> None:
@@ -262,6 +317,43 @@ def test_a_token_function_that_fails_ends_the_call_and_is_asked_again(
         has_token = True
         assert client.deposit("joint", CENT).transaction.request_id
     assert tokens == ["good"]
+
+
+@pytest.mark.parametrize("share_stream", [True, False])
+def test_a_token_function_that_takes_too_long_ends_the_call_in_time(
+    share_stream: bool,  # noqa: FBT001
+) -> None:
+    takes_long = True
+    may_return = threading.Event()
+
+    def token() -> str:
+        if takes_long:
+            may_return.wait(10)
+        return "good"
+
+    def stream(messages: Any, _: object) -> Iterator[Any]:  # noqa: ANN401
+        yield from map(streamed, deposits_of(messages))
+
+    with (
+        FakeServer(StreamTransactions=stream, Deposit=deposit) as server,
+        Client(server.address, token=token, timeout=0.2, share_stream=share_stream) as client,
+    ):
+        begin = time.monotonic()
+        with pytest.raises(PassbookError) as raised:
+            client.deposit("joint", CENT)
+        error = raised.value
+        assert (error.code, error.outcome) == (grpc.StatusCode.DEADLINE_EXCEEDED, "not_applied")
+        with pytest.raises(PassbookError) as raised:
+            client.get_account("joint")
+        assert raised.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        with pytest.raises(PassbookError) as raised:
+            next(client.watch_entries("joint"))
+        assert raised.value.code is grpc.StatusCode.UNAUTHENTICATED
+        # The next call asks again, although the function has not returned from the first ones.
+        takes_long = False
+        client.deposit("joint", CENT, timeout=5.0)
+        assert time.monotonic() - begin < 3.0
+        may_return.set()
 
 
 def test_a_token_needs_tls_on_the_way_to_another_machine() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -327,6 +328,49 @@ def test_a_large_request_goes_alone_and_does_not_end_the_stream_of_others() -> N
         client.deposit("joint", CENT, description="x" * 66_000)
         client.deposit("joint", CENT)
         assert (shared.streams, shared.alone) == (1, 1)
+
+
+def test_a_text_that_is_no_unicode_ends_no_stream() -> None:
+    shared = Shared(lambda messages, _: map(streamed, deposits_of(messages)))
+    with shared.server as server, Client(server.address) as client:
+        client.deposit("joint", CENT)
+        with pytest.raises(ValueError, match="surrogate"):
+            client.deposit("joint", CENT, description="half of a pair: \ud83d")
+        with pytest.raises(ValueError, match="surrogate"):
+            client.deposit("joint", CENT, request_id="\ude00")
+        client.deposit("joint", CENT)
+        assert (shared.streams, shared.alone) == (1, 0)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, math.nan, 1e300])
+def test_a_timeout_that_is_no_time_ends_no_stream(timeout: float) -> None:
+    shared = Shared(lambda messages, _: map(streamed, deposits_of(messages)))
+    with shared.server as server, Client(server.address) as client:
+        client.deposit("joint", CENT)
+        # The time of one that is no number is up at once.
+        with suppress(PassbookError):
+            client.deposit("joint", CENT, timeout=timeout)
+        client.deposit("joint", CENT)
+        assert (shared.streams, shared.alone) == (1, 0)
+
+
+def test_a_posting_that_no_message_can_hold_is_an_error_of_the_caller() -> None:
+    posted: list[str] = []
+
+    def stream(messages: Any, _: object) -> Iterator[Any]:  # noqa: ANN401
+        for message in messages:
+            posted.append(message.request.request_id)
+            result = service.PostTransactionResult(transaction=transaction_of(message.request))
+            yield service.StreamTransactionsResponse(result=result)
+
+    postings = [Posting([], request_id=it) for it in ("first", "\ud83d", "last")]
+    with FakeServer(StreamTransactions=stream) as server, Client(server.address) as client:
+        results = client.stream_transactions(postings)
+        first = next(results)
+        assert isinstance(first, TransactionResult)
+        with pytest.raises(ValueError, match="surrogate"):
+            next(results)
+    assert posted == ["first"]
 
 
 def test_a_message_is_far_smaller_than_a_server_s_limit() -> None:

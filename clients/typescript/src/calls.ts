@@ -4,10 +4,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { Metadata, status } from "@grpc/grpc-js";
 
-import { type CallState, beginCall, leftMs } from "./callState.js";
-import { type Outcome, PassbookError, passbookError } from "./errors.js";
+import { type CallState, beginCall, leftMs, within } from "./callState.js";
+import { PassbookError, passbookError } from "./errors.js";
 import { STREAMED, type StreamedChange } from "./sharedStream.js";
 import { type Server, Servers, type Tls, isLoopback } from "./servers.js";
+import { hasHalfPair } from "./text.js";
 
 /** The most that the pause after the first attempt takes. It doubles with each attempt. */
 const BACKOFF_MS = 50;
@@ -26,8 +27,9 @@ export interface CallOptions {
 /** How a client connects. */
 export interface ClientOptions {
   /**
-   * Goes with every attempt as a bearer token. A function is called for each attempt. Without TLS, a
-   * token goes to servers on this machine only.
+   * Goes with every attempt as a bearer token. A function is called for each attempt, and may take as
+   * long as the call has time; for a stream, as long as `timeoutMs` of the client. Without TLS, a token
+   * goes to servers on this machine only.
    */
   token?: string | (() => string | Promise<string>);
   tls?: Tls;
@@ -65,7 +67,7 @@ export class Calls {
     if (options.token !== undefined && options.tls === undefined && remote !== undefined) {
       throw new Error(`a token for ${remote} needs TLS: anyone on the way could read it`);
     }
-    this.servers = new Servers(addresses, options.tls, () => this.credentials());
+    this.servers = new Servers(addresses, options.tls, () => this.credentialsOfStream());
     this.#shareStream = options.shareStream ?? true;
     this.#token = options.token;
     this.#timeoutMs = options.timeoutMs ?? 10_000;
@@ -136,15 +138,35 @@ export class Calls {
     }
   }
 
-  /** The metadata of an attempt. */
-  async credentials(): Promise<Metadata> {
+  /** The metadata of an attempt. The token function may take as long as the call has time. */
+  credentials(call: CallState): Promise<Metadata> {
+    return this.#credentials(call, status.DEADLINE_EXCEEDED);
+  }
+
+  /**
+   * The metadata of a stream, which has no deadline. A token function that takes longer than the timeout
+   * of the client has failed: a shared stream would keep all calls waiting for it.
+   */
+  credentialsOfStream(signal?: AbortSignal): Promise<Metadata> {
+    const call = this.begin(signal === undefined ? {} : { signal });
+    return this.#credentials(call, status.UNAUTHENTICATED);
+  }
+
+  /** `late`: the code of the error if the token function takes too long. */
+  async #credentials(call: CallState, late: status): Promise<Metadata> {
     const metadata = new Metadata();
+    const details = { metadata: { outcome: "not_applied" } };
+    const token = this.#token;
+    let answer: { value: string | undefined } | undefined;
     try {
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
-      if (token !== undefined) metadata.set("authorization", `Bearer ${token}`);
+      answer = typeof token === "function" ? await within(call, token) : { value: token };
+      if (answer?.value !== undefined) metadata.set("authorization", `Bearer ${answer.value}`);
     } catch (cause) {
-      const details = { metadata: { outcome: "not_applied" }, cause };
-      throw new PassbookError(status.UNAUTHENTICATED, "there is no token", details);
+      throw new PassbookError(status.UNAUTHENTICATED, "there is no token", { ...details, cause });
+    }
+    if (answer === undefined) {
+      const code = call.signal?.aborted === true ? status.CANCELLED : late;
+      throw new PassbookError(code, "the token function takes too long", details);
     }
     return metadata;
   }
@@ -156,6 +178,7 @@ export class Calls {
     call: CallState,
     first?: PassbookError,
   ): Promise<Response> {
+    checkText(request, kind);
     for (let attempt = 1; ; attempt += 1) {
       let error = attempt === 1 ? first : undefined;
       if (error === undefined) {
@@ -178,7 +201,8 @@ export class Calls {
         (kind === "update" && outcome !== "not_applied") ||
         pauseMs >= leftMs(call);
       if (isLast || !(await slept(pauseMs, call.signal))) {
-        throw lastOf(error, outcome, kind, request);
+        if (outcome !== undefined) error.outcome = outcome;
+        throw named(error, kind, request);
       }
     }
   }
@@ -206,7 +230,7 @@ export class Calls {
     call: CallState,
   ): Promise<Response> {
     const { signal } = call;
-    const metadata = await this.credentials();
+    const metadata = await this.credentials(call);
     return new Promise((resolve, reject) => {
       if (signal?.aborted === true) {
         const metadata = { outcome: "not_applied" };
@@ -234,21 +258,27 @@ export class Calls {
   }
 }
 
-/** The error of a call, which is that of its last attempt, with what a repeat needs. */
-function lastOf(
-  error: PassbookError,
-  outcome: Outcome | undefined,
-  kind: Kind,
-  request: object,
-): PassbookError {
-  if (outcome !== undefined) error.outcome = outcome;
+/** The error of a call with the ids that a repeat needs. */
+function named(error: PassbookError, kind: Kind, request: object): PassbookError {
   if ("requestId" in request) {
     error.requestId = request.requestId as string;
   } else if (kind === "change" && "accountId" in request) {
     // The request of an opening has no other id.
     error.accountId = request.accountId as string;
+  } else if (kind === "change" && "requests" in request) {
+    const elements = request.requests as ({ requestId: string } | { accountId: string })[];
+    const ids = elements.map((it) => ("requestId" in it ? it.requestId : it.accountId));
+    const isOfPostings = elements.some((it) => "requestId" in it);
+    if (ids.length > 0) error[isOfPostings ? "requestIds" : "accountIds"] = ids;
   }
   return error;
+}
+
+/** Throws the error of a request with a text that cannot be sent. */
+export function checkText(request: object, kind: Kind): void {
+  if (!hasHalfPair(request)) return;
+  const message = "a text of the request has half of a surrogate pair";
+  throw named(new PassbookError(status.INVALID_ARGUMENT, message), kind, request);
 }
 
 /** When a stream or a watch that broke is opened again. */

@@ -93,7 +93,8 @@ export class Client {
 
   /**
    * Opens up to 1,000 accounts in one call. Each stands alone; results are in their order. An opening
-   * that has no result yet, because it was shed or its deadline passed, is repeated alone.
+   * that has no result yet, because it was shed or its deadline passed, is repeated alone. If the whole
+   * call fails, its error has all ids: `accountIds`.
    */
   batchCreateAccounts(
     accounts: readonly NewAccount[],
@@ -206,7 +207,8 @@ export class Client {
 
   /**
    * Posts up to 1,000 postings in one call. Each stands alone; results are in their order. A posting
-   * that has no result yet, because it was shed or its deadline passed, is repeated alone.
+   * that has no result yet, because it was shed or its deadline passed, is repeated alone. If the whole
+   * call fails, its error has all ids: `requestIds`.
    */
   batchPostTransactions(
     postings: readonly Posting[],
@@ -219,7 +221,8 @@ export class Client {
    * Posts postings one after another and yields their results in the same order. Postings are taken
    * only as fast as results are read, at most 1,024 ahead. A stream that breaks is opened again, and
    * postings without a result are sent again under their ids. If no server answers for 60 seconds, the
-   * last error is thrown.
+   * last error is thrown. What the iterable throws, and the error of a posting that cannot be sent, come
+   * after the results of the postings before.
    */
   streamTransactions(
     postings: Iterable<Posting> | AsyncIterable<Posting>,

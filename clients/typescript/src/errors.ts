@@ -20,6 +20,8 @@ const DENIED_CODES = new Set([
   status.PERMISSION_DENIED,
   status.UNIMPLEMENTED,
 ]);
+/** Ids of a batch in the text of its error. */
+const IDS_IN_TEXT_MAX = 10;
 const FINAL_REASONS = new Set(["VERSION_MISMATCH", "REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"]);
 
 interface Details {
@@ -49,6 +51,10 @@ export class PassbookError extends Error {
   requestId?: string;
   /** The id of the account, if the call opens one. After `unknown`, repeat the call with this id. */
   accountId?: string;
+  /** The ids in a batch of postings that has failed as a whole. Each has this outcome. */
+  requestIds?: readonly string[];
+  /** The ids in a batch of openings that has failed as a whole. Each has this outcome. */
+  accountIds?: readonly string[];
 
   constructor(code: status, message: string, details: Details = {}) {
     super(message, details);
@@ -64,6 +70,8 @@ export class PassbookError extends Error {
     if (this.outcome !== undefined) notes.push(`outcome ${this.outcome}`);
     if (this.requestId !== undefined) notes.push(`request_id ${this.requestId}`);
     if (this.accountId !== undefined) notes.push(`account_id ${this.accountId}`);
+    if (this.requestIds !== undefined) notes.push(listOf("request_ids", this.requestIds));
+    if (this.accountIds !== undefined) notes.push(listOf("account_ids", this.accountIds));
     return notes.length > 0 ? `${text} (${notes.join(", ")})` : text;
   }
 
@@ -96,12 +104,22 @@ export class PassbookError extends Error {
   }
 
   /**
-   * Whether this server found the request invalid before it looked for a stored result. Another
-   * server, whose settings differ, may have applied it.
+   * Whether this server found a field invalid before it looked for a stored result. Another server,
+   * whose settings differ, may have applied the request. An amount and a time can be out of range by
+   * themselves: then the error names their field. Whatever outcome the error has is that of the last
+   * attempt.
    */
   get #isOfThisServer(): boolean {
+    if (this.code === status.OUT_OF_RANGE) return "field" in this.metadata;
     return this.code === status.INVALID_ARGUMENT && this.reason !== "REQUEST_ID_REUSED";
   }
+}
+
+/** The number of ids, the first ones, and how many more there are. */
+function listOf(name: string, ids: readonly string[]): string {
+  const more = ids.length - IDS_IN_TEXT_MAX;
+  const text = `${ids.length} ${name}: ${ids.slice(0, IDS_IN_TEXT_MAX).join(", ")}`;
+  return more > 0 ? `${text} and ${more} more` : text;
 }
 
 /** The error of an attempt, from its status and trailers. */

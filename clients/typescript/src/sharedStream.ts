@@ -144,7 +144,9 @@ export class SharedStream {
         if (this.#stream === opening) await this.#writeMessage(stream);
       }
     } catch (raised) {
-      this.#fail(raised);
+      // The token function has failed: each change goes alone, and asks it again.
+      if (raised instanceof PassbookError) this.#end(raised);
+      else this.#fail(raised);
     } finally {
       this.#isWriting = false;
     }
@@ -197,17 +199,11 @@ export class SharedStream {
     return stream;
   }
 
-  /**
-   * Ends all changes with an error that is not the server's: the token function has failed, or the
-   * client is closed. Each has a copy, because a call sets the outcome of its error.
-   */
+  /** Ends all changes with an error that no server has made: the client is closed. */
   #fail(raised: unknown): void {
     this.#stream = undefined;
     this.#waiting = [];
-    for (const change of this.#changes.values()) {
-      const hasOutcome = raised instanceof PassbookError;
-      change.reject(hasOutcome ? new PassbookError(raised.code, raised.message, raised) : raised);
-    }
+    for (const change of this.#changes.values()) change.reject(raised);
   }
 
   /** Hands out results until the stream ends. */

@@ -3,7 +3,7 @@
 import { type ClientDuplexStream, type ClientReadableStream, status } from "@grpc/grpc-js";
 
 import { resultOf } from "./batches.js";
-import { type Calls, type Method, Reconnects } from "./calls.js";
+import { type Calls, type Method, Reconnects, checkText } from "./calls.js";
 import { PassbookError, passbookError } from "./errors.js";
 import {
   AccountServiceService,
@@ -82,8 +82,13 @@ class Window {
     this.#taking ??= (async () => {
       try {
         const next = await this.#source.next();
-        if (next.done === true) this.#sourceIsAtEnd = true;
-        else this.#requests.push({ request: postingMessage(next.value), inDoubt: false });
+        if (next.done === true) {
+          this.#sourceIsAtEnd = true;
+        } else {
+          const request = postingMessage(next.value);
+          checkText(request, "change");
+          this.#requests.push({ request, inDoubt: false });
+        }
       } catch (error) {
         this.#sourceIsAtEnd = true;
         this.#sourceError = error;
@@ -155,7 +160,7 @@ export async function* streamTransactions(
         path,
         requestSerialize,
         responseDeserialize,
-        await calls.credentials(),
+        await calls.credentialsOfStream(signal),
       );
       void window.send(stream);
       let error = new PassbookError(status.UNAVAILABLE, "the server ended the stream");
@@ -210,12 +215,13 @@ export async function* watchEvents(
 }
 
 /** The messages of a watch. Each new stream has the request as it is then. */
-async function* watch<Request, Message>(
+async function* watch<Request extends object, Message>(
   calls: Calls,
   { path, requestSerialize, responseDeserialize }: Method<Request, Message>,
   request: Request,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Message> {
+  checkText(request, "read");
   const reconnects = new Reconnects();
   for (;;) {
     const server = calls.servers.select();
@@ -224,7 +230,7 @@ async function* watch<Request, Message>(
       requestSerialize,
       responseDeserialize,
       request,
-      await calls.credentials(),
+      await calls.credentialsOfStream(signal),
     );
     let error = new PassbookError(status.UNAVAILABLE, "the server ended the watch");
     try {

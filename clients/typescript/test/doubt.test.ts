@@ -29,6 +29,13 @@ import {
 } from "./fakeServer.js";
 
 const invalid = errorOf(status.INVALID_ARGUMENT, "INVALID_CURRENCY_CODE");
+// An amount that is beyond the limit by itself, and a balance that would be.
+const tooMuch = errorOf(status.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE", { field: "amount" });
+const tooMuchNotApplied = errorOf(status.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE", {
+  field: "amount",
+  outcome: "not_applied",
+});
+const tooRich = errorOf(status.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE");
 const reused = errorOf(status.INVALID_ARGUMENT, "REQUEST_ID_REUSED");
 const expired = errorOf(status.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", { outcome: "unknown" });
 
@@ -41,6 +48,8 @@ const batches: [string, Status, Status, Answer, Outcome | undefined][] = [
   ["the batch was lost, then denied", lost, shed, unauthenticated, "unknown"],
   ["the batch was lost, and the result is denied", lost, denied, undefined, "unknown"],
   ["the batch was lost, and the result is invalid", lost, invalid, undefined, "unknown"],
+  ["the batch was lost, and the amount is invalid", lost, tooMuch, undefined, "unknown"],
+  ["the batch was lost, and the balance is the result", lost, tooRich, undefined, undefined],
   ["the batch was lost, and the result is one", lost, closed, undefined, undefined],
   ["nothing is in doubt", shed, shed, shedForLong, "not_applied"],
   ["nothing is in doubt, then denied", shed, shed, unauthenticated, undefined],
@@ -80,6 +89,11 @@ for (const [name, batch, value, alone, outcome] of batches) {
 const calls: [string, Answer[], Outcome | undefined][] = [
   ["invalid after doubt", [lost, invalid], "unknown"],
   ["invalid, with nothing in doubt", [shed, invalid], undefined],
+  ["an invalid amount after doubt", [lost, tooMuch], "unknown"],
+  // The outcome is that of the last attempt. The error does not say that the server has looked.
+  ["an invalid amount that was not applied, after doubt", [lost, tooMuchNotApplied], "unknown"],
+  ["an invalid amount, with nothing in doubt", [shed, tooMuch], undefined],
+  ["a balance beyond the limit after doubt", [lost, tooRich], undefined],
   ["a stored result after doubt", [lost, closed], undefined],
   ["the id of another request after doubt", [lost, reused], undefined],
 ];
@@ -138,6 +152,32 @@ test("the error of an opening has the id of the account", async (t) => {
   );
   assert.equal((await failed(client.freezeAccount({ accountId: "joint" }))).accountId, undefined);
 });
+
+for (const count of [2, 12]) {
+  test(`the error of a lost batch has the ids of its ${count} elements`, async (t) => {
+    const lostForLong = errorOf(status.UNAVAILABLE, "DATABASE_UNAVAILABLE", {
+      outcome: "unknown",
+      retrySeconds: 3600,
+    });
+    const lose = (_: unknown, callback: sendUnaryData<never>) => {
+      callback(statusOf(lostForLong));
+    };
+    const address = await start(t, { batchPostTransactions: lose, batchCreateAccounts: lose });
+    const client = connect(t, address);
+    const ids = Array.from({ length: count }, (_, n) => `id-${n}`);
+    const text = count === 2 ? "ids: id-0, id-1)" : ", id-8, id-9 and 2 more)";
+    const posted = await failed(client.batchPostTransactions(ids.map(posting)));
+    assert.equal(posted.outcome, "unknown");
+    assert.deepEqual([posted.requestIds, posted.accountIds], [ids, undefined]);
+    assert(posted.toString().includes(`${count} request_ids: id-0, id-1`), posted.toString());
+    assert(posted.toString().endsWith(text), posted.toString());
+    const openings = ids.map((accountId) => ({ accountId, currencyCode: "USD" }));
+    const opened = await failed(client.batchCreateAccounts(openings));
+    assert.equal(opened.outcome, "unknown");
+    assert.deepEqual([opened.requestIds, opened.accountIds], [undefined, ids]);
+    assert(opened.toString().endsWith(text), opened.toString());
+  });
+}
 
 test("the timeout of a batch bounds all of its repeats", async (t) => {
   let leftMs = 0;

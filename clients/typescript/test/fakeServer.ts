@@ -30,11 +30,17 @@ export type Answer = Status | undefined;
 export function errorOf(
   code: status,
   reason = "",
-  { outcome, retrySeconds }: { outcome?: Outcome; retrySeconds?: number } = {},
+  {
+    outcome,
+    retrySeconds,
+    field,
+  }: { outcome?: Outcome; retrySeconds?: number; field?: string } = {},
 ): Status {
   const details = [];
   if (reason !== "") {
-    const metadata: Record<string, string> = outcome === undefined ? {} : { outcome };
+    const metadata: Record<string, string> = {};
+    if (outcome !== undefined) metadata["outcome"] = outcome;
+    if (field !== undefined) metadata["field"] = field;
     const value = Buffer.from(ErrorInfo.encode({ reason, domain: "passbook", metadata }).finish());
     details.push({ typeUrl: "type.googleapis.com/google.rpc.ErrorInfo", value });
   }

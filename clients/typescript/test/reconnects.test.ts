@@ -88,6 +88,33 @@ test("a stream of postings survives its token, also without a result", async (t)
   assert.deepEqual(seen, ["Bearer 1", "Bearer 2"]);
 });
 
+test("a posting that cannot be sent ends the stream after the results before it", async (t) => {
+  const posted: string[] = [];
+  const address = await start(t, {
+    streamTransactions: (call) => {
+      call.on("data", ({ request }: StreamTransactionsRequest) => {
+        posted.push(request?.requestId ?? "");
+        const result = PostTransactionResult.fromPartial({
+          result: { $case: "transaction", value: transactionOf(request?.requestId ?? "") },
+        });
+        call.write({ result, results: [] });
+      });
+      call.on("end", () => {
+        call.end();
+      });
+    },
+  });
+  const client = connect(t, address);
+  const bad = { ...posting("bad"), description: "half of a pair: \ude00" };
+  const results = client.streamTransactions([posting("first"), bad, posting("last")]);
+  const first = await results.next();
+  assert(!first.done && !(first.value instanceof PassbookError));
+  const error = await failed(results.next());
+  assert.equal(error.code, status.INVALID_ARGUMENT);
+  assert.equal(error.requestId, "bad");
+  assert.deepEqual(posted, ["first"]);
+});
+
 /** Streams one posting. The first stream is cut if there is an error for it. */
 async function streamOne(t: TestContext, cut: Answer, result: Answer, alone: Answer) {
   let streams = 0;

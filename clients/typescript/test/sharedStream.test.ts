@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { Metadata } from "@grpc/grpc-js";
 
 import { StreamTransactionsRequest } from "../src/gen/passbook/v1/account_service.js";
-import { type Client, type Outcome, status } from "../src/index.js";
+import { type Client, type Outcome, money, status } from "../src/index.js";
 import {
   type Answer,
   connect,
@@ -171,6 +171,49 @@ test("a long request goes alone, and messages are short", async (t) => {
   assert.deepEqual(fake.streamed.sort(), requestIds.sort());
   assert.equal(fake.streams, 1);
   assert(Math.max(...fake.messageBytes) <= 256 * 1024, fake.messageBytes.join());
+});
+
+test("a text with half of a surrogate pair is not sent", async (t) => {
+  const fake = new Fake();
+  const client = connect(t, await fake.start(t));
+  assert.deepEqual(await depositAll(client, ["first"]), ["first"]);
+  const half = "\ud83d";
+  const requests = [
+    { ...deposit("bad"), description: half },
+    { ...deposit("bad"), labels: { key: half } },
+    { ...deposit("bad"), labels: { [half]: "value" } },
+    { ...deposit("bad"), amount: money("1.00", half) },
+    deposit(half),
+  ];
+  for (const request of requests) {
+    const error = await failed(client.deposit(request));
+    assert.equal(error.code, status.INVALID_ARGUMENT);
+    assert.equal(error.outcome, undefined);
+    assert.equal(error.requestId, request.requestId);
+  }
+  const legs = [{ accountId: half, amount: money("1.00", "USD") }];
+  const error = await failed(client.batchPostTransactions([{ requestId: "bad", legs }]));
+  assert.equal(error.code, status.INVALID_ARGUMENT);
+  assert.deepEqual(error.requestIds, ["bad"]);
+  assert.equal((await failed(client.getAccount(half))).code, status.INVALID_ARGUMENT);
+  const watch = client.watchEntries(half);
+  assert.equal((await failed(watch.next())).code, status.INVALID_ARGUMENT);
+  // A whole pair is a text.
+  const pair = { ...deposit("last"), description: "\ud83d\ude00" };
+  assert.equal((await client.deposit(pair)).transaction.requestId, "last");
+  assert.deepEqual(fake.streamed, ["first", "last"]);
+  assert.equal(fake.streams, 1);
+});
+
+test("a timeout that is no time does not end the stream", async (t) => {
+  const fake = new Fake();
+  const client = connect(t, await fake.start(t));
+  await depositAll(client, ["first"]);
+  for (const timeoutMs of [Infinity, 1e300]) await client.deposit(deposit("long"), { timeoutMs });
+  // Its time is up at once, or it has its result before.
+  await client.deposit(deposit("none"), { timeoutMs: NaN }).catch(() => undefined);
+  await depositAll(client, ["last"]);
+  assert.equal(fake.streams, 1);
 });
 
 const cases: [string, "begin" | "request", Answer, Answer, Outcome | undefined][] = [

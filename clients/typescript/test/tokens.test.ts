@@ -1,10 +1,21 @@
-/** Where a token may go. */
+/** Where a token may go, and how long it may take. */
 
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 
-import { Client } from "../src/index.js";
-import { connect, start } from "./fakeServer.js";
+import { Metadata } from "@grpc/grpc-js";
+
+import type { StreamTransactionsRequest } from "../src/gen/passbook/v1/account_service.js";
+import { Client, status } from "../src/index.js";
+import {
+  connect,
+  deposit,
+  failed,
+  posting,
+  start,
+  streamedResult,
+  transactionOf,
+} from "./fakeServer.js";
 
 test("a token needs TLS on the way to another machine", () => {
   const remote = [
@@ -51,3 +62,45 @@ test("a token for this machine does not go to a proxy", async (t) => {
   const client = connect(t, address, { token: "secret" });
   assert.deepEqual(await client.sumBalances({}, { timeoutMs: 2000 }), []);
 });
+
+for (const shareStream of [true, false]) {
+  const name = shareStream ? "shared" : "alone";
+  test(`a token function that takes too long ends the call in time: ${name}`, async (t) => {
+    let takesLong = true;
+    const token = () => (takesLong ? new Promise<string>(() => undefined) : "secret");
+    const address = await start(t, {
+      deposit: ({ request }, callback) => {
+        callback(null, { transaction: transactionOf(request.requestId), replayed: false });
+      },
+      streamTransactions: (call) => {
+        call.sendMetadata(new Metadata());
+        call.on("data", ({ requests }: StreamTransactionsRequest) => {
+          const results = requests.map((request) => streamedResult(request, undefined));
+          call.write({ result: undefined, results });
+        });
+      },
+    });
+    const client = connect(t, address, { shareStream, token, timeoutMs: 200 });
+    const begin = performance.now();
+    const late = await failed(client.deposit(deposit("late")));
+    assert.equal(late.code, status.DEADLINE_EXCEEDED);
+    assert.equal(late.outcome, "not_applied");
+    assert.equal((await failed(client.getAccount("joint"))).code, status.DEADLINE_EXCEEDED);
+    // These have no deadline. The function has as long as a call.
+    const watch = await failed(client.watchEntries("joint").next());
+    assert.equal(watch.code, status.UNAUTHENTICATED);
+    const stream = await failed(client.streamTransactions([posting("pay")]).next());
+    assert.equal(stream.code, status.UNAUTHENTICATED);
+    const canceled = client.deposit(deposit("canceled"), {
+      timeoutMs: 10_000,
+      signal: AbortSignal.timeout(100),
+    });
+    assert.equal((await failed(canceled)).code, status.CANCELLED);
+    // The next call asks again, although the function has not returned from the first ones.
+    takesLong = false;
+    const { transaction } = await client.deposit(deposit("good"), { timeoutMs: 5000 });
+    assert.equal(transaction.requestId, "good");
+    const tookMs = performance.now() - begin;
+    assert(tookMs < 3000, `${tookMs} ms`);
+  });
+}

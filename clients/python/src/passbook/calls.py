@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import random
+import threading
 import time
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,6 +24,10 @@ BACKOFF_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 2.0
 OUTAGE_SECONDS_MAX = 60.0
 """How long a stream or a watch looks for a server that answers before it gives up."""
+TIMEOUT_SECONDS_MAX = 365 * 24 * 60 * 60.0
+"""A longer timeout is as good as none."""
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class _Repeat(enum.Enum):
@@ -59,18 +65,20 @@ class Calls:
         """Close all connections."""
         self.servers.close()
 
-    def credentials(self) -> tuple[tuple[str, str], ...]:
-        """The metadata of an attempt."""
+    def credentials(self, deadline: float | None = None) -> Metadata:
+        """The metadata of an attempt, whose token function may take until the deadline.
+
+        Without one, of a stream: a function that takes longer than the default timeout has failed,
+        or else a shared stream would keep the calls of all threads waiting for it.
+        """
         if self._token is None:
             return ()
-        try:
-            token = self._token if isinstance(self._token, str) else self._token()
-        except Exception as raised:
-            raise PassbookError(
-                grpc.StatusCode.UNAUTHENTICATED,
-                f"there is no token: {raised}",
-                metadata={"outcome": "not_applied"},
-            ) from raised
+        if isinstance(self._token, str):
+            token = self._token
+        elif deadline is None:
+            token = _ask(self._token, self.deadline(), grpc.StatusCode.UNAUTHENTICATED)
+        else:
+            token = _ask(self._token, deadline, grpc.StatusCode.DEADLINE_EXCEEDED)
         return (("authorization", f"Bearer {token}"),)
 
     def read(self, method: str, request: Any, timeout: float | None = None) -> Any:
@@ -96,7 +104,9 @@ class Calls:
 
     def deadline(self, timeout: float | None = None) -> float:
         """When a call that begins now has to end, by the monotonic clock."""
-        return time.monotonic() + (self._timeout if timeout is None else timeout)
+        timeout = self._timeout if timeout is None else timeout
+        # The thread that sends for all could not write an infinite one, nor one that is no number.
+        return time.monotonic() + max(0.0, min(timeout, TIMEOUT_SECONDS_MAX))
 
     def pages(self, method: str, request: Any, timeout: float | None) -> Iterator[Any]:
         """All pages of a list. The timeout is that of each page."""
@@ -162,10 +172,9 @@ class Call:
                 )
             except NotStreamedError as raised:
                 self.in_doubt = self.in_doubt or raised.in_doubt
+        metadata = self._calls.credentials(self._deadline)
         left = max(self._deadline - time.monotonic(), 0.0)
-        return getattr(server.stub, self._method)(
-            self._request, timeout=left, metadata=self._calls.credentials()
-        )
+        return getattr(server.stub, self._method)(self._request, timeout=left, metadata=metadata)
 
     def _pause(self, error: PassbookError, *, is_time_up: bool) -> None:
         """Sleep until the next attempt, or raise the error if it is that of the call."""
@@ -182,11 +191,20 @@ class Call:
             or time.monotonic() + pause >= self._deadline
         ):
             error.outcome = outcome
-            error.request_id = getattr(self._request, "request_id", None) or None
-            if isinstance(self._request, service.CreateAccountRequest):
-                error.account_id = self._request.account_id
+            self._name(error)
             raise error
         time.sleep(pause)
+
+    def _name(self, error: PassbookError) -> None:
+        """Give the error of the call the ids with which a repeat makes sure."""
+        request = self._request
+        error.request_id = getattr(request, "request_id", None) or None
+        if isinstance(request, service.CreateAccountRequest):
+            error.account_id = request.account_id
+        elif isinstance(request, service.BatchPostTransactionsRequest):
+            error.request_ids = tuple(it.request_id for it in request.requests)
+        elif isinstance(request, service.BatchCreateAccountsRequest):
+            error.account_ids = tuple(it.account_id for it in request.requests)
 
 
 class Reconnects:
@@ -223,3 +241,27 @@ def backoff(attempt: int) -> float:
     """The pause after an attempt: full jitter, so that clients do not come back all at once."""
     most = min(BACKOFF_SECONDS * 2.0 ** (min(attempt, 10) - 1), BACKOFF_MAX_SECONDS)
     return random.uniform(0.0, most)  # noqa: S311 (no secret)
+
+
+def _ask(token: Callable[[], str], deadline: float, late: grpc.StatusCode) -> str:
+    """The token of a function, or an error with the code `late` if it takes too long.
+
+    The function runs in a thread of its own, which it may keep for as long as it likes.
+    """
+    answer: Future[str] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(token())
+        except BaseException as raised:  # noqa: BLE001 (it is raised where the token is needed)
+            answer.set_exception(raised)
+
+    metadata = {"outcome": "not_applied"}
+    try:
+        threading.Thread(target=ask, daemon=True).start()
+        if wait([answer], max(deadline - time.monotonic(), 0.0)).done:
+            return answer.result()
+    except Exception as raised:
+        message = f"there is no token: {raised}"
+        raise PassbookError(grpc.StatusCode.UNAUTHENTICATED, message, metadata=metadata) from raised
+    raise PassbookError(late, "the token function takes too long", metadata=metadata)

@@ -54,10 +54,11 @@ TIMEOUT_SECONDS = 10.0
 class Client:
     """A client of one or several Passbook servers over one ledger. All threads may share it.
 
-    Every call raises `PassbookError`. `timeout` (seconds) bounds a call with all of its attempts.
-    A change has a `request_id`, which stays the same in all attempts: choose it yourself and store
-    it before the call, or the client makes one. `effective_time` is when a change of balances
-    counts (its value date), if that is not when it is applied.
+    Every call raises `PassbookError`, or `ValueError` for an argument that cannot be sent, such as
+    a text with half of a surrogate pair. `timeout` (seconds) bounds a call with all attempts. A
+    change has a `request_id`, which stays the same in all attempts: choose it yourself and store it
+    before the call, or the client makes one. `effective_time` is when a change of balances counts
+    (its value date), if that is not when it is applied.
     """
 
     def __init__(
@@ -71,9 +72,10 @@ class Client:
     ) -> None:
         """Connect to `HOST:PORT`, or to several of them in turn. Connections open on first use.
 
-        `token` goes with every attempt as a bearer token; a function is called for each attempt. If
-        the function fails, so does the call: UNAUTHENTICATED. A token without `tls` is for servers
-        on this machine only.
+        `token` goes with every attempt as a bearer token; a function is called for each attempt, in
+        a thread of its own. If the function fails, so does the call: UNAUTHENTICATED. If it takes
+        longer than the call may: DEADLINE_EXCEEDED. A token without `tls` is for servers on this
+        machine only.
 
         Changes of all threads share one stream to each server, which costs less than a call for
         each. With `share_stream=False`, each is a call of its own.
@@ -122,6 +124,7 @@ class Client:
         """Open up to 1,000 accounts in one call. Each stands alone; results are in their order.
 
         An opening without a result yet, which was shed or whose deadline passed, is repeated alone.
+        If the whole call fails, its error has all ids: `account_ids`.
         """
         return batches.create_accounts(self._calls, accounts, timeout)
 
@@ -383,6 +386,7 @@ class Client:
         """Post up to 1,000 postings in one call. Each stands alone; results are in their order.
 
         A posting without a result yet, which was shed or whose deadline passed, is repeated alone.
+        If the whole call fails, its error has all ids: `request_ids`.
         """
         return batches.post_transactions(self._calls, postings, timeout)
 
@@ -393,7 +397,9 @@ class Client:
 
         Postings are taken only as fast as results are read, at most 1,024 ahead, by another thread.
         A stream that breaks is opened again, and postings without a result are sent again under
-        their ids. If no server answers for 60 seconds, the last error is raised.
+        their ids. If no server answers for 60 seconds, the last error is raised. What the iterable
+        raises, and the `ValueError` of a posting that cannot be sent, come after the results of the
+        postings before.
         """
         return streams.stream_transactions(self._calls, postings)
 

@@ -9,7 +9,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 Outcome = Literal["not_applied", "unknown"]
 
@@ -32,6 +32,9 @@ _DENIED_CODES = frozenset(
 )
 _TOO_LARGE_REASONS = frozenset({"REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"})
 
+_IDS_IN_TEXT_MAX = 10
+"""Ids of a batch in the text of its error."""
+
 
 class PassbookError(Exception):
     """A call that has no successful result."""
@@ -51,6 +54,10 @@ class PassbookError(Exception):
     """The id of the request. After `unknown`, repeat the call with this id, or fence it."""
     account_id: str | None
     """The id of the account that was to be opened. After `unknown`, open it again with this id."""
+    request_ids: tuple[str, ...]
+    """The ids in a batch of postings that has failed as a whole. Each has this outcome."""
+    account_ids: tuple[str, ...]
+    """The ids in a batch of openings that has failed as a whole. Each has this outcome."""
     retry_delay: float
     """Seconds to wait before a repeat, if the server asks for a delay."""
 
@@ -72,6 +79,8 @@ class PassbookError(Exception):
         self.outcome = None
         self.request_id = None
         self.account_id = None
+        self.request_ids = ()
+        self.account_ids = ()
 
     def __str__(self) -> str:
         parts = [self.code.name, self.reason, self.message]
@@ -81,6 +90,10 @@ class PassbookError(Exception):
             notes.append(f"request_id {self.request_id}")
         if self.account_id:
             notes.append(f"account_id {self.account_id}")
+        if self.request_ids:
+            notes.append(f"{len(self.request_ids)} request_ids: {_first(self.request_ids)}")
+        if self.account_ids:
+            notes.append(f"{len(self.account_ids)} account_ids: {_first(self.account_ids)}")
         return f"{text} ({', '.join(notes)})" if notes else text
 
     @classmethod
@@ -137,11 +150,9 @@ class PassbookError(Exception):
         `in_doubt`: an earlier attempt may have been applied.
         """
         # A server that finds a request invalid does not look for its record. The earlier attempt
-        # may have been on a server with other settings, where the request was valid.
-        is_of_record = (
-            self.code is not grpc.StatusCode.INVALID_ARGUMENT or self.reason == "REQUEST_ID_REUSED"
-        )
-        if self._is_result and (is_of_record or not in_doubt):
+        # may have been on a server with other settings, where the request was valid. Whatever
+        # outcome the error has is that of the last attempt.
+        if self._is_result and not (in_doubt and self._is_invalid):
             return None
         if in_doubt or self.leaves_doubt():
             return "unknown"
@@ -151,3 +162,20 @@ class PassbookError(Exception):
     def _is_result(self) -> bool:
         """Whether the error is what became of the request: invalid, or rejected by state."""
         return self.code in _RESULT_CODES or self.reason == "VERSION_MISMATCH"
+
+    @property
+    def _is_invalid(self) -> bool:
+        """Whether the server found a field invalid before it looked for a stored result.
+
+        An amount and a time can be out of range by themselves: then the error names their field.
+        """
+        if self.code is grpc.StatusCode.INVALID_ARGUMENT:
+            return self.reason != "REQUEST_ID_REUSED"
+        return self.code is grpc.StatusCode.OUT_OF_RANGE and "field" in self.metadata
+
+
+def _first(ids: Sequence[str]) -> str:
+    """The first ids, and how many more there are."""
+    more = len(ids) - _IDS_IN_TEXT_MAX
+    text = ", ".join(ids[:_IDS_IN_TEXT_MAX])
+    return f"{text} and {more} more" if more > 0 else text

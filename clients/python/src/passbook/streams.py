@@ -72,18 +72,20 @@ class _Window:
 
     def _take(self) -> None:
         """Take the caller's next request. The caller's own code runs here, without the lock."""
-        posting: Posting | None = None
+        request: service.PostTransactionRequest | None = None
         error: BaseException | None = None
         try:
             posting = next(self._source, None)
+            # Raises an error for what no message can hold, such as half of a surrogate pair.
+            request = None if posting is None else posting.to_message()
         except BaseException as raised:  # noqa: BLE001 (it is raised where results are read)
             error = raised
         with self._changed:
             self._source_is_in_use = False
-            if posting is None:
+            if request is None:
                 self._source_is_at_end, self._source_error = True, error
             else:
-                self._requests.append(posting.to_message())
+                self._requests.append(request)
             self._changed.notify_all()
 
     def oldest(self) -> tuple[service.PostTransactionRequest, bool]:

@@ -59,10 +59,14 @@ final class Calls extends Channel {
   /** A call of gRPC, with the client's credentials unless the options have others. */
   <Q, R> ClientCall<Q, R> newAttempt(
       Server server, MethodDescriptor<Q, R> method, CallOptions options) {
-    boolean hasOwn = options.getCredentials() != null;
     return server
         .channel()
-        .newCall(method, hasOwn ? options : options.withCallCredentials(credentials));
+        .newCall(method, addsToken(options) ? options.withCallCredentials(credentials) : options);
+  }
+
+  /** Whether a call with these options waits for the client's token. */
+  boolean addsToken(CallOptions options) {
+    return credentials != null && options.getCredentials() == null;
   }
 
   /** The next server that has not answered UNAVAILABLE just now, or else the next one. */

@@ -22,7 +22,7 @@ public final class EntryWatch implements Iterator<Entry>, AutoCloseable {
   EntryWatch(Calls calls, String accountId, long afterSequence) {
     request =
         WatchEntriesRequest.newBuilder().setAccountId(accountId).setAfterSequence(afterSequence);
-    messages = new Watch<>(calls, stub -> stub.watchEntries(request.build()));
+    messages = new Watch<>(calls, stub -> stub.watchEntries(Requests.checked(request.build())));
   }
 
   /** Always true: a watch has no end of its own. */

@@ -24,7 +24,7 @@ public final class EventWatch implements Iterator<WatchEventsResponse>, AutoClos
 
   EventWatch(Calls calls, WatchEventsRequest first) {
     request = first.toBuilder();
-    messages = new Watch<>(calls, stub -> stub.watchEvents(request.build()));
+    messages = new Watch<>(calls, stub -> stub.watchEvents(Requests.checked(request.build())));
   }
 
   /** Always true: a watch has no end of its own. */

@@ -6,8 +6,6 @@ import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.ManagedChannelBuilder;
-import io.grpc.Metadata;
-import io.grpc.Status;
 import java.net.InetAddress;
 import java.net.URI;
 import java.net.UnknownHostException;
@@ -71,7 +69,8 @@ public final class PassbookClient implements AutoCloseable {
     executor = Executors.newCachedThreadPool(daemons("passbook-client"));
     timer = new ScheduledThreadPoolExecutor(1, daemons("passbook-timer"));
     timer.setRemoveOnCancelPolicy(true);
-    CallCredentials credentials = builder.token == null ? null : new BearerToken(builder.token);
+    CallCredentials credentials =
+        builder.token == null ? null : new BearerToken(builder.token, builder.timeout, timer);
     servers = new ArrayList<>();
     for (String address : builder.addresses) {
       ManagedChannel channel = connect(address, builder, executor);
@@ -195,7 +194,8 @@ public final class PassbookClient implements AutoCloseable {
     /**
      * Sends the bearer token that the function returns, for tokens that expire. The function is
      * called for each attempt, so it should return the same token as long as that is valid. What it
-     * throws ends the call with the code UNAUTHENTICATED: nothing was sent.
+     * throws ends the call with the code UNAUTHENTICATED: nothing was sent. A call waits for it
+     * until its deadline, and a stream, which has none, as long as {@link #timeout(Duration)} says.
      */
     public Builder token(Supplier<String> newToken) {
       token = Objects.requireNonNull(newToken);
@@ -247,33 +247,6 @@ public final class PassbookClient implements AutoCloseable {
       } catch (UnknownHostException e) {
         return false;
       }
-    }
-  }
-
-  /** Adds the token to each call. */
-  private static final class BearerToken extends CallCredentials {
-    private static final Metadata.Key<String> AUTHORIZATION =
-        Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
-
-    private final Supplier<String> token;
-
-    BearerToken(Supplier<String> token) {
-      this.token = token;
-    }
-
-    @Override
-    public void applyRequestMetadata(RequestInfo info, Executor executor, MetadataApplier applier) {
-      executor.execute(
-          () -> {
-            try {
-              Metadata headers = new Metadata();
-              headers.put(AUTHORIZATION, "Bearer " + token.get());
-              applier.apply(headers);
-            } catch (Throwable e) { // Also an Error, or else the call would wait for the token.
-              applier.fail(
-                  Status.UNAUTHENTICATED.withDescription("there is no token").withCause(e));
-            }
-          });
     }
   }
 }

@@ -11,6 +11,7 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.time.Duration;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import passbook.v1.ErrorReason;
 
@@ -24,11 +25,19 @@ public final class PassbookException extends RuntimeException {
   private static final String REASON_PREFIX = "ERROR_REASON_";
   private static final String ACCOUNT_ID = "account_id";
 
+  /** The key of the metadata that is there if a field is invalid by itself. */
+  private static final String FIELD = "field";
+
+  /** How many ids of a batch the text of its error has. */
+  private static final int IDS_IN_TEXT_MAX = 10;
+
   private final transient com.google.rpc.Status status;
   private final ErrorReason reason;
   private final Outcome outcome;
   private final Map<String, String> metadata;
   private final String requestId;
+  private final List<String> requestIds;
+  private final List<String> accountIds;
   private final Duration retryDelay;
   private final boolean hasInfo;
 
@@ -37,6 +46,8 @@ public final class PassbookException extends RuntimeException {
     ErrorInfo info = infoOf(status);
     this.status = status;
     this.requestId = requestId;
+    this.requestIds = List.of();
+    this.accountIds = List.of();
     this.hasInfo = info != null;
     this.reason = info == null ? ErrorReason.ERROR_REASON_UNSPECIFIED : reasonOf(info.getReason());
     this.metadata = info == null ? Map.of() : Map.copyOf(info.getMetadataMap());
@@ -44,10 +55,17 @@ public final class PassbookException extends RuntimeException {
     this.retryDelay = retryDelayOf(status);
   }
 
-  private PassbookException(PassbookException original, Map<String, String> metadata) {
+  private PassbookException(
+      PassbookException original,
+      Map<String, String> metadata,
+      List<String> requestIds,
+      List<String> accountIds) {
     super(original.getMessage(), original.getCause(), false, false);
-    this.status = withMetadata(original.status, metadata);
+    boolean isSame = metadata.equals(original.metadata);
+    this.status = isSame ? original.status : withMetadata(original.status, metadata);
     this.requestId = original.requestId;
+    this.requestIds = List.copyOf(requestIds);
+    this.accountIds = List.copyOf(accountIds);
     this.hasInfo = original.hasInfo;
     this.reason = original.reason;
     this.metadata = Map.copyOf(metadata);
@@ -130,6 +148,16 @@ public final class PassbookException extends RuntimeException {
     return metadata.getOrDefault(ACCOUNT_ID, "");
   }
 
+  /** The ids in a BatchPostTransactions that has failed as a whole. Each has this outcome. */
+  public List<String> requestIds() {
+    return requestIds;
+  }
+
+  /** The ids in a BatchCreateAccounts that has failed as a whole. Each has this outcome. */
+  public List<String> accountIds() {
+    return accountIds;
+  }
+
   /** The status of the last attempt with all details. */
   public com.google.rpc.Status status() {
     return status;
@@ -142,9 +170,21 @@ public final class PassbookException extends RuntimeException {
     if (outcome == Outcome.NONE) {
       return text;
     }
+    if (!requestIds.isEmpty() || !accountIds.isEmpty()) {
+      String elements =
+          accountIds.isEmpty() ? listOf("requests", requestIds) : listOf("accounts", accountIds);
+      return text + " (outcome " + outcome + ", " + elements + ")";
+    }
     boolean isOpening = requestId.isEmpty() && !accountId().isEmpty();
     String subject = isOpening ? "account " + accountId() : "request " + requestId;
     return text + " (" + subject + ", outcome " + outcome + ")";
+  }
+
+  /** The number of the ids, the first ones, and how many more there are. */
+  private static String listOf(String name, List<String> ids) {
+    int count = Math.min(ids.size(), IDS_IN_TEXT_MAX);
+    String text = ids.size() + " " + name + ": " + String.join(", ", ids.subList(0, count));
+    return count < ids.size() ? text + " and " + (ids.size() - count) + " more" : text;
   }
 
   Duration retryDelay() {
@@ -161,13 +201,17 @@ public final class PassbookException extends RuntimeException {
     } else {
       other.put(Outcome.KEY, changed.toString());
     }
-    return new PassbookException(this, other);
+    return new PassbookException(this, other, requestIds, accountIds);
   }
 
   PassbookException withAccountId(String accountId) {
     Map<String, String> other = new HashMap<>(metadata);
     other.put(ACCOUNT_ID, accountId);
-    return new PassbookException(this, other);
+    return new PassbookException(this, other, requestIds, accountIds);
+  }
+
+  PassbookException withElements(List<String> requestIds, List<String> accountIds) {
+    return new PassbookException(this, metadata, requestIds, accountIds);
   }
 
   /** Whether the error is what became of the request: invalid, or rejected by state. */
@@ -180,9 +224,13 @@ public final class PassbookException extends RuntimeException {
 
   /**
    * Whether the server did not look for the record of the request: what is valid depends on its
-   * settings, such as its currencies.
+   * settings, such as its currencies. An amount and a time can be out of range by themselves: then
+   * the error names their field. Whatever outcome the error has is that of the last attempt.
    */
   boolean isInvalid() {
+    if (code() == Status.Code.OUT_OF_RANGE) {
+      return metadata.containsKey(FIELD);
+    }
     return code() == Status.Code.INVALID_ARGUMENT
         && reason != ErrorReason.ERROR_REASON_REQUEST_ID_REUSED;
   }

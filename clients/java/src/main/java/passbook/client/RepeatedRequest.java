@@ -73,7 +73,12 @@ final class RepeatedRequest {
 
   /** Begins the first attempt. */
   void start() {
-    attempt();
+    Status error = Requests.textError(request);
+    if (error == null) {
+      attempt();
+    } else {
+      finish(null, PassbookException.of(error, new Metadata(), requestId));
+    }
   }
 
   /**
@@ -122,14 +127,21 @@ final class RepeatedRequest {
   }
 
   private void attemptAlone(Server server) {
-    ClientCall<Message, Message> call = calls.newAttempt(server, method, options);
-    cancelAttempt = () -> call.cancel("the caller has canceled the call", null);
+    AtomicBoolean hasToken = new AtomicBoolean(!calls.addsToken(options));
+    ClientCall<Message, Message> call =
+        calls.newAttempt(server, method, options.withOption(BearerToken.IS_THERE, hasToken));
     Metadata own = new Metadata();
     own.merge(headers);
-    call.start(new AloneAttempt(server), own);
+    call.start(new AloneAttempt(server, hasToken), own);
     call.request(2); // gRPC's own stubs ask for two, to notice a second response.
     call.sendMessage(request);
     call.halfClose();
+    // Not before: a call that was canceled takes no message. A stub also cancels a call that has
+    // failed.
+    cancelAttempt = () -> call.cancel("the caller has canceled the call", null);
+    if (isDone.get()) {
+      cancelAttempt.run();
+    }
   }
 
   private void failed(Server server, PassbookException error) {
@@ -153,9 +165,14 @@ final class RepeatedRequest {
 
   private void finish(Message response, PassbookException error) {
     if (isDone.compareAndSet(false, true)) {
-      boolean isOpening = error != null && !accountId.isEmpty();
-      callback.done(response, isOpening ? error.withAccountId(accountId) : error);
+      callback.done(response, error == null ? null : named(error));
     }
+  }
+
+  /** The error with the ids that a repeat needs. */
+  private PassbookException named(PassbookException error) {
+    PassbookException named = accountId.isEmpty() ? error : error.withAccountId(accountId);
+    return named.withElements(Requests.requestIds(request), Requests.accountIds(request));
   }
 
   /** Sets the outcome of an error to that of all attempts so far. */
@@ -186,10 +203,12 @@ final class RepeatedRequest {
   /** An attempt as a call of gRPC. */
   private final class AloneAttempt extends ClientCall.Listener<Message> {
     private final Server server;
+    private final AtomicBoolean hasToken;
     private Message response;
 
-    AloneAttempt(Server server) {
+    AloneAttempt(Server server, AtomicBoolean hasToken) {
       this.server = server;
+      this.hasToken = hasToken;
     }
 
     @Override
@@ -204,7 +223,10 @@ final class RepeatedRequest {
       } else {
         Status failure =
             status.isOk() ? Status.INTERNAL.withDescription("there is no response") : status;
-        failed(server, PassbookException.of(failure, trailers, requestId));
+        PassbookException error = PassbookException.of(failure, trailers, requestId);
+        // Nothing is sent without the token.
+        boolean isUnapplied = !hasToken.get() && error.code() == Status.Code.DEADLINE_EXCEEDED;
+        failed(server, isUnapplied ? error.with(Outcome.NOT_APPLIED) : error);
       }
     }
   }

@@ -1,8 +1,11 @@
 package passbook.client;
 
 import com.google.protobuf.Descriptors.FieldDescriptor;
+import com.google.protobuf.Descriptors.FieldDescriptor.JavaType;
 import com.google.protobuf.Message;
 import io.grpc.MethodDescriptor;
+import io.grpc.Status;
+import java.util.List;
 import java.util.UUID;
 import passbook.v1.BatchCreateAccountsRequest;
 import passbook.v1.BatchPostTransactionsRequest;
@@ -158,6 +161,77 @@ final class Requests {
       return request;
     }
     return request.toBuilder().setField(field, UUID.randomUUID().toString()).build();
+  }
+
+  /**
+   * The status of a request that cannot be sent, because a text in it has half of a surrogate pair:
+   * gRPC would send a question mark in its place, so that two ids could become one. Null: it can be
+   * sent.
+   */
+  static Status textError(Message request) {
+    return hasHalfPair(request)
+        ? Status.INVALID_ARGUMENT.withDescription("a text has half of a surrogate pair")
+        : null;
+  }
+
+  private static boolean hasHalfPair(Object part) {
+    if (part instanceof String text) {
+      return hasHalfPair(text);
+    }
+    if (!(part instanceof Message message)) {
+      return false;
+    }
+    for (FieldDescriptor field : message.getDescriptorForType().getFields()) {
+      JavaType type = field.getJavaType();
+      if (type != JavaType.STRING && type != JavaType.MESSAGE) {
+        continue;
+      }
+      if (field.isRepeated()) {
+        for (int i = 0; i < message.getRepeatedFieldCount(field); i++) {
+          if (hasHalfPair(message.getRepeatedField(field, i))) {
+            return true;
+          }
+        }
+      } else if (message.hasField(field) && hasHalfPair(message.getField(field))) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  private static boolean hasHalfPair(String text) {
+    for (int i = 0; i < text.length(); i++) {
+      if (Character.isSurrogate(text.charAt(i))) {
+        if (!Character.isSupplementaryCodePoint(text.codePointAt(i))) {
+          return true;
+        }
+        i++; // The other half.
+      }
+    }
+    return false;
+  }
+
+  /** The request, if it can be sent. */
+  static <M extends Message> M checked(M request) {
+    Status error = textError(request);
+    if (error != null) {
+      throw error.asRuntimeException();
+    }
+    return request;
+  }
+
+  /** The ids in a batch of postings. Empty: the request is none. */
+  static List<String> requestIds(Message request) {
+    return request instanceof BatchPostTransactionsRequest batch
+        ? batch.getRequestsList().stream().map(PostTransactionRequest::getRequestId).toList()
+        : List.of();
+  }
+
+  /** The ids in a batch of openings. Empty: the request is none. */
+  static List<String> accountIds(Message request) {
+    return request instanceof BatchCreateAccountsRequest batch
+        ? batch.getRequestsList().stream().map(CreateAccountRequest::getAccountId).toList()
+        : List.of();
   }
 
   /** The id of the account that a request opens. Empty: it opens none. */

@@ -88,8 +88,12 @@ final class SharedStream {
       return null;
     }
     if (session == null) {
-      CallOptions options = CallOptions.DEFAULT.withCallCredentials(credentials);
-      session = new StreamSession(this, timer, executor);
+      AtomicBoolean hasToken = new AtomicBoolean(credentials == null);
+      CallOptions options =
+          CallOptions.DEFAULT
+              .withCallCredentials(credentials)
+              .withOption(BearerToken.IS_THERE, hasToken);
+      session = new StreamSession(this, hasToken, timer, executor);
       session.start(channel.newCall(AccountServiceGrpc.getStreamTransactionsMethod(), options));
     }
     return session;
@@ -139,9 +143,10 @@ final class SharedStream {
     }
 
     private void expire(StreamSession session) {
-      session.forget(this);
+      boolean isUnapplied = session.forget(this);
       Status status = Status.DEADLINE_EXCEEDED.withDescription("no result came in time");
-      fail(PassbookException.of(status, new Metadata(), requestId()));
+      PassbookException error = PassbookException.of(status, new Metadata(), requestId());
+      fail(isUnapplied ? error.with(Outcome.NOT_APPLIED) : error);
     }
 
     String requestId() {

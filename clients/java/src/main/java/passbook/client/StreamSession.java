@@ -12,6 +12,7 @@ import java.util.Queue;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import passbook.client.SharedStream.Pending;
 import passbook.v1.ResultOrder;
 import passbook.v1.StreamTransactionsRequest;
@@ -33,6 +34,7 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   private static final long GATHER_TIME = 1_000_000;
 
   private final SharedStream parent;
+  private final AtomicBoolean hasToken;
   private final ScheduledExecutorService timer;
   private final Executor executor;
   // Its methods need a lock, because messages are sent and received by different threads.
@@ -49,8 +51,13 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
   // Only the one sender uses it.
   private ResultOrder order = ResultOrder.RESULT_ORDER_AS_COMPLETED;
 
-  StreamSession(SharedStream parent, ScheduledExecutorService timer, Executor executor) {
+  StreamSession(
+      SharedStream parent,
+      AtomicBoolean hasToken,
+      ScheduledExecutorService timer,
+      Executor executor) {
     this.parent = parent;
+    this.hasToken = hasToken;
     this.timer = timer;
     this.executor = executor;
   }
@@ -78,12 +85,11 @@ final class StreamSession extends ClientCall.Listener<StreamTransactionsResponse
 
   /**
    * Drops a request that no caller waits for. If it was sent, its id stays in use until its result
-   * comes: a repeat would get that result, which says nothing of the repeat.
+   * comes: a repeat would get that result, which says nothing of the repeat. Returns whether the
+   * stream still waits for its token, so that nothing was sent.
    */
-  synchronized void forget(Pending request) {
-    if (!request.isSent()) {
-      pending.remove(request.requestId(), request);
-    }
+  synchronized boolean forget(Pending request) {
+    return !request.isSent() && pending.remove(request.requestId(), request) && !hasToken.get();
   }
 
   @Override

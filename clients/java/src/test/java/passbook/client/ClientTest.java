@@ -18,6 +18,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
@@ -107,8 +108,20 @@ class ClientTest {
         new Attempts(failure(Code.ABORTED, "LOCK_TIMEOUT", "not_applied"), invalid, Outcome.NONE),
         new Attempts(lost, invalid, Outcome.UNKNOWN),
         new Attempts(lost, failure(Code.INVALID_ARGUMENT, "REQUEST_ID_REUSED", ""), Outcome.NONE),
+        // An amount can be beyond the limit by itself, or a balance.
+        new Attempts(null, tooMuch(Map.of("field", "amount")), Outcome.NONE),
+        new Attempts(lost, tooMuch(Map.of("field", "amount")), Outcome.UNKNOWN),
+        new Attempts(lost, tooMuch(Map.of("balance", "1.00")), Outcome.NONE),
+        // The outcome is that of the last attempt. The error does not say that the server has
+        // looked.
+        new Attempts(
+            lost, tooMuch(Map.of("field", "amount", "outcome", "not_applied")), Outcome.UNKNOWN),
         // Without ErrorInfo, as from a proxy.
         new Attempts(lost, Code.UNAUTHENTICATED.toStatus().asRuntimeException(), Outcome.UNKNOWN));
+  }
+
+  private static StatusRuntimeException tooMuch(Map<String, String> metadata) {
+    return failure(Code.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE", metadata);
   }
 
   /**

@@ -13,10 +13,13 @@ import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.io.IOException;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -25,6 +28,7 @@ import passbook.v1.BatchPostTransactionsRequest;
 import passbook.v1.BatchPostTransactionsResponse;
 import passbook.v1.CreateAccountRequest;
 import passbook.v1.DepositRequest;
+import passbook.v1.GetAccountRequest;
 import passbook.v1.PostTransactionRequest;
 
 /** What an error says of a request that an earlier attempt may have applied. */
@@ -48,6 +52,10 @@ class DoubtTest {
     return DepositRequest.newBuilder().setRequestId(id).build();
   }
 
+  private static StatusRuntimeException tooMuch(Map<String, String> metadata) {
+    return failure(Code.OUT_OF_RANGE, "BALANCE_OUT_OF_RANGE", metadata);
+  }
+
   /** The errors of the first attempt of a batch, of its element, and of the element's own call. */
   record Batch(
       StatusRuntimeException batch,
@@ -64,6 +72,8 @@ class DoubtTest {
         new Batch(LOST, SHED, NO_TOKEN, Outcome.UNKNOWN),
         new Batch(LOST, DENIED, null, Outcome.UNKNOWN),
         new Batch(LOST, invalid, null, Outcome.UNKNOWN),
+        new Batch(LOST, tooMuch(Map.of("field", "amount")), null, Outcome.UNKNOWN),
+        new Batch(LOST, tooMuch(Map.of("balance", "1.00")), null, Outcome.NONE),
         new Batch(LOST, rejected, null, Outcome.NONE),
         new Batch(SHED, unknown, SHED_FOR_LONG, Outcome.UNKNOWN),
         new Batch(SHED, DENIED, null, Outcome.NONE),
@@ -90,6 +100,82 @@ class DoubtTest {
       batch.addRequests(PostTransactionRequest.newBuilder().setRequestId("pay"));
       var result = client.blocking().batchPostTransactions(batch.build()).getResults(0);
       assertEquals(errors.outcome, PassbookException.of(result.getError(), "pay").outcome());
+    }
+  }
+
+  /** Its caller has to name the elements, so as to find out what became of each. */
+  @ParameterizedTest
+  @ValueSource(ints = {2, 12})
+  void theErrorOfALostBatchHasTheIdsOfItsElements(int count) throws IOException {
+    var lost = failure(Code.UNAVAILABLE, "DATABASE_UNAVAILABLE", "unknown", TOO_LATE);
+    List<String> ids = IntStream.range(0, count).mapToObj(it -> "id-" + it).toList();
+    String end = count == 2 ? ": id-0, id-1)" : ", id-8, id-9 and 2 more)";
+    var postings = BatchPostTransactionsRequest.newBuilder();
+    var openings = BatchCreateAccountsRequest.newBuilder();
+    ids.forEach(it -> postings.addRequestsBuilder().setRequestId(it));
+    ids.forEach(it -> openings.addRequestsBuilder().setAccountId(it));
+    try (FakeServer server = new FakeServer((attempt, request) -> {});
+        PassbookClient client = PassbookClient.builder(server.address()).build()) {
+      server.openBatchError = lost;
+      server.postBatch =
+          attempt -> {
+            throw lost;
+          };
+      var stub = client.blocking();
+      var posted = error(() -> stub.batchPostTransactions(postings.build()));
+      assertEquals(Outcome.UNKNOWN, posted.outcome());
+      assertEquals(ids, posted.requestIds());
+      assertTrue(posted.toString().contains(count + " requests: id-0, id-1"), posted.toString());
+      assertTrue(posted.toString().endsWith(end), posted.toString());
+      var opened = error(() -> stub.batchCreateAccounts(openings.build()));
+      assertEquals(Outcome.UNKNOWN, opened.outcome());
+      assertEquals(ids, opened.accountIds());
+      assertTrue(opened.toString().contains(count + " accounts: id-0, id-1"), opened.toString());
+      assertTrue(opened.toString().endsWith(end), opened.toString());
+    }
+  }
+
+  private static PassbookException error(Executable call) {
+    return PassbookException.of(assertThrows(StatusRuntimeException.class, call));
+  }
+
+  /** A text with half of a surrogate pair would be sent as another text. */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void aTextThatCannotBeSentIsAnErrorOfItsCallerOnly(boolean isUnary) throws IOException {
+    String half = "half of a pair: \ud83d";
+    try (FakeServer server = new FakeServer((attempt, request) -> {})) {
+      var builder = PassbookClient.builder(server.address());
+      try (PassbookClient client = isUnary ? builder.unary().build() : builder.build()) {
+        var stub = client.blocking();
+        stub.deposit(deposit("first"));
+        var batch = BatchPostTransactionsRequest.newBuilder();
+        batch.addRequestsBuilder().setRequestId("good");
+        batch.addRequestsBuilder().addLegsBuilder().setAccountId(half);
+        List<Executable> calls =
+            List.of(
+                () -> stub.deposit(deposit("\ude00\ud83d")),
+                () -> stub.deposit(deposit("bad").toBuilder().setDescription(half).build()),
+                () -> stub.deposit(deposit("bad").toBuilder().putLabels("key", half).build()),
+                () -> stub.deposit(deposit("bad").toBuilder().putLabels(half, "value").build()),
+                () -> stub.getAccount(GetAccountRequest.newBuilder().setAccountId(half).build()),
+                () -> stub.batchPostTransactions(batch.build()));
+        for (Executable call : calls) {
+          PassbookException error = error(call);
+          assertEquals(Code.INVALID_ARGUMENT, error.code());
+          assertEquals(Outcome.NONE, error.outcome());
+        }
+        try (EntryWatch watch = client.watch(half, 0)) {
+          var error = assertThrows(PassbookException.class, watch::next);
+          assertEquals(Code.INVALID_ARGUMENT, error.code());
+        }
+        // A whole pair is a text.
+        stub.deposit(deposit("last").toBuilder().setDescription("\ud83d\ude00").build());
+      }
+      assertEquals(
+          List.of("first", "last"),
+          server.deposits.stream().map(DepositRequest::getRequestId).toList());
+      assertEquals(isUnary ? 0 : 1, server.streams.get());
     }
   }
 
@@ -142,7 +228,11 @@ class DoubtTest {
   /** Their results do not name them, so their callers would wait in vain. */
   @ParameterizedTest
   @ValueSource(
-      strings = {"iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii", "\ud800"})
+      strings = {
+        "iiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiiii",
+        "\ud800",
+        "\u00e9"
+      })
   void aRequestWhoseIdIsNotAllowedGoesAlone(String id) throws IOException {
     String allowed = "i".repeat(64);
     FakeServer.Behavior rejects =

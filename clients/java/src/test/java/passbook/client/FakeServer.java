@@ -17,6 +17,7 @@ import io.grpc.stub.ServerCallStreamObserver;
 import io.grpc.stub.StreamObserver;
 import java.io.IOException;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
@@ -82,6 +83,9 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   /** With what an opening fails that is no part of a batch. */
   volatile StatusRuntimeException openError;
 
+  /** With what a batch of openings fails. Null: each opening fails for a reason that passes. */
+  volatile StatusRuntimeException openBatchError;
+
   volatile WatchBehavior watch;
 
   private final AtomicInteger attempts = new AtomicInteger();
@@ -106,10 +110,14 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   /** An error as a server makes it. */
   static StatusRuntimeException failure(
       Status.Code code, String reason, String outcome, Message... details) {
+    return failure(
+        code, reason, outcome.isEmpty() ? Map.of() : Map.of("outcome", outcome), details);
+  }
+
+  static StatusRuntimeException failure(
+      Status.Code code, String reason, Map<String, String> metadata, Message... details) {
     ErrorInfo.Builder info = ErrorInfo.newBuilder().setDomain("passbook").setReason(reason);
-    if (!outcome.isEmpty()) {
-      info.putMetadata("outcome", outcome);
-    }
+    info.putAllMetadata(metadata);
     var status = com.google.rpc.Status.newBuilder().setCode(code.value()).setMessage("a test");
     status.addDetails(Any.pack(info.build()));
     for (Message detail : details) {
@@ -219,10 +227,13 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
     observer.onError(openError);
   }
 
-  /** Fails each opening of a batch for a reason that passes. */
   @Override
   public void batchCreateAccounts(
       BatchCreateAccountsRequest request, StreamObserver<BatchCreateAccountsResponse> observer) {
+    if (openBatchError != null) {
+      observer.onError(openBatchError);
+      return;
+    }
     var error =
         StatusProto.fromThrowable(failure(Status.Code.ABORTED, "LOCK_TIMEOUT", "not_applied"));
     var response = BatchCreateAccountsResponse.newBuilder();

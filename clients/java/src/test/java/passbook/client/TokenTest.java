@@ -1,5 +1,6 @@
 package passbook.client;
 
+import static org.junit.jupiter.api.Assertions.assertDoesNotThrow;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -8,7 +9,16 @@ import static passbook.client.FakeServer.failure;
 import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import java.io.IOException;
+import java.time.Duration;
+import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Supplier;
@@ -103,6 +113,70 @@ class TokenTest {
           client.blocking().deposit(request);
         }
       }
+    }
+  }
+
+  /** The next call asks again, although the function has not returned from the first ones. */
+  @ParameterizedTest
+  @ValueSource(booleans = {false, true})
+  void aCallDoesNotWaitForItsTokenLongerThanItMay(boolean isUnary) throws IOException {
+    AtomicBoolean takesLong = new AtomicBoolean(true);
+    CountDownLatch mayReturn = new CountDownLatch(1);
+    Supplier<String> token =
+        () -> {
+          if (takesLong.get()) {
+            assertDoesNotThrow(() -> mayReturn.await(10, TimeUnit.SECONDS));
+          }
+          return "token";
+        };
+    Duration timeout = Duration.ofMillis(400);
+    try (FakeServer server = new FakeServer((attempt, request) -> {})) {
+      var builder = PassbookClient.builder(server.address()).token(token).timeout(timeout);
+      try (PassbookClient client = isUnary ? builder.unary().build() : builder.build();
+          EntryWatch watch = client.watch("joint", 0)) {
+        long begin = System.nanoTime();
+        var request = DepositRequest.getDefaultInstance();
+        var shortly = client.blocking().withDeadlineAfter(200, TimeUnit.MILLISECONDS);
+        var thrown = assertThrows(StatusRuntimeException.class, () -> shortly.deposit(request));
+        PassbookException late = PassbookException.of(thrown);
+        assertEquals(Code.DEADLINE_EXCEEDED, late.code());
+        assertEquals(Outcome.NOT_APPLIED, late.outcome());
+        // This has no deadline.
+        var error = assertThrows(PassbookException.class, watch::next);
+        assertEquals(Code.UNAUTHENTICATED, error.code());
+        takesLong.set(false);
+        client.blocking().withDeadlineAfter(10, TimeUnit.SECONDS).deposit(request);
+        Duration took = Duration.ofNanos(System.nanoTime() - begin);
+        assertTrue(took.toSeconds() < 5, took.toString());
+        assertEquals(1, server.deposits.size());
+      } finally {
+        mayReturn.countDown();
+      }
+    }
+  }
+
+  /** Each call that goes alone ends by itself, also while the others have not begun. */
+  @Test
+  void allCallsOfAStreamWithoutATokenFail() throws Exception {
+    Supplier<String> token =
+        () -> {
+          throw new IllegalStateException("no token");
+        };
+    ExecutorService callers = Executors.newFixedThreadPool(16);
+    try (FakeServer server = new FakeServer((attempt, request) -> {});
+        PassbookClient client = PassbookClient.builder(server.address()).token(token).build()) {
+      Callable<Code> call =
+          () -> {
+            var stub = client.blocking().withDeadlineAfter(5, TimeUnit.SECONDS);
+            var request = DepositRequest.getDefaultInstance();
+            var thrown = assertThrows(StatusRuntimeException.class, () -> stub.deposit(request));
+            return thrown.getStatus().getCode();
+          };
+      for (Future<Code> code : callers.invokeAll(Collections.nCopies(200, call))) {
+        assertEquals(Code.UNAUTHENTICATED, code.get());
+      }
+    } finally {
+      callers.shutdown();
     }
   }
 }
