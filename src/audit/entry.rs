@@ -1,6 +1,6 @@
 //! The lines of the audit log. docs/operations/audit.md has the table of their fields.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -13,6 +13,7 @@ use crate::{
     },
     domain::{
         command::{Action, Command},
+        hex::to_hex,
         ids::{AccountId, Identity, TransactionId},
         money::{Amount, Currency},
         rejection::Rejection,
@@ -270,11 +271,11 @@ fn of_call<'a>(
     Line {
         identity: Some(identity.as_str()),
         credential: Some(origin.credential.kind()),
-        credential_sha256: origin.credential.sha256().map(hex),
+        credential_sha256: origin.credential.sha256().map(to_hex),
         peer: origin.peer,
         method: Some(origin.method),
         account_ids: command.map(|it| it.account_ids().map(|id| id.as_str()).collect()),
-        request_sha256: request.map(|hash| hex(&hash[..REQUEST_HASH_BYTES])),
+        request_sha256: request.map(|hash| to_hex(&hash[..REQUEST_HASH_BYTES])),
         amounts: command.filter(|_| has_amounts).map(amounts).unwrap_or_default(),
         forced: command.is_some_and(Command::is_forced).then_some(true),
         ..Line::default()
@@ -319,15 +320,6 @@ fn field<'a>(
 /// RFC 3339, in UTC, with microseconds.
 pub fn timestamp(time: SystemTime) -> String {
     humantime::format_rfc3339_micros(time).to_string()
-}
-
-/// Lowercase hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::audit::entry::{hex, timestamp};
+use crate::{audit::entry::timestamp, domain::hex::to_hex};
 
 /// A file as it was read: its content, and who changed it when, as far as the file system says.
 #[derive(Clone, Debug, Serialize)]
@@ -42,7 +42,7 @@ impl Source {
         let modified = metadata.as_ref().and_then(|it| it.modified().ok());
         Self {
             file: file.to_owned(),
-            sha256: content.map(|content| hex(&Sha256::digest(content))),
+            sha256: content.map(|content| to_hex(&Sha256::digest(content))),
             owner_uid: metadata.as_ref().map(MetadataExt::uid),
             modify_time: modified.map(timestamp),
             key_ids: None,

@@ -16,6 +16,7 @@ use crate::{
         tokens::{Token, Tokens},
     },
     domain::{
+        hex::from_hex,
         ids::{Identity, IdentityKind},
         money::Currencies,
     },
@@ -58,14 +59,6 @@ pub struct CredentialTexts {
 }
 
 impl CredentialFiles {
-    /// Reads and parses both files.
-    ///
-    /// # Errors
-    /// See [`Self::read`] and [`Self::parse`].
-    pub fn load(&self, currencies: &Currencies) -> Result<Credentials, String> {
-        self.parse(&self.read()?, currencies)
-    }
-
     /// Reads both files.
     ///
     /// # Errors
@@ -135,7 +128,8 @@ fn tokens(text: &str, policy: &Policy) -> Result<Tokens, String> {
 }
 
 fn token(entry: TokenEntry) -> Result<Token, String> {
-    let sha256 = hex_digits(&entry.sha256)
+    let sha256: [u8; 32] = from_hex(&entry.sha256)
+        .and_then(|it| it.try_into().ok())
         .ok_or("sha256 must be 64 hexadecimal digits; `passbook token create` prints them")?;
     let expire_time: Option<SystemTime> = match &entry.expire_time {
         toml::Value::String(text) if text == "never" => None,
@@ -145,17 +139,6 @@ fn token(entry: TokenEntry) -> Result<Token, String> {
     };
     let identity = Identity::new(IdentityKind::Token, &entry.identity)?;
     Ok(Token { identity, sha256, expire_time })
-}
-
-fn hex_digits(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -3,10 +3,7 @@
 use clap::{Args, Subcommand};
 use passbook_command::{CliError, output};
 
-use crate::{
-    config::ServeConfig,
-    server::{AdminToken, Jwks, Tls},
-};
+use crate::{cli::checked_settings::CheckedSettings, config::ServeConfig};
 
 #[derive(Args)]
 pub struct Config {
@@ -24,19 +21,8 @@ enum Action {
 impl Config {
     pub fn run(self) -> Result<(), CliError> {
         let Action::Check(config) = self.action;
-        config.validate().map_err(CliError::Usage)?;
-        let currencies = config.currencies().map_err(CliError::Usage)?;
-        config.contra_accounts(&currencies).map_err(CliError::Usage)?;
-        if let Some(files) = config.security.credential_files() {
-            files.load(&currencies).map_err(CliError::Usage)?;
-        }
-        if let Some(source) = &config.security.jwt_jwks {
-            Jwks::check(source).map_err(CliError::Usage)?;
-        }
-        config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
-        let admin_token_file = config.telemetry.admin_token_file.clone();
-        admin_token_file.map(AdminToken::load).transpose().map_err(CliError::Usage)?;
-        for warning in config.warnings() {
+        let settings = CheckedSettings::read(config).map_err(CliError::Usage)?;
+        for warning in settings.config.warnings() {
             tracing::warn!("{warning}");
         }
         output::line("the settings are valid")

@@ -1,5 +1,6 @@
 //! The command line: one module for each command. Those for people are in `passbook-terminal`.
 
+mod checked_settings;
 mod completions;
 mod config;
 mod contra_accounts;
@@ -13,6 +14,7 @@ mod migrate;
 mod progress;
 mod published_file;
 mod recorded_identities;
+mod reloads;
 mod schema;
 mod serve;
 mod token;

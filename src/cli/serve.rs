@@ -8,20 +8,30 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::{
     audit::{AuditLog, Reloads, Source},
-    auth::{Authenticator, CredentialFiles, CredentialTexts, JwtIssuer, JwtSettings},
-    budget::{BudgetConfig, Budgets, Connections},
-    cli::{contra_accounts, ephemeral::EphemeralLedger, recorded_identities, schema},
-    config::{Access, JwksSource, LimitsConfig, SecurityConfig, ServeConfig, TelemetryConfig},
+    auth::Authenticator,
+    budget::{BudgetConfig, Budgets},
+    cli::{
+        checked_settings::{CheckedSettings, read_credentials},
+        contra_accounts,
+        ephemeral::EphemeralLedger,
+        recorded_identities,
+        reloads::{ReloadedFiles, reload_credentials, sources_of_credentials},
+        schema,
+    },
+    config::{AuditSettings, LimitsConfig, ServeConfig, TelemetryConfig},
     domain::{balancing::ContraAccounts, money::Currencies},
     ledger::Ledger,
-    server::{Admin, AdminPort, AdminToken, ConsolePort, Jwks, Ports, Server, Tls, file_watch},
-    storage::{DatabaseUrl, Store, schema_version},
-    telemetry::{metrics, traces},
+    server::{Admin, AdminPort, AdminToken, ConsolePort, Jwks, Ports, Server, Tls},
+    storage::{DatabaseKind, DatabaseUrl, Store, schema_version},
+    telemetry::{
+        metrics,
+        traces::{self, Traces},
+    },
 };
 
 /// The pause after an error of the first connection to the database.
@@ -32,12 +42,6 @@ const JWKS_WAIT: Duration = Duration::from_secs(30);
 const WAITING_FOR_KEYS: &str = "starting, waiting for the keys for JWTs";
 /// The pause after an error of the first fetch of these keys.
 const JWKS_BACKOFF: Duration = Duration::from_secs(1);
-/// How long after an identity is removed its connections are closed. Until then its calls get their
-/// responses, and its streams their error.
-const REMOVED_CONNECTIONS_GRACE: Duration = Duration::from_secs(5);
-const HEALTH_SERVICE: &str = "grpc.health.v1.Health";
-const REFLECTION_SERVICES: [&str; 2] =
-    ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 #[derive(Args)]
 pub struct Serve {
@@ -47,69 +51,44 @@ pub struct Serve {
 
 impl Serve {
     pub async fn run(self, password_in_arguments: bool) -> Result<(), CliError> {
-        let config = self.config;
-        config.validate().map_err(CliError::Usage)?;
-        let currencies = config.currencies().map_err(CliError::Usage)?;
-        let contra_accounts = config.contra_accounts(&currencies).map_err(CliError::Usage)?;
-        let credentials = read_credentials(&config.security)?;
-        let (issuer, jwks) = config.security.jwt().map(jwt).transpose()?.unzip();
-        let authenticator =
-            Arc::new(authenticator(&config.security, credentials.as_ref(), issuer, &currencies)?);
-        let tls = config.security.tls().map(Tls::load).transpose().map_err(CliError::Usage)?;
-        let tls = tls.map(Arc::new);
-        let ephemeral = config.ephemeral.then(EphemeralLedger::create).transpose()?;
+        let settings = CheckedSettings::read(self.config).map_err(CliError::Usage)?;
+        let ephemeral = settings.config.ephemeral.then(EphemeralLedger::create).transpose()?;
         let url = match &ephemeral {
             Some(ephemeral) => ephemeral.url()?,
-            None => config.database.url().map_err(CliError::Usage)?,
+            None => settings.config.database.url().map_err(CliError::Usage)?,
         };
         let kind = url.kind();
         // Before the server announces itself, so that an early signal is not lost.
         let mut signals = shutdown_signals().map_err(CliError::run)?;
 
-        let (listener, address) = listen(config.listen_address()).await?;
-        let admin = admin(&config.telemetry, tls.as_ref()).await?;
-        let console = console(&config, tls.as_ref()).await?;
-        let ports = Ports { grpc: listener, console };
-        let admin_token = admin.as_ref().and_then(|admin| admin.token.clone());
-        let admin = AdminPort::open(admin);
-        let jwks = match jwks {
+        let (ports, admin, address) = bind(&settings).await?;
+        let CheckedSettings {
+            config,
+            currencies,
+            contra_accounts,
+            credentials,
+            authenticator,
+            jwt,
+            tls,
+            admin_token,
+        } = settings;
+        let jwks = match jwt {
             None => None,
-            Some(jwks) => {
+            Some((issuer, source)) => {
+                let jwks = Jwks::new(source, issuer).map_err(CliError::Run)?;
                 admin.not_ready(WAITING_FOR_KEYS);
                 let Some(loaded) = load_keys(jwks, &mut signals).await? else { return Ok(()) };
                 Some(loaded)
             }
         };
-        let traces = config.telemetry.otlp_endpoint.as_deref().map(|endpoint| {
-            traces::start(endpoint, config.telemetry.trace_sample_ratio)
-                .map_err(|error| CliError::Usage(format!("otlp_endpoint {endpoint}: {error}")))
-        });
-        let traces = traces.transpose()?;
-        let credential_sources = credentials.map(|(files, texts)| sources(&files, Some(&texts)));
-        let credential_sources = credential_sources.unwrap_or_default();
-        let audit = config.audit.config().map(|config| {
-            let tls_sources = tls.iter().flat_map(|tls| tls.sources());
-            let admin_source = admin_token.iter().map(|token| token.source());
-            let keys = jwks.iter().map(Jwks::in_force);
-            let files = tls_sources.chain(admin_source).chain(credential_sources.clone());
-            let files: Vec<_> = files.chain(keys).collect();
-            // Exit code 1: the disk may be full for now, and systemd tries again.
-            AuditLog::start(config, &files).map_err(CliError::Run)
-        });
-        let audit = audit.transpose()?;
+        let traces = start_traces(&config.telemetry)?;
+        let credential_sources = credentials
+            .map(|(files, texts)| sources_of_credentials(&files, Some(&texts)))
+            .unwrap_or_default();
+        let reloaded = ReloadedFiles { tls: tls.clone(), admin_token, jwks };
+        let audit = start_audit(&config.audit, || reloaded.sources(&credential_sources))?;
         let budgets = Budgets::new(&budget_config(&config));
-        if let Some(tls) = tls.clone() {
-            let audit = audit.clone();
-            let connections = budgets.connections.clone();
-            tokio::spawn(async move { tls.reload_on_change(connections, audit).await });
-        }
-        if let Some(token) = admin_token {
-            let audit = audit.clone();
-            tokio::spawn(async move { token.reload_on_change(audit).await });
-        }
-        if let Some(jwks) = jwks {
-            tokio::spawn(jwks.reload_on_change(audit.clone()));
-        }
+        reloaded.reload_on_change(&budgets.connections, audit.as_ref());
         let served = async {
             let server = Server::start(
                 ports,
@@ -134,29 +113,8 @@ impl Serve {
             );
             let Some((ledger, currencies)) = opened.await? else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
-            for warning in config.warnings() {
-                tracing::warn!("{warning}");
-            }
-            if password_in_arguments {
-                tracing::warn!(
-                    "the database's password is on the command line, where every user of this \
-                     machine can read it: use database_password_file or PASSBOOK_DATABASE_URL"
-                );
-            }
-            tracing::info!(
-                %address,
-                database = %kind,
-                schema = schema_version(),
-                version = env!("CARGO_PKG_VERSION"),
-                "serving"
-            );
-            match &ephemeral {
-                Some(ephemeral) => output::line(ephemeral.ready_line(address))?,
-                None => output::line(format_args!(
-                    "ready: listening on {address}, database {kind}, schema {}",
-                    schema_version()
-                ))?,
-            }
+            warn(&config, password_in_arguments);
+            announce(address, kind, ephemeral.as_ref())?;
             server.run(&ledger, signals).await.map_err(CliError::run)
         };
         let served = served.await;
@@ -167,6 +125,69 @@ impl Serve {
             traces.stop().await;
         }
         served
+    }
+}
+
+/// Listens on all ports. The admin port, if there is one, serves from now on.
+async fn bind(settings: &CheckedSettings) -> Result<(Ports, AdminPort, SocketAddr), CliError> {
+    let (config, tls) = (&settings.config, settings.tls.as_ref());
+    let (listener, address) = listen(config.listen_address()).await?;
+    let admin = admin(&config.telemetry, tls, settings.admin_token.clone()).await?;
+    let console = console(config, tls).await?;
+    let ports = Ports { grpc: listener, console };
+    Ok((ports, AdminPort::open(admin), address))
+}
+
+/// Starts the export of traces, if there is a collector.
+fn start_traces(config: &TelemetryConfig) -> Result<Option<Traces>, CliError> {
+    let Some(endpoint) = config.otlp_endpoint.as_deref() else { return Ok(None) };
+    let traces = traces::start(endpoint, config.trace_sample_ratio);
+    let traces = traces.map_err(|error| format!("otlp_endpoint {endpoint}: {error}"));
+    traces.map(Some).map_err(CliError::Usage)
+}
+
+/// Starts the audit log, if there is one, with the files that are in force.
+fn start_audit(
+    config: &AuditSettings,
+    files: impl FnOnce() -> Vec<Source>,
+) -> Result<Option<Arc<AuditLog>>, CliError> {
+    let Some(config) = config.config() else { return Ok(None) };
+    // Exit code 1: the disk may be full for now, and systemd tries again.
+    AuditLog::start(config, &files()).map(Some).map_err(CliError::Run)
+}
+
+/// Warns of settings that are seldom right.
+fn warn(config: &ServeConfig, password_in_arguments: bool) {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if password_in_arguments {
+        tracing::warn!(
+            "the database's password is on the command line, where every user of this machine can \
+             read it: use database_password_file or PASSBOOK_DATABASE_URL"
+        );
+    }
+}
+
+/// Says that the server is ready, in the log and on standard output.
+fn announce(
+    address: SocketAddr,
+    kind: DatabaseKind,
+    ephemeral: Option<&EphemeralLedger>,
+) -> Result<(), CliError> {
+    tracing::info!(
+        %address,
+        database = %kind,
+        schema = schema_version(),
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+    match ephemeral {
+        Some(ephemeral) => output::line(ephemeral.ready_line(address)),
+        None => output::line(format_args!(
+            "ready: listening on {address}, database {kind}, schema {}",
+            schema_version()
+        )),
     }
 }
 
@@ -197,29 +218,6 @@ fn budget_config(config: &ServeConfig) -> BudgetConfig {
 struct Callers {
     authenticator: Arc<Authenticator>,
     reloads: Reloads,
-}
-
-/// Reads the files of tokens and policy, if they are set.
-fn read_credentials(
-    config: &SecurityConfig,
-) -> Result<Option<(CredentialFiles, CredentialTexts)>, CliError> {
-    let Some(files) = config.credential_files() else { return Ok(None) };
-    let texts = files.read().map_err(CliError::Usage)?;
-    Ok(Some((files, texts)))
-}
-
-/// The files of tokens and policy as the audit log names them, with their texts if they could be read.
-fn sources(files: &CredentialFiles, texts: Option<&CredentialTexts>) -> Vec<Source> {
-    match texts {
-        Some(texts) => {
-            let read = files.with_texts(texts);
-            read.map(|(file, text)| Source::new(file, text.as_bytes())).collect()
-        }
-        None => {
-            let files = [&files.policy].into_iter().chain(&files.tokens);
-            files.map(|file| Source::read(file)).collect()
-        }
-    }
 }
 
 /// Waits for the database, and starts a ledger on it. None if a signal ends the wait.
@@ -259,17 +257,19 @@ async fn start_ledger(
         .map_err(|conflict| CliError::Usage(conflict.to_string()))?;
     let currencies = Arc::new(currencies.with_kept(kept.into_iter()));
     let Callers { authenticator, mut reloads } = callers;
-    let credentials = read_credentials(&config.security)?;
+    let credentials = read_credentials(&config.security).map_err(CliError::Usage)?;
     if let Some((files, texts)) = &credentials {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
         let parsed = files.parse(texts, &currencies);
-        reloads.record(sources(files, Some(texts)), &parsed);
+        reloads.record(sources_of_credentials(files, Some(texts)), &parsed);
         authenticator.replace(parsed.map_err(CliError::Usage)?);
     }
     recorded_identities::check(store, &authenticator, &config.security).await?;
     if let Some((files, texts)) = credentials {
         let connections = budgets.connections.clone();
-        let reload = reload(files, texts, currencies.clone(), authenticator, connections, reloads);
+        let currencies = currencies.clone();
+        let reload =
+            reload_credentials(files, texts, currencies, authenticator, connections, reloads);
         tokio::spawn(reload);
     }
 
@@ -295,10 +295,9 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), CliErr
 async fn admin(
     config: &TelemetryConfig,
     tls: Option<&Arc<Tls>>,
+    token: Option<Arc<AdminToken>>,
 ) -> Result<Option<Admin>, CliError> {
     let Some(address) = config.admin_listen else { return Ok(None) };
-    let token = config.admin_token_file.clone().map(AdminToken::load).transpose();
-    let token = token.map_err(CliError::Usage)?.map(Arc::new);
     let (listener, address) = listen(address).await?;
     let metrics = metrics::install().map_err(CliError::run)?;
     tracing::info!(%address, "serving /metrics, /livez and /readyz");
@@ -316,33 +315,6 @@ async fn console(
     tracing::info!(%address, "serving the console");
     let is_authenticating = config.security.is_authenticating();
     Ok(Some(ConsolePort { listener, tls: tls.cloned(), is_authenticating }))
-}
-
-/// The authenticator of callers, with the credentials of the files that are set.
-fn authenticator(
-    config: &SecurityConfig,
-    credentials: Option<&(CredentialFiles, CredentialTexts)>,
-    issuer: Option<Arc<JwtIssuer>>,
-    currencies: &Currencies,
-) -> Result<Authenticator, CliError> {
-    let credentials = credentials.map(|(files, texts)| files.parse(texts, currencies));
-    let credentials = credentials.transpose().map_err(CliError::Usage)?;
-    let mut public = Vec::new();
-    if config.health == Access::Public {
-        public.push(HEALTH_SERVICE);
-    }
-    if config.reflection == Access::Public {
-        public.extend(REFLECTION_SERVICES);
-    }
-    Ok(Authenticator::new(credentials, issuer, public))
-}
-
-/// The issuer of JWTs, and its keys, which are not loaded yet.
-fn jwt((settings, source): (JwtSettings, JwksSource)) -> Result<(Arc<JwtIssuer>, Jwks), CliError> {
-    Jwks::check(&source).map_err(CliError::Usage)?;
-    let issuer = Arc::new(JwtIssuer::new(settings));
-    let jwks = Jwks::new(source, issuer.clone()).map_err(CliError::Run)?;
-    Ok((issuer, jwks))
 }
 
 /// Loads the keys for JWTs, with retries for up to [`JWKS_WAIT`]. None if a signal ends the wait.
@@ -365,41 +337,6 @@ async fn load_keys(
         }
     }
     Ok(Some(jwks))
-}
-
-/// Reads the files of tokens and policy again after each change, for as long as the server runs. If
-/// a file is invalid, or the policy would record an identity's requests under another name, the last
-/// valid content of both stays in force.
-async fn reload(
-    files: CredentialFiles,
-    in_force: CredentialTexts,
-    currencies: Arc<Currencies>,
-    authenticator: Arc<Authenticator>,
-    connections: Arc<Connections>,
-    mut reloads: Reloads,
-) {
-    let reload = |texts: Result<&CredentialTexts, &String>| {
-        let texts = texts.map_err(String::clone);
-        let read = sources(&files, texts.as_ref().ok().copied());
-        let parsed = texts.and_then(|texts| {
-            let credentials = files.parse(texts, &currencies)?;
-            let kept = authenticator.check_names_kept(&credentials);
-            kept.map_err(|error| format!("{}: {error}", files.policy.display()))?;
-            Ok(credentials)
-        });
-        reloads.record(read, &parsed);
-        let removed = authenticator.replace(parsed?);
-        if !removed.is_empty() {
-            let connections = connections.clone();
-            tokio::spawn(async move {
-                sleep(REMOVED_CONNECTIONS_GRACE).await;
-                connections.close_those_of(|identity| removed.contains(identity));
-            });
-        }
-        Ok(())
-    };
-    let read = || files.read();
-    file_watch::reload_on_change("tokens and policy", in_force, read, reload).await;
 }
 
 /// Connects to the database, with retries for up to `database_wait`. None if a signal ends the wait.

@@ -10,7 +10,10 @@ use clap::{Args, Subcommand};
 use passbook_command::{CliError, output, parse_duration};
 use sha2::{Digest, Sha256};
 
-use crate::domain::ids::{Identity, IdentityKind};
+use crate::domain::{
+    hex::to_hex,
+    ids::{Identity, IdentityKind},
+};
 
 /// The prefix of every token. Secret scanners find leaked tokens by it.
 const PREFIX: &str = "pbk_";
@@ -50,8 +53,7 @@ impl Token {
         let mut secret = [0; SECRET_LENGTH];
         getrandom::fill(&mut secret).map_err(CliError::run)?;
         let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret));
-        let sha256 = Sha256::digest(&token);
-        let sha256: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = to_hex(&Sha256::digest(&token));
         let quoted = toml::Value::from(identity.as_str());
         let expire_time = match expires_in {
             None => "\"never\"".to_owned(),

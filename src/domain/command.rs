@@ -2,20 +2,13 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::domain::{
     account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount},
-    hold::{Capture, HoldRef, HoldUpdate, NewExpiry, NewHold},
+    hold::{Capture, HoldRef, HoldUpdate, NewHold},
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     money::{Amount, Currency},
     transaction::{Entry, Transaction, TransactionKind},
 };
-
-/// The bytes of a request's fingerprint. For 128 bits of SHA-256, another body under the same request
-/// id has the same fingerprint once in 2^128 attempts. Two such bodies can be found in 2^64 attempts, by
-/// the caller who sends both, and who then gets the result of the first for the second.
-pub const FINGERPRINT_LENGTH: usize = 16;
 
 /// The kind of requests that place holds, in SQL and in fingerprints.
 pub const PLACE_HOLD: &str = "place_hold";
@@ -307,42 +300,20 @@ impl HoldRef {
 }
 
 impl Request {
-    /// The first 128 bits of SHA-256 over the body of the request: it distinguishes a retry from
-    /// another request under the same id. Fields are length-prefixed and named, and those at their
-    /// default are left out, so that a field added later does not change the fingerprints of old
-    /// requests.
-    /// `validate_only` is not part of it: a dry run and the real one are the same request.
-    pub fn fingerprint(&self) -> [u8; FINGERPRINT_LENGTH] {
-        let mut body = Fingerprint(Sha256::new());
-        body.field("kind", self.action.name());
-        match &self.action {
-            Action::Post(_, legs) => legs.iter().for_each(|leg| body.leg(leg)),
-            Action::PlaceHold(new) => body.new_hold(new),
-            Action::UpdateHold(update) => body.hold_update(update),
-            Action::CaptureHold(capture) => body.capture(capture),
-            Action::ReleaseHold(hold) => body.field("hold_id", hold.hold_id.as_str()),
-            Action::Reverse(reversal) => body.reversal(reversal),
-            Action::Fence => {}
+    /// A request with this action and nothing else.
+    pub fn new(key: RequestKey, transaction_id: TransactionId, action: Action) -> Self {
+        Self {
+            key,
+            transaction_id,
+            action,
+            description: String::new(),
+            labels: Labels::new(),
+            validate_only: false,
+            force: false,
+            effective_time_us: None,
+            require_balanced: false,
+            contra_accounts: None,
         }
-        if self.force {
-            body.field("force", "true");
-        }
-        if self.require_balanced {
-            body.field("require_balanced", "true");
-        }
-        if let Some(effective_time_us) = self.effective_time_us {
-            body.field("effective_time_us", &effective_time_us.to_string());
-        }
-        if !self.description.is_empty() {
-            body.field("description", &self.description);
-        }
-        for (key, value) in &self.labels {
-            body.field("label", key);
-            body.field("value", value);
-        }
-        let mut fingerprint = [0; FINGERPRINT_LENGTH];
-        fingerprint.copy_from_slice(&body.0.finalize()[..FINGERPRINT_LENGTH]);
-        fingerprint
     }
 }
 

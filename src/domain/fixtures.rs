@@ -43,21 +43,9 @@ pub fn account_in(state: AccountState, account_id: &str) -> Account {
 }
 
 pub fn request(request_id: &str, action: Action) -> Request {
-    Request {
-        key: RequestKey {
-            caller: Identity::anonymous(),
-            request_id: RequestId::parse(request_id).unwrap(),
-        },
-        transaction_id: Uuid::now_v7(),
-        action,
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-        force: false,
-        effective_time_us: None,
-        require_balanced: false,
-        contra_accounts: None,
-    }
+    let request_id = RequestId::parse(request_id).unwrap();
+    let key = RequestKey { caller: Identity::anonymous(), request_id };
+    Request::new(key, Uuid::now_v7(), action)
 }
 
 pub fn legs(legs: &[(&str, &str)]) -> Vec<Leg> {

@@ -19,8 +19,9 @@ use tonic::Status;
 
 use crate::ledger::Error;
 
-/// The most bytes of a message with its prefix, unless its first item alone has more: as many as a frame
-/// of HTTP/2 has by default. More, and callers that do not read cost more memory.
+/// The most bytes of a message of any stream with its prefix, unless its first item alone has more: as
+/// many as a frame of HTTP/2 has by default. More, and callers that do not read cost more memory, and
+/// results wait longer for each other.
 pub const MESSAGE_SIZE_MAX: usize = 16 * 1024;
 /// The time without a message after which a heartbeat is sent. Longer, and proxies between caller and
 /// server close the stream as idle.

@@ -12,7 +12,7 @@ use crate::{
     audit::{self, PendingChange, Unavailable},
     budget::{GatePermit, Share},
     domain::{
-        account::{Account, AccountUpdate, Labels, NewAccount},
+        account::{Account, AccountUpdate, NewAccount},
         authorization::{Caller, Grant},
         balancing::chosen_by_callers,
         command::{Action, Command, Request, Reversal},
@@ -261,18 +261,8 @@ impl Ledger {
         context: &CallContext,
         request_id: RequestId,
     ) -> Result<RequestRecord, Error> {
-        let request = Request {
-            key: context.request_key(request_id),
-            transaction_id: Uuid::now_v7(),
-            action: Action::Fence,
-            description: String::new(),
-            labels: Labels::new(),
-            validate_only: false,
-            force: false,
-            effective_time_us: None,
-            require_balanced: false,
-            contra_accounts: None,
-        };
+        let key = context.request_key(request_id);
+        let request = Request::new(key, Uuid::now_v7(), Action::Fence);
         let command = Command::Request(Arc::new(request));
         context.check(&command)?;
         self.budgets.records.take(&context.caller.identity, Instant::now())?;

@@ -1,4 +1,4 @@
-//! Why a call got no result.
+//! Why a call got no result, and why changes cannot be applied.
 
 use std::time::Duration;
 
@@ -75,6 +75,17 @@ pub enum Error {
     ShuttingDown,
     /// A defect, which is logged where it occurs. A read has no outcome.
     Internal(Option<Outcome>),
+}
+
+/// Why changes cannot be applied now. The text is for the log: it can have the names of hosts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The schema is not that of this program.
+    #[error("{0}")]
+    Schema(String),
+    /// The database cannot be reached or written.
+    #[error("{0}")]
+    Database(String),
 }
 
 impl From<Exhausted> for Error {

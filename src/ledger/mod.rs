@@ -30,21 +30,10 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-/// Why changes cannot be applied now. The text is for the log: it can have the names of hosts.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotReady {
-    /// The schema is not that of this program.
-    #[error("{0}")]
-    Schema(String),
-    /// The database cannot be reached or written.
-    #[error("{0}")]
-    Database(String),
-}
-
 pub use crate::ledger::{
     commands::{PendingRequest, StreamPermit, Submission},
     context::CallContext,
-    error::{Error, Outcome},
+    error::{Error, NotReady, Outcome},
     metrics::{
         contention::ContendedAccount,
         write_path::{LoadSnapshot, Summary, WritePathStats},
@@ -58,7 +47,7 @@ use crate::{
         metrics::write_path::WritePathMetrics,
         write_path::{WritePath, queue::CommandQueue},
     },
-    storage::{Connections, DatabaseKind, SchemaStatus, StorageError, Store},
+    storage::{DatabaseKind, OpenConnections, SchemaStatus, StorageError, Store},
 };
 
 /// The ledger, with one method for each RPC.
@@ -96,7 +85,7 @@ pub struct Ledger {
 /// On SQLite a read is work of this process: with more of them than processors, one identity would take
 /// the processors from all others. Two let one of them wait for the disk.
 fn identity_reads_max(store: &Store) -> usize {
-    let half = store.budget().readers as usize / 2;
+    let half = store.connection_counts().readers as usize / 2;
     match store.kind() {
         DatabaseKind::Postgres => half,
         DatabaseKind::Sqlite => {
@@ -130,7 +119,7 @@ impl Ledger {
         Ok(Self {
             read_gate: budgets.gate(identity_reads_max(&store)),
             scan_gate: budgets.gate(1),
-            reference_gate: budgets.gate(store.budget().reserved as usize / 2),
+            reference_gate: budgets.gate(store.connection_counts().reserved as usize / 2),
             stream_gate: budgets.gate(queue_capacity / 4),
             stream_permits: Arc::new(Semaphore::new((queue_capacity / 2).max(1))),
             contra_accounts,
@@ -165,7 +154,7 @@ impl Ledger {
             queue_length: self.budgets.queue.used(),
             queue_capacity: self.budgets.queue.capacity(),
             watchers: self.budgets.watchers.used(),
-            connections: Connections { in_use, idle: readers.idle + own.idle },
+            connections: OpenConnections { in_use, idle: readers.idle + own.idle },
         }
     }
 

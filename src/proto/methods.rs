@@ -1,6 +1,6 @@
 //! The list of all methods: those of the contract, of health and of reflection.
 
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -15,6 +15,8 @@ const READ_PREFIXES: [&str; 6] = ["Get", "BatchGet", "List", "Sum", "Watch", "Ve
 
 /// All methods, read from the descriptors that reflection serves, so that none is missing.
 pub static METHODS: LazyLock<Vec<Method>> = LazyLock::new(read);
+static METHODS_BY_PATH: LazyLock<HashMap<String, &'static Method>> =
+    LazyLock::new(|| METHODS.iter().map(|method| (method.path(), method)).collect());
 
 /// A method of a service.
 #[derive(Debug)]
@@ -29,7 +31,25 @@ pub struct Method {
     pub server_streaming: bool,
 }
 
+/// The method whose HTTP/2 requests have this path; None if there is none.
+#[must_use]
+pub fn of_path(path: &str) -> Option<&'static Method> {
+    METHODS_BY_PATH.get(path).copied()
+}
+
 impl Method {
+    /// Whether it has one request message and one response message.
+    #[must_use]
+    pub fn is_unary(&self) -> bool {
+        self.has_one_request() && !self.server_streaming
+    }
+
+    /// Whether it has one request message.
+    #[must_use]
+    pub fn has_one_request(&self) -> bool {
+        !self.client_streaming
+    }
+
     /// Whether it changes nothing, which its name says.
     #[must_use]
     pub fn is_read(&self) -> bool {

@@ -33,19 +33,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
 use crate::{
     ledger::Ledger,
-    network::network_of,
     server::{
-        admin_token::AdminToken,
-        http_connections::{HttpConnection, HttpConnections},
-        readiness::Readiness,
-        tls::Tls,
+        admin_token::AdminToken, http_connections::HttpConnections, readiness::Readiness, tls::Tls,
     },
     telemetry::metrics::Metrics,
 };
@@ -58,8 +54,6 @@ const CONNECTIONS_MAX: usize = 32;
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take for the TLS handshake, and then to send its request.
 const REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
-/// The pause after an error of accept, most likely too many open files.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// The content type of Prometheus' text format, with the format's version.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Why the server is not ready before it waits for something.
@@ -134,20 +128,16 @@ impl Admin {
     ) {
         let Self { listener, metrics, tls, token } = self;
         let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, readiness });
-        let mut connections = HttpConnections::new(CONNECTIONS_MAX);
-        loop {
-            let Ok((stream, address)) = listener.accept().await else {
-                sleep(ACCEPT_BACKOFF).await;
-                continue;
-            };
-            connections.make_room();
-            let (handler, has_request) = (handler.clone(), Arc::new(AtomicBool::new(false)));
-            let serving = handler.serve_connection(stream, has_request.clone());
-            // Timeouts and disconnects are ignored: no client is left to answer.
-            let task = tokio::spawn(timeout(CONNECTION_TIME_MAX, serving)).abort_handle();
-            let network = network_of(address.ip());
-            connections.push(HttpConnection { task, network, has_request });
-        }
+        HttpConnections::new(CONNECTIONS_MAX)
+            .accept_all(listener, move |stream, _, has_request| {
+                let serving = handler.clone().serve_connection(stream, has_request);
+                let serving = timeout(CONNECTION_TIME_MAX, serving);
+                async {
+                    // Timeouts and disconnects are ignored: no client is left to answer.
+                    let _ = serving.await;
+                }
+            })
+            .await;
     }
 }
 

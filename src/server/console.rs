@@ -22,7 +22,6 @@ use passbook_console::{ClientAddress, ConsoleConfig, Services};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -31,11 +30,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
     auth::Peer,
-    network::network_of,
-    server::{
-        http_connections::{HttpConnection, HttpConnections},
-        tls::Tls,
-    },
+    server::{http_connections::HttpConnections, tls::Tls},
 };
 
 /// Connections at the same time. A browser opens up to six.
@@ -49,8 +44,6 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(15);
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(60);
 /// Bytes of the headers of a request.
 const HEADER_SIZE_MAX: usize = 32 * 1024;
-/// The pause after an error of accept, most likely too many open files.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The console's port before it serves.
 pub struct ConsolePort {
@@ -68,30 +61,11 @@ impl ConsolePort {
         let Self { listener, tls, is_authenticating } = self;
         let config = ConsoleConfig { is_authenticating, has_tls: tls.is_some() };
         let router = passbook_console::router(services, config);
-        let mut connections = HttpConnections::new(CONNECTIONS_MAX);
-        // Ends with this future.
-        let mut tasks = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                Some(_) = tasks.join_next() => continue,
-            };
-            let Ok((stream, address)) = accepted else {
-                sleep(ACCEPT_BACKOFF).await;
-                continue;
-            };
-            connections.make_room();
-            let has_request = Arc::default();
-            let serving = serve_connection(
-                stream,
-                address,
-                tls.clone(),
-                router.clone(),
-                Arc::clone(&has_request),
-            );
-            let (task, network) = (tasks.spawn(serving), network_of(address.ip()));
-            connections.push(HttpConnection { task, network, has_request });
-        }
+        HttpConnections::new(CONNECTIONS_MAX)
+            .accept_all(listener, move |stream, address, has_request| {
+                serve_connection(stream, address, tls.clone(), router.clone(), has_request)
+            })
+            .await;
     }
 }
 

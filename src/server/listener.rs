@@ -38,7 +38,7 @@ const READ_AT_A_TIME: usize = 16 * 1024;
 /// the connection, too.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
 /// The pause after an error of accept, most likely too many open files: until a connection ends.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// A connection that is ready for HTTP/2.
 pub struct Connection {

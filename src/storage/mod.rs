@@ -16,7 +16,6 @@ mod dialect;
 mod entity;
 mod error;
 mod heads;
-mod hex;
 mod queries;
 mod schema;
 mod snapshot;
@@ -28,8 +27,10 @@ mod write;
 
 pub use archive::{ExportError, ImportError, ImportProgress};
 pub use connect::{
-    budget::{Budget, CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, Connections},
     connect_error::ConnectError,
+    connection_counts::{
+        CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN, ConnectionCounts, OpenConnections,
+    },
     store::Store,
     url::{DatabaseUrl, DatabaseUrlError},
 };

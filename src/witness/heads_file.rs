@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    domain::verification::Head,
+    domain::{hex::to_hex, verification::Head},
     witness::{PublicKey, SigningKey},
 };
 
@@ -232,7 +232,7 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Vec<u8>> {
 }
 
 fn digits(sha256: &Sha256) -> String {
-    sha256.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    to_hex(&sha256.clone().finalize())
 }
 
 #[cfg(test)]

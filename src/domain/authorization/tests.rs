@@ -51,21 +51,9 @@ pub fn grant(rules: impl Into<Vec<Rule>>) -> Grant {
 }
 
 pub fn command(action: Action) -> Command {
-    Command::Request(Arc::new(Request {
-        key: RequestKey {
-            caller: Identity::anonymous(),
-            request_id: RequestId::parse("1").unwrap(),
-        },
-        transaction_id: Uuid::nil(),
-        action,
-        description: String::new(),
-        labels: Labels::new(),
-        validate_only: false,
-        force: false,
-        effective_time_us: None,
-        require_balanced: false,
-        contra_accounts: None,
-    }))
+    let request_id = RequestId::parse("1").unwrap();
+    let key = RequestKey { caller: Identity::anonymous(), request_id };
+    Command::Request(Arc::new(Request::new(key, Uuid::nil(), action)))
 }
 
 pub fn forced(mut command: Command) -> Command {

@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{
     account::{Account, AccountChange, Attributes, NewAccount},
     command::{Command, Request},
+    fingerprint::FINGERPRINT_LENGTH,
     hold::Hold,
     ids::{AccountId, HoldId, RequestKey, TransactionId},
     rejection::Rejection,
@@ -83,7 +84,7 @@ pub struct UnitOfWork {
 #[derive(Clone, Debug)]
 pub struct RequestRecord {
     /// See [`Request::fingerprint`].
-    pub fingerprint: [u8; 16],
+    pub fingerprint: [u8; FINGERPRINT_LENGTH],
     /// The id that the request was given on arrival; it names the transaction if there is one.
     pub transaction_id: TransactionId,
     /// What the request changed, or why it was rejected.

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::domain::{
+    hex::to_hex,
     ids::AccountId,
     money::{Amount, Currency},
     transaction::Entry,
@@ -158,8 +159,8 @@ impl AccountVerifier {
             let description = format!(
                 "its hash is {}; with the entry before it, its content has {}: one of them was \
                  changed or moved",
-                hex(&entry.hash),
-                hex(&hash)
+                to_hex(&entry.hash),
+                to_hex(&hash)
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongHash, description));
         }
@@ -200,9 +201,9 @@ impl AccountVerifier {
         if last_hash != self.hash {
             let description = format!(
                 "its last_hash is {}; that of entry {} is {}",
-                hex(&last_hash),
+                to_hex(&last_hash),
                 self.sequence,
-                hex(&self.hash)
+                to_hex(&self.hash)
             );
             return Err(self.fault(0, FaultKind::WrongBalance, description));
         }
@@ -270,9 +271,4 @@ impl AccountVerifier {
     fn fault(&self, sequence: i64, kind: FaultKind, description: String) -> Fault {
         Fault { account_id: self.claim.account_id.clone(), sequence, kind, description }
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     account::Account,
+    hex::to_hex,
     ids::AccountId,
-    verification::{Fault, FaultKind, account::hex},
+    verification::{Fault, FaultKind},
 };
 
 /// Where the chain of an account's entries ended.
@@ -41,7 +42,7 @@ impl Head {
         Self {
             account_id: account.account_id.clone(),
             sequence: account.sequence,
-            hash: hex(&account.last_hash),
+            hash: to_hex(&account.last_hash),
             balance: account.balance.shortest().to_string(),
             currency_code: account.currency.code().to_owned(),
         }

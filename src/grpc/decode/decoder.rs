@@ -176,18 +176,8 @@ impl<'a> Decoder<'a> {
         let request_id = self.request_id(request_id);
         self.text(ErrorReason::InvalidDescription, "description", &description);
         self.labels(&labels);
-        Some(Request {
-            key: RequestKey { caller: self.caller.clone(), request_id: request_id? },
-            transaction_id: Uuid::now_v7(),
-            action: action?,
-            description,
-            labels,
-            validate_only: false,
-            force: false,
-            effective_time_us: None,
-            require_balanced: false,
-            contra_accounts: None,
-        })
+        let key = RequestKey { caller: self.caller.clone(), request_id: request_id? };
+        Some(Request { description, labels, ..Request::new(key, Uuid::now_v7(), action?) })
     }
 
     /// Checks a text for people.

@@ -7,13 +7,14 @@
 
 use http::{HeaderValue, Request};
 
-use crate::grpc::middleware::telemetry::methods::METRICS_BY_METHOD;
+use crate::proto::methods::{self, Method};
 
 /// Lets the response be compressed only if the request is, and if it is no stream.
 pub fn only_in_return<B>(mut request: Request<B>) -> Request<B> {
     let is_identity = |it: &HeaderValue| it == "identity";
     let is_plain = request.headers().get("grpc-encoding").is_none_or(is_identity);
-    if is_plain || !METRICS_BY_METHOD.of(request.uri().path()).is_unary {
+    let is_unary = || methods::of_path(request.uri().path()).is_some_and(Method::is_unary);
+    if is_plain || !is_unary() {
         request.headers_mut().remove("grpc-accept-encoding");
     }
     request

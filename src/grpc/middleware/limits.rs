@@ -22,11 +22,13 @@ use crate::{
             deadline::Deadline,
             request_body::RequestBody,
             response_body::{InFlight, Recipient, ResponseBody},
-            telemetry::methods::METRICS_BY_METHOD,
         },
     },
     ledger::Outcome,
-    proto::account_service_server::SERVICE_NAME,
+    proto::{
+        account_service_server::SERVICE_NAME,
+        methods::{self, Method},
+    },
 };
 
 /// Bytes of one message of health, reflection or AdminService: it has names and numbers only, and
@@ -81,6 +83,7 @@ impl LimitLayer {
     fn admit(
         &self,
         path: &str,
+        method: Option<&Method>,
         identity: &Identity,
         connection: Option<&Arc<Connection>>,
     ) -> Result<InFlight, Exhausted> {
@@ -89,7 +92,7 @@ impl LimitLayer {
         }
         let connection_id = connection.map(|it| it.id);
         let is_control_call = !is_account_service(path);
-        let is_stream = !METRICS_BY_METHOD.of(path).is_unary;
+        let is_stream = !method.is_some_and(Method::is_unary);
         let budget = match (is_control_call, identity.is_anonymous()) {
             (false, _) => &self.budgets.calls,
             (true, true) if is_stream => &self.budgets.streams_of_nobody,
@@ -149,7 +152,9 @@ where
         let identity = auth::caller(request.extensions()).identity;
         let peer = request.extensions().get::<Peer>();
         let connection = peer.and_then(|it| it.connection.clone());
-        let call = match layer.admit(request.uri().path(), &identity, connection.as_ref()) {
+        let path = request.uri().path();
+        let method = methods::of_path(path);
+        let call = match layer.admit(path, method, &identity, connection.as_ref()) {
             Ok(call) => call,
             Err(exhausted) => {
                 let shed = error::overloaded(exhausted, Some(Outcome::NotApplied));
@@ -157,13 +162,13 @@ where
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };
-        let method = METRICS_BY_METHOD.of(request.uri().path());
         let connection_id = connection.as_ref().map(|it| it.id);
         let deadline = Deadline::of(request.extensions());
         let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);
-        let message_size_max = layer.message_size_max(request.uri().path());
+        let message_size_max = layer.message_size_max(path);
         let request = request.map(|body| {
-            let receive_until = method.has_one_request.then(|| deadline.receive_until());
+            let has_one_request = method.is_none_or(Method::has_one_request);
+            let receive_until = has_one_request.then(|| deadline.receive_until());
             let size_max = message_size_max as usize;
             RequestBody::wrap(body, header_size, size_max, receive_until, received)
         });

@@ -30,8 +30,9 @@ use tonic::{Status, body::Body};
 use crate::{
     budget::{BriefCall, Budget, Connection, Share, Unread},
     domain::ids::Identity,
-    grpc::{error, middleware::telemetry::methods::MethodMetrics},
+    grpc::error,
     ledger::Outcome,
+    proto::methods::Method,
 };
 
 /// A frame of at most this many bytes is not charged: the limits on calls bound small ones.
@@ -175,18 +176,20 @@ fn ending_with_reason(frame: Result<Frame<Bytes>, Status>, message_size_max: u32
 }
 
 impl ResponseBody {
-    /// Wraps the body of a response to a call of `method`.
+    /// Wraps the body of a response to a call of `method`. None: of no method.
     pub fn wrap(
         response: Response<Body>,
-        method: &MethodMetrics,
+        method: Option<&Method>,
         call: InFlight,
         recipient: Recipient,
         message_size_max: u32,
     ) -> Response<Body> {
-        let outcome = if method.is_read { Outcome::NotApplied } else { Outcome::Unknown };
+        let is_read = method.is_none_or(Method::is_read);
+        let outcome = if is_read { Outcome::NotApplied } else { Outcome::Unknown };
+        let is_unary = method.is_some_and(Method::is_unary);
         response.map(|body| {
             let unread = recipient.unread();
-            let pace = match (method.is_unary, method.has_one_request) {
+            let pace = match (is_unary, method.is_none_or(Method::has_one_request)) {
                 (true, _) => Pace::Unary,
                 (false, true) => Pace::Turn(None),
                 (false, false) => Pace::Room(None),
@@ -204,7 +207,7 @@ impl ResponseBody {
             };
             // An error has no body: its headers end the stream. grpc-go takes an error whose
             // headers do not end it for a broken response.
-            if method.is_unary && !body.body.is_end_stream() {
+            if is_unary && !body.body.is_end_stream() {
                 body.encode();
             }
             Body::new(body)
@@ -310,7 +313,7 @@ mod tests {
     use super::*;
     use crate::{
         budget::{Limit, Maxima},
-        grpc::middleware::telemetry::methods::METRICS_BY_METHOD,
+        proto::methods,
     };
 
     /// The only frame of a response, and what is charged for it.
@@ -325,7 +328,7 @@ mod tests {
         let identity = Identity::from_stored("");
         let call = InFlight { _share: budget.share(identity.clone(), None), _brief: None };
         let recipient = Recipient { budget: budget.clone(), identity, connection: None };
-        let method = METRICS_BY_METHOD.of(&path);
+        let method = methods::of_path(&path);
         ResponseBody::wrap(Response::new(body), method, call, recipient, 0).into_body()
     }
 

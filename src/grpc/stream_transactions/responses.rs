@@ -13,15 +13,12 @@ use tonic::Status;
 use crate::{
     grpc::{
         encode::{self, response_size::size_in_list},
+        messages::MESSAGE_SIZE_MAX,
         stream_transactions::{messages::ReplyForm, pending_result::PendingResult},
     },
     ledger::StreamPermit,
     proto::{PostTransactionResult, ResultOrder, StreamTransactionsResponse, StreamedResult},
 };
-
-/// The most bytes of a message with several results: a frame of HTTP/2 has as many by default.
-/// Larger messages save nothing, and wait longer for each other on their way.
-const MESSAGE_SIZE_MAX: usize = 16 * 1024;
 
 /// A request in flight.
 pub struct InFlight {

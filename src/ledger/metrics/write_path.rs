@@ -14,7 +14,7 @@ use metrics::{counter, histogram};
 use crate::{
     ledger::write_path::transaction::{ExecuteError, Executed},
     lock::lock,
-    storage::{Connections, StorageError},
+    storage::{OpenConnections, StorageError},
 };
 
 /// A summary of values; times are in microseconds.
@@ -57,7 +57,7 @@ pub struct LoadSnapshot {
     /// Watchers of entries.
     pub watchers: usize,
     /// Connections to the database. A writer's connection is in use for as long as it is open.
-    pub connections: Connections,
+    pub connections: OpenConnections,
 }
 
 /// Records transactions, with one lock each. Prometheus gets the same values.

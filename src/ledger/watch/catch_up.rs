@@ -42,7 +42,7 @@ struct PageKey {
 
 impl CatchUp {
     pub fn new(store: Arc<Store>, budgets: &Budgets) -> Self {
-        let reads_max = (store.budget().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
+        let reads_max = (store.connection_counts().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
         let (reads, gate) = (Semaphore::new(reads_max), budgets.gate(reads_max / 2));
         Self { store, reads, gate, shared: SharedPages::new(SHARED_PAGES_MAX) }
     }

@@ -49,7 +49,7 @@ impl WritePath {
         if left_out.is_empty() {
             return;
         }
-        let locks_max = self.store.budget().row_waits as usize;
+        let locks_max = self.store.connection_counts().row_waits as usize;
         let (leases, mut refused) = self.queue.park(left_out, batch, locks_max);
         for lease in leases {
             let account_id = &lease.account_id;

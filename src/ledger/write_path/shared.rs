@@ -40,7 +40,7 @@ impl WritePath {
         batch_size_max: usize,
     ) {
         let turns = Turns::new(store.kind());
-        let retry_permits = Arc::new(Semaphore::new(store.budget().retries as usize));
+        let retry_permits = Arc::new(Semaphore::new(store.connection_counts().retries as usize));
         let of_each = match store.kind() {
             DatabaseKind::Sqlite => SQLITE_SHARED_COST_MAX,
             DatabaseKind::Postgres => POSTGRES_SHARED_COST_MAX,

@@ -37,7 +37,7 @@ impl WritePath {
     pub(super) fn spawn_workers(self: &Arc<Self>) {
         let workers = match self.store.kind() {
             DatabaseKind::Sqlite => 1,
-            DatabaseKind::Postgres => self.store.budget().workers,
+            DatabaseKind::Postgres => self.store.connection_counts().workers,
         };
         for _ in 0..workers {
             let path = self.clone();

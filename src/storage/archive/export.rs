@@ -17,12 +17,11 @@ use super::{
     trailer,
 };
 use crate::{
-    domain::ids::AccountId,
+    domain::{hex::to_hex, ids::AccountId},
     storage::{
         Snapshot, StorageError,
         commit_pages::page_of_commits,
         dialect::DatabaseKind,
-        hex::to_hex,
         schema_version,
         tables::{COMMITS, Column, ColumnType, TABLES, Table},
     },

@@ -16,9 +16,8 @@ use crate::storage::archive::{
     input, trailer, values,
 };
 use crate::{
-    domain::command::FINGERPRINT_LENGTH,
+    domain::{fingerprint::FINGERPRINT_LENGTH, hex::from_hex},
     storage::{
-        hex::from_hex,
         schema_version,
         tables::{Column, ColumnType, NULL, TABLES, Table},
     },

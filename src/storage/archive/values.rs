@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use crate::{
     domain::{
         account::{COUNT_MAX, Labels},
-        command::FINGERPRINT_LENGTH,
+        fingerprint::FINGERPRINT_LENGTH,
         ids::{AccountId, HoldId, IdError, RequestId},
         money::{CurrencyError, SCALE_MAX, is_currency_code},
         rejection::Rejection,

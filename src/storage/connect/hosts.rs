@@ -29,8 +29,8 @@ use tokio::time::timeout_at;
 
 use crate::lock::lock;
 use crate::storage::connect::{
-    budget::CONNECTIONS_MIN,
     connect_error::{ConnectError, HostError},
+    connection_counts::CONNECTIONS_MIN,
     pooler,
     server_identity::{ServerIdentity, ServerState},
     session::{self, Role, Session},

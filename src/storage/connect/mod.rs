@@ -5,15 +5,15 @@
 //!   `pooler`: detection of transaction pooling.
 //! * `session`: the settings of a PostgreSQL session. `sqlite_file`: those of SQLite, and its file.
 //!   `file_system`: where that file must not be.
-//! * `pool`: pools of connections. `budget`: how many connections there are, and what for.
+//! * `pool`: pools of connections. `connection_counts`: how many connections there are, and what for.
 //! * `write_lock`, `active_transactions`: what is being written at the moment.
 //! * `store`: the handle to a database; `connect_error`: why it cannot be used.
 //!
 //! No file here knows a table of the ledger.
 
 pub mod active_transactions;
-pub mod budget;
 pub mod connect_error;
+pub mod connection_counts;
 mod file_system;
 pub mod hosts;
 pub mod pool;

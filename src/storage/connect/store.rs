@@ -13,8 +13,10 @@ use crate::storage::{
     StorageError,
     connect::{
         active_transactions::ActiveTransactions,
-        budget::{Budget, CONNECTIONS_MAX_DEFAULT, Connections, ReadPermits},
         connect_error::ConnectError,
+        connection_counts::{
+            CONNECTIONS_MAX_DEFAULT, ConnectionCounts, OpenConnections, ReadPermits,
+        },
         hosts::Hosts,
         pool::{open_file, open_postgres, open_sqlite, pool_options, postgres_readers},
         session::{self, Role},
@@ -31,7 +33,7 @@ pub struct Store {
     pub(in crate::storage) backend: Arc<Backend>,
     pub(in crate::storage) readers: DatabaseConnection,
     read_permits: ReadPermits,
-    budget: Budget,
+    connection_counts: ConnectionCounts,
 }
 
 /// The file or the servers behind a [`Store`].
@@ -66,13 +68,13 @@ impl Store {
 
     /// How the connections are divided.
     #[must_use]
-    pub fn budget(&self) -> Budget {
-        self.budget
+    pub fn connection_counts(&self) -> ConnectionCounts {
+        self.connection_counts
     }
 
     /// A handle to the same database, with connections reserved for what the service itself reads.
     pub async fn reserve(&self) -> Result<Self, StorageError> {
-        let size = self.budget.reserved;
+        let size = self.connection_counts.reserved;
         let readers = match &*self.backend {
             Backend::Sqlite { file, .. } => open_sqlite(file, Role::Reader, size).await?,
             Backend::Postgres { hosts, pools, .. } => {
@@ -83,7 +85,8 @@ impl Store {
             }
         };
         let read_permits = ReadPermits::new(size);
-        Ok(Self { backend: self.backend.clone(), readers, read_permits, budget: self.budget })
+        let (backend, connection_counts) = (self.backend.clone(), self.connection_counts);
+        Ok(Self { backend, readers, read_permits, connection_counts })
     }
 
     /// Connects for reads only: to the primary, or to a standby if no primary answers. All later
@@ -97,19 +100,19 @@ impl Store {
         target: TargetSession,
         connections_max: Option<u32>,
     ) -> Result<Self, ConnectError> {
-        let (backend, readers, budget) = match url.0 {
+        let (backend, readers, connection_counts) = match url.0 {
             Options::Sqlite(mut options) => {
-                let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
+                let counts = ConnectionCounts::new(CONNECTIONS_MAX_DEFAULT);
                 if target == TargetSession::PreferPrimary {
                     *options = options.create_if_missing(false);
                 }
                 let file = DatabaseFile::new(*options, target)?;
-                let (file, readers) = open_file(file, target, budget.readers).await?;
+                let (file, readers) = open_file(file, target, counts.readers).await?;
                 let (file, flag) = (Arc::new(file), WriteFlag::default());
                 let pool = pool_options(Role::Probe, 1);
                 let pool = pool.connect_lazy_with(file.options(Role::Probe));
                 let write_lock = WriteLockProbe::new(pool, file.clone(), flag.clone());
-                (Backend::Sqlite { file, flag, write_lock }, readers, budget)
+                (Backend::Sqlite { file, flag, write_lock }, readers, counts)
             }
             Options::Postgres(all) => {
                 let connect_time_max = match connections_max {
@@ -124,19 +127,19 @@ impl Store {
                     let settings = overridden.join(", ");
                     tracing::warn!(settings, "the database's URL overrides settings");
                 }
-                let budget = Budget::new(match connections_max {
+                let counts = ConnectionCounts::new(match connections_max {
                     Some(connections_max) => hosts.connections_allowed(connections_max).await?,
                     None => CONNECTIONS_MAX_DEFAULT,
                 });
                 let options = session::start_up(hosts.current().clone());
-                let pool = postgres_readers(&hosts, budget.readers).connect_lazy_with(options);
+                let pool = postgres_readers(&hosts, counts.readers).connect_lazy_with(options);
                 let pools = Mutex::new(vec![pool.clone()]);
                 let active_transactions = ActiveTransactions::default();
-                (Backend::Postgres { hosts, pools, active_transactions }, pool.into(), budget)
+                (Backend::Postgres { hosts, pools, active_transactions }, pool.into(), counts)
             }
         };
-        let read_permits = ReadPermits::new(budget.readers);
-        Ok(Self { backend: Arc::new(backend), readers, read_permits, budget })
+        let read_permits = ReadPermits::new(connection_counts.readers);
+        Ok(Self { backend: Arc::new(backend), readers, read_permits, connection_counts })
     }
 
     /// The kind of database.
@@ -160,7 +163,7 @@ impl Store {
 
     /// The connections that reads share.
     #[must_use]
-    pub fn reader_connections(&self) -> Connections {
+    pub fn reader_connections(&self) -> OpenConnections {
         match self.kind() {
             DatabaseKind::Postgres => count(self.readers.get_postgres_connection_pool()),
             DatabaseKind::Sqlite => count(self.readers.get_sqlite_connection_pool()),
@@ -221,10 +224,10 @@ impl Store {
     }
 }
 
-fn count<DB: Database>(pool: &Pool<DB>) -> Connections {
+fn count<DB: Database>(pool: &Pool<DB>) -> OpenConnections {
     let (all, idle) = (pool.size() as usize, pool.num_idle());
     // The two are not read in one step.
-    Connections { idle, in_use: all.saturating_sub(idle) }
+    OpenConnections { idle, in_use: all.saturating_sub(idle) }
 }
 
 #[cfg(test)]

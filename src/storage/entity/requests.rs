@@ -8,6 +8,7 @@ use crate::{
     domain::{
         account::Labels,
         command::PLACE_HOLD,
+        fingerprint::FINGERPRINT_LENGTH,
         hold::Hold,
         ids::{HoldId, Identity, RequestId},
         rejection::Rejection,
@@ -122,7 +123,7 @@ impl Model {
         RequestId::parse(&self.request_id).map_err(|_| self.corrupt("request_id"))
     }
 
-    fn fingerprint(&self) -> Result<[u8; 16], StorageError> {
+    fn fingerprint(&self) -> Result<[u8; FINGERPRINT_LENGTH], StorageError> {
         self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))
     }
 

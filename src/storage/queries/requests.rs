@@ -98,6 +98,21 @@ pub fn reversal_number(kind: DatabaseKind) -> &'static str {
     }
 }
 
+// LATERAL with a LIMIT: see `write::transaction`.
+pub static BY_ID: Sql = Sql::new(|kind| {
+    let columns = REQUESTS.column_list("r.");
+    let from = match kind {
+        DatabaseKind::Sqlite => {
+            "json_each(?) name JOIN requests r ON r.transaction_id = unhex(name.value)"
+        }
+        DatabaseKind::Postgres => {
+            "UNNEST($1::uuid[]) AS name(transaction_id) CROSS JOIN LATERAL (\
+                 SELECT * FROM requests r WHERE r.transaction_id = name.transaction_id LIMIT 1) r"
+        }
+    };
+    format!("SELECT {columns} FROM {from}")
+});
+
 // The latest reversal of each transaction.
 pub static REVERSALS: Sql = Sql::new(|kind| {
     let (columns, number) = (REQUESTS.column_list("r."), reversal_number(kind));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         account::{Account, AccountState},
+        hex::from_hex,
         ids::AccountId,
         money::{Amount, Currency, SCALE_MAX},
         transaction::Entry,
@@ -17,7 +18,7 @@ use crate::{
     },
     storage::{
         StorageError, dialect::DatabaseKind, entity::accounts::Model, error::undecodable_column,
-        hex::from_hex, tables::ACCOUNTS,
+        tables::ACCOUNTS,
     },
 };
 

@@ -98,7 +98,7 @@ impl CallRecorder {
         let audit = self.audit.as_ref().map(|log| {
             let origin = Origin {
                 method: &method.name,
-                is_unary: method.is_unary,
+                is_unary: method.is_unary(),
                 peer: peer.and_then(|it| it.address),
                 credential: credential(peer, headers),
             };
@@ -169,7 +169,7 @@ impl Call {
                 line!(error, "call failed", recorder.faults.take());
             }
             Code::Unavailable => line!(warn, "call failed", recorder.unavailable.take()),
-            _ if self.method.is_unary && elapsed > recorder.slow_threshold => {
+            _ if self.method.is_unary() && elapsed > recorder.slow_threshold => {
                 line!(warn, "slow call", recorder.slow.take());
             }
             Code::Unauthenticated | Code::PermissionDenied => {

@@ -27,12 +27,8 @@ pub struct MetricsByMethod {
 pub struct MethodMetrics {
     /// `passbook.v1.AccountService/Deposit`
     pub name: String,
-    /// One request message, one response message.
-    pub is_unary: bool,
-    /// One request message.
-    pub has_one_request: bool,
-    /// Changes nothing.
-    pub is_read: bool,
+    /// None: for all paths that are no method.
+    method: Option<&'static Method>,
     labels: [(&'static str, String); 3],
     /// Counts the calls that have begun.
     pub started: Counter,
@@ -47,14 +43,9 @@ impl MetricsByMethod {
     }
 
     fn of_all() -> Self {
-        let by_path = METHODS.iter().map(|method| {
-            let metrics = MethodMetrics::new(kind(method), &method.service, &method.name);
-            (method.path(), MethodMetrics { is_read: method.is_read(), ..metrics })
-        });
-        Self {
-            by_path: by_path.collect(),
-            unknown: MethodMetrics::new("unknown", "unknown", "unknown"),
-        }
+        let by_path =
+            METHODS.iter().map(|method| (method.path(), MethodMetrics::new(Some(method))));
+        Self { by_path: by_path.collect(), unknown: MethodMetrics::new(None) }
     }
 }
 
@@ -69,27 +60,34 @@ fn kind(method: &Method) -> &'static str {
 }
 
 impl MethodMetrics {
-    fn new(kind: &str, service: &str, method: &str) -> Self {
+    fn new(method: Option<&'static Method>) -> Self {
+        let unknown = "unknown";
+        let (name, kind, service, method_name) = match method {
+            Some(method) => {
+                let (service, name) = (method.service.as_str(), method.name.as_str());
+                (format!("{service}/{name}"), kind(method), service, name)
+            }
+            None => (unknown.to_owned(), unknown, unknown, unknown),
+        };
         let labels = [
             ("grpc_type", kind.to_owned()),
             ("grpc_service", service.to_owned()),
-            ("grpc_method", method.to_owned()),
+            ("grpc_method", method_name.to_owned()),
         ];
-        let name = match kind {
-            "unknown" => method.to_owned(),
-            _ => format!("{service}/{method}"),
-        };
         Self {
             name,
-            is_unary: kind == "unary",
-            has_one_request: !matches!(kind, "client_stream" | "bidi_stream"),
-            is_read: true,
+            method,
             started: counter!("grpc_server_started_total", &labels),
             labels,
             // Created at the first call: a histogram is many series, and most methods are never called.
             seconds: OnceLock::new(),
             handled: Default::default(),
         }
+    }
+
+    /// Whether its calls have one request message and one response message.
+    pub fn is_unary(&self) -> bool {
+        self.method.is_some_and(Method::is_unary)
     }
 
     /// The durations of calls, in seconds.

@@ -93,7 +93,7 @@ struct PageKey {
 impl EventFeed {
     /// Starts to poll.
     pub fn start(store: Arc<Store>, budgets: &Budgets) -> Arc<Self> {
-        let reads_max = (store.budget().reserved / READS_SHARE).max(1) as usize;
+        let reads_max = (store.connection_counts().reserved / READS_SHARE).max(1) as usize;
         let feed = Arc::new(Self {
             store,
             state: watch::Sender::default(),

@@ -22,7 +22,7 @@ const ROOM_TIME: Duration = Duration::from_secs(10);
 
 /// Open connections to the database.
 #[derive(Clone, Copy, Debug)]
-pub struct Connections {
+pub struct OpenConnections {
     /// Idle connections.
     pub idle: usize,
     /// Connections in use.
@@ -31,7 +31,7 @@ pub struct Connections {
 
 /// How a server's connections are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub struct ConnectionCounts {
     /// Workers, on PostgreSQL: while one waits for the disk or the network the other keeps the
     /// database busy. (SQLite has one writer at a time.)
     pub workers: u32,
@@ -45,7 +45,7 @@ pub struct Budget {
     pub row_waits: u32,
 }
 
-impl Budget {
+impl ConnectionCounts {
     /// Divides this many connections. With the fewest, none is left for retries and waits: they use
     /// the ones that reads give up.
     #[must_use]
@@ -104,26 +104,28 @@ impl ReadPermits {
 mod tests {
     use super::*;
 
-    fn sum(budget: Budget) -> u32 {
-        budget.workers + budget.reserved + budget.readers + budget.retries + budget.row_waits
+    fn sum(counts: ConnectionCounts) -> u32 {
+        counts.workers + counts.reserved + counts.readers + counts.retries + counts.row_waits
     }
 
     #[test]
     fn no_more_connections_are_divided_than_there_are() {
         for connections in 5..=100 {
-            let budget = Budget::new(connections);
-            assert!(sum(budget) <= connections, "{connections}: {budget:?}");
+            let counts = ConnectionCounts::new(connections);
+            assert!(sum(counts) <= connections, "{connections}: {counts:?}");
         }
         for connections in CONNECTIONS_MIN..5 {
-            let Budget { workers, reserved, readers, .. } = Budget::new(connections);
+            let ConnectionCounts { workers, reserved, readers, .. } =
+                ConnectionCounts::new(connections);
             assert!(workers + reserved + readers <= connections);
         }
     }
 
     #[test]
     fn by_default_there_are_as_many_as_are_of_use() {
-        let budget = Budget::new(CONNECTIONS_MAX_DEFAULT);
-        let expected = Budget { workers: 2, reserved: 4, readers: 8, retries: 8, row_waits: 16 };
-        assert_eq!((budget, sum(budget)), (expected, CONNECTIONS_MAX_DEFAULT));
+        let counts = ConnectionCounts::new(CONNECTIONS_MAX_DEFAULT);
+        let expected =
+            ConnectionCounts { workers: 2, reserved: 4, readers: 8, retries: 8, row_waits: 16 };
+        assert_eq!((counts, sum(counts)), (expected, CONNECTIONS_MAX_DEFAULT));
     }
 }

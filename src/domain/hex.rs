@@ -1,7 +1,11 @@
 //! Bytes as hexadecimal digits.
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// Two digits for each byte, in lower case.
 pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
 
 /// The bytes of a text, if all of it is pairs of digits.
@@ -23,7 +27,7 @@ const VALUES: [u8; 256] = {
     let mut values = [16; 256];
     let mut value = 0;
     while value < 16 {
-        values[b"0123456789abcdef"[value] as usize] = value as u8;
+        values[DIGITS[value] as usize] = value as u8;
         values[b"0123456789ABCDEF"[value] as usize] = value as u8;
         value += 1;
     }
