@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{domain::ids::Identity, lock::lock};
+use crate::{budget::shared_use::SharedUse, domain::ids::Identity, lock::lock};
 
 /// Identities that are remembered. Beyond this number, those without a permit are forgotten.
 const IDENTITIES_KEPT: usize = 1000;
@@ -21,11 +24,27 @@ const IDENTITIES_KEPT: usize = 1000;
 pub struct Gate {
     /// None: the gate is open.
     identity_max: Option<usize>,
-    by_identity: Mutex<HashMap<Identity, Weak<Semaphore>>>,
+    state: Mutex<State>,
 }
 
+#[derive(Default)]
+struct State {
+    by_identity: HashMap<Identity, Weak<Permits>>,
+    shared_use: SharedUse,
+}
+
+/// The permits of an identity. They live for as long as somebody has or awaits one.
+struct Permits {
+    free: Arc<Semaphore>,
+    /// How many have or await one.
+    used: AtomicUsize,
+}
+
+/// A use of the permits of an identity, from the wait for one of them on.
+struct Use(Arc<Permits>);
+
 /// Lets another one in when it is dropped.
-pub struct GatePermit(#[expect(dead_code, reason = "held, not used")] Option<OwnedSemaphorePermit>);
+pub struct GatePermit(Option<(OwnedSemaphorePermit, Use)>);
 
 impl GatePermit {
     /// Lets another one in after this time.
@@ -35,32 +54,63 @@ impl GatePermit {
             drop(self);
         });
     }
+
+    /// How many have or await a permit of this identity.
+    pub fn used(&self) -> usize {
+        self.0.as_ref().map_or(0, |(_, own)| own.0.used.load(Ordering::Relaxed))
+    }
 }
 
 impl Gate {
     pub(super) fn new(identity_max: Option<usize>) -> Self {
-        Self { identity_max, by_identity: Mutex::default() }
+        Self { identity_max, state: Mutex::default() }
     }
 
     /// Waits until one more of this identity may enter.
     pub async fn enter(&self, identity: &Identity) -> GatePermit {
         let Some(max) = self.identity_max else { return GatePermit(None) };
-        // None only if the semaphore were closed, which nothing does.
-        GatePermit(self.permits_of(identity, max).acquire_owned().await.ok())
+        let own = self.use_of(identity, max);
+        let permit = own.0.free.clone().acquire_owned().await;
+        // An error only if the semaphore were closed, which nothing does.
+        GatePermit(permit.ok().map(|permit| (permit, own)))
     }
 
-    /// The permits of an identity. They live for as long as somebody has or awaits one.
-    fn permits_of(&self, identity: &Identity, max: usize) -> Arc<Semaphore> {
-        let mut by_identity = lock(&self.by_identity);
+    /// Lets another one in, after this time if `waiting_max` or more of the same identity wait while
+    /// several identities come to this gate.
+    pub fn leave(&self, permit: GatePermit, time: Duration, waiting_max: usize) {
+        let Some(max) = self.identity_max else { return };
+        if permit.used() >= max + waiting_max && lock(&self.state).shared_use.is_shared() {
+            permit.drop_after(time);
+        }
+    }
+
+    fn use_of(&self, identity: &Identity, max: usize) -> Use {
+        let mut state = lock(&self.state);
+        state.shared_use.note(identity);
+        let by_identity = &mut state.by_identity;
         if let Some(permits) = by_identity.get(identity).and_then(Weak::upgrade) {
-            return permits;
+            return Use::of(permits);
         }
         if by_identity.len() >= IDENTITIES_KEPT {
             by_identity.retain(|_, permits| permits.strong_count() > 0);
         }
-        let permits = Arc::new(Semaphore::new(max));
+        let permits = Permits { free: Arc::new(Semaphore::new(max)), used: AtomicUsize::new(0) };
+        let permits = Arc::new(permits);
         by_identity.insert(identity.clone(), Arc::downgrade(&permits));
-        permits
+        Use::of(permits)
+    }
+}
+
+impl Use {
+    fn of(permits: Arc<Permits>) -> Self {
+        permits.used.fetch_add(1, Ordering::Relaxed);
+        Self(permits)
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        self.0.used.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -94,14 +144,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn permits_rest_only_while_many_wait_beside_others() {
+        let gate = Gate::new(Some(1));
+        let (busy, other) = (Identity::from_stored("busy"), Identity::from_stored("other"));
+        let rest = Duration::from_secs(60);
+        let wait = || Box::pin(gate.enter(&busy));
+        let first = gate.enter(&busy).await;
+        let mut waiting = [wait(), wait()];
+        assert!(waiting.iter_mut().all(|it| it.now_or_never().is_none()));
+        gate.leave(first, rest, 2);
+        let [second, mut third] = waiting;
+        let second = second.now_or_never().expect("nobody else comes to this gate");
+        gate.enter(&other).await;
+        assert!((&mut third).now_or_never().is_none());
+        gate.leave(second, rest, 2);
+        let third = third.now_or_never().expect("only one waits");
+        let mut waiting = [wait(), wait()];
+        assert!(waiting.iter_mut().all(|it| it.now_or_never().is_none()));
+        gate.leave(third, rest, 2);
+        assert!(
+            waiting.iter_mut().all(|it| it.now_or_never().is_none()),
+            "the permit does not rest"
+        );
+    }
+
+    #[tokio::test]
     async fn identities_without_a_permit_are_forgotten() {
         let gate = Gate::new(Some(1));
         let kept = gate.enter(&Identity::from_stored("kept")).await;
         for number in 0..3 * IDENTITIES_KEPT {
             gate.enter(&Identity::from_stored(&number.to_string())).await;
         }
-        assert!(lock(&gate.by_identity).len() <= IDENTITIES_KEPT);
-        assert!(lock(&gate.by_identity).contains_key(&Identity::from_stored("kept")));
+        assert!(lock(&gate.state).by_identity.len() <= IDENTITIES_KEPT);
+        assert!(lock(&gate.state).by_identity.contains_key(&Identity::from_stored("kept")));
         drop(kept);
     }
 }

@@ -21,6 +21,7 @@ mod connections;
 mod gate;
 mod rate;
 mod share;
+mod shared_use;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ pub use crate::budget::{
     gate::{Gate, GatePermit},
     rate::Rate,
     share::{Budget, Exhausted, Maxima, Scope, Share},
+    shared_use::SharedUse,
 };
 
 /// Calls in flight of health, reflection and AdminService, which no call of AccountService can shed:

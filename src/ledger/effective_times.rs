@@ -11,7 +11,7 @@ use crate::{
         query::{EffectiveRange, TransactionFilter},
         transaction::{Entry, Transaction},
     },
-    ledger::{CallContext, Error, Ledger},
+    ledger::{CallContext, Error, Ledger, reading::ReadKind},
     storage::{EXAMINED_FOR_BALANCE_MAX, Examined, Store},
 };
 
@@ -32,7 +32,7 @@ impl Ledger {
         let page = |store: Arc<Store>| async move {
             store.list_entries_by_effective_time(&account, &range, limit).await
         };
-        self.read(context, false, page).await
+        self.read(context, ReadKind::ByKey, page).await
     }
 
     /// Reads a page of the transactions of one account by the times at which they take effect, latest
@@ -47,11 +47,12 @@ impl Ledger {
     ) -> Result<Examined<Arc<Transaction>, EffectivePosition>, Error> {
         context.caller.grant.check_read(account_id)?;
         let account = self.known(context, account_id).await?;
-        let (is_scan, filter, range) = (filter.is_selective(), filter.clone(), *range);
+        let kind = ReadKind::scan_if(filter.is_selective());
+        let (filter, range) = (filter.clone(), *range);
         let page = |store: Arc<Store>| async move {
             store.list_transactions_by_effective_time(&account, &filter, &range, limit).await
         };
-        let Examined { rows, next } = self.read(context, is_scan, page).await?;
+        let Examined { rows, next } = self.read(context, kind, page).await?;
         let grant = &context.caller.grant;
         let rows = rows.into_iter().map(|it| grant.visible_transaction(it)).collect();
         Ok(Examined { rows, next })
@@ -74,7 +75,7 @@ impl Ledger {
         let of = account.clone();
         let balance =
             |store: Arc<Store>| async move { store.balance_by_effective_time(&of, time_us).await };
-        let balance = self.read(context, true, balance).await?;
+        let balance = self.read(context, ReadKind::Scan, balance).await?;
         let balance = balance.ok_or(Error::TooManyEntries { max: EXAMINED_FOR_BALANCE_MAX })?;
         Ok((account, balance))
     }

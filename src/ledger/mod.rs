@@ -63,7 +63,7 @@ pub struct Ledger {
     /// What commands, reads and watchers take shares of.
     budgets: Arc<Budgets>,
     /// See [`identity_reads_max`].
-    read_gate: Gate,
+    read_gate: Arc<Gate>,
     /// One read that examines many rows, for one identity.
     scan_gate: Gate,
     /// Half of the reserved connections for the holds and transactions that changes of one identity
@@ -117,7 +117,7 @@ impl Ledger {
         tokio::spawn(sqlite_wal::keep_short(Arc::downgrade(&store)));
         let queue_capacity = budgets.queue.capacity();
         Ok(Self {
-            read_gate: budgets.gate(identity_reads_max(&store)),
+            read_gate: Arc::new(budgets.gate(identity_reads_max(&store))),
             scan_gate: budgets.gate(1),
             reference_gate: budgets.gate(store.connection_counts().reserved as usize / 2),
             stream_gate: budgets.gate(queue_capacity / 4),

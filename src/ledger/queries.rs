@@ -34,7 +34,7 @@ use crate::{
         unit_of_work::RequestRecord,
         verification::VerifiedAccount,
     },
-    ledger::{CallContext, Error, EventStart, EventWatcher, Ledger, Watcher},
+    ledger::{CallContext, Error, EventStart, EventWatcher, Ledger, Watcher, reading::ReadKind},
     storage::{Examined, Store},
 };
 
@@ -57,7 +57,7 @@ impl Ledger {
             let id = account_id.clone();
             async move { store.account(&id, until_us).await }
         };
-        let found = self.with_expiry(context, false, query).await?;
+        let found = self.with_expiry(context, ReadKind::ByKey, query).await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
@@ -79,7 +79,7 @@ impl Ledger {
         }
         if !wanted.is_empty() {
             let read = |store: Arc<Store>| async move { store.accounts(&wanted, i64::MIN).await };
-            let found = self.read(context, false, read).await?.value;
+            let found = self.read(context, ReadKind::ByKey, read).await?.value;
             existing.extend(found.into_iter().map(|account| account.account_id));
         }
         Ok(existing)
@@ -92,8 +92,9 @@ impl Ledger {
         account_id: &AccountId,
     ) -> Result<Account, Error> {
         let id = account_id.clone();
-        let read =
-            self.read(context, false, |store| async move { store.account(&id, i64::MIN).await });
+        let read = self.read(context, ReadKind::ByKey, |store| async move {
+            store.account(&id, i64::MIN).await
+        });
         read.await?.value.ok_or_else(|| not_found(account_id))
     }
 
@@ -126,7 +127,7 @@ impl Ledger {
             let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
             async move { store.accounts(&wanted, until_us).await }
         };
-        let found = self.with_expiry(context, false, query).await?;
+        let found = self.with_expiry(context, ReadKind::ByKey, query).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -147,7 +148,7 @@ impl Ledger {
             let (ranges, filter, after) = (ranges.clone(), filter.clone(), after.cloned());
             async move { store.list_accounts(&filter, &ranges, after.as_ref(), limit, until_us).await }
         };
-        self.with_expiry(context, !filter.is_empty(), page).await
+        self.with_expiry(context, ReadKind::scan_if(!filter.is_empty()), page).await
     }
 
     /// Sums the balances of the accounts whose ids begin with `prefix` and that the caller may read, in
@@ -172,7 +173,7 @@ impl Ledger {
             let (filter, ranges) = (filter.clone(), ranges.clone());
             async move { store.sum_balances(&filter, &ranges, time_us, max, until_us).await }
         };
-        let sums = self.with_expiry(context, true, sums).await?;
+        let sums = self.with_expiry(context, ReadKind::Scan, sums).await?;
         sums.ok_or(Error::TooManyAccounts { max })
     }
 
@@ -188,14 +189,14 @@ impl Ledger {
             TransactionName::TransactionId(id) => {
                 let read =
                     |store: Arc<Store>| async move { store.transaction(id, is_visible).await };
-                self.read(context, false, read).await?
+                self.read(context, ReadKind::ByKey, read).await?
             }
             TransactionName::RequestId(request_id) => {
                 let key = context.request_key(request_id);
                 let read = |store: Arc<Store>| async move {
                     store.transaction_of_request(&key, is_visible).await
                 };
-                self.read(context, false, read).await?
+                self.read(context, ReadKind::ByKey, read).await?
             }
         };
         let grant = &context.caller.grant;
@@ -219,8 +220,9 @@ impl Ledger {
         let range = *range;
         let page =
             |store: Arc<Store>| async move { store.list_entries(&account, &range, limit).await };
-        self.read(context, false, page).await
+        self.read(context, ReadKind::ByKey, page).await
     }
+
     /// Reads a page of the transactions of all accounts, latest first.
     pub async fn list_transactions(
         &self,
@@ -233,11 +235,11 @@ impl Ledger {
         if let Some(time_us) = last_us(filter.end_time_us) {
             self.settle(time_us, context.deadline).await?;
         }
-        let (is_scan, filter) = (filter.is_selective(), filter.clone());
+        let (kind, filter) = (ReadKind::scan_if(filter.is_selective()), filter.clone());
         let page = |store: Arc<Store>| async move {
             store.list_transactions(&filter, before, limit).await
         };
-        self.read(context, is_scan, page).await
+        self.read(context, kind, page).await
     }
 
     /// Reads a page of the transactions of one account, latest first.
@@ -251,15 +253,16 @@ impl Ledger {
     ) -> Result<Examined<Arc<Transaction>, i64>, Error> {
         context.caller.grant.check_read(account_id)?;
         let account = self.settled(context, account_id, last_us(filter.end_time_us)).await?;
-        let (is_scan, filter) = (filter.is_selective(), filter.clone());
+        let (kind, filter) = (ReadKind::scan_if(filter.is_selective()), filter.clone());
         let page = |store: Arc<Store>| async move {
             store.list_transactions_of_account(&account, &filter, before, limit).await
         };
-        let Examined { rows, next } = self.read(context, is_scan, page).await?;
+        let Examined { rows, next } = self.read(context, kind, page).await?;
         let grant = &context.caller.grant;
         let rows = rows.into_iter().map(|it| grant.visible_transaction(it)).collect();
         Ok(Examined { rows, next })
     }
+
     /// Reads the balance of an account after all entries of this time or before (None: now), and the
     /// sequence of the last of them.
     pub async fn balance_at(
@@ -272,9 +275,10 @@ impl Ledger {
         let account = self.settled(context, account_id, time_us).await?;
         let of = account.clone();
         let balance = |store: Arc<Store>| async move { store.balance_at(&of, time_us).await };
-        let (balance, sequence) = self.read(context, false, balance).await?;
+        let (balance, sequence) = self.read(context, ReadKind::ByKey, balance).await?;
         Ok((account, balance, sequence))
     }
+
     /// Reads a page of the changes of an account, oldest first.
     pub async fn list_account_changes(
         &self,
@@ -288,7 +292,7 @@ impl Ledger {
         let page = |store: Arc<Store>| async move {
             store.list_account_changes(&account, after_version, limit).await
         };
-        self.read(context, false, page).await
+        self.read(context, ReadKind::ByKey, page).await
     }
 
     /// Watches the entries of an account after `after_sequence`, existing and new ones. The share must
@@ -343,7 +347,7 @@ impl Ledger {
         context.caller.grant.check_read(account_id)?;
         let id = account_id.clone();
         let first = |store: Arc<Store>| async move { store.verify_account(&id).await };
-        let first = self.read(context, true, first).await?;
+        let first = self.read(context, ReadKind::Scan, first).await?;
         let mut verified = first.ok_or_else(|| not_found(account_id))?;
         loop {
             let verification = match verified {
@@ -351,7 +355,7 @@ impl Ledger {
                 ControlFlow::Continue(verification) => verification,
             };
             let next = |store: Arc<Store>| async move { store.verify_page(verification).await };
-            verified = self.read(context, true, next).await?;
+            verified = self.read(context, ReadKind::Scan, next).await?;
         }
     }
 
@@ -363,7 +367,7 @@ impl Ledger {
             let is_visible = move |account_id: &AccountId| grant.may_read(account_id);
             async move { store.hold(&hold_ids, until_us, is_visible).await }
         };
-        let found = self.with_expiry(context, false, query).await?;
+        let found = self.with_expiry(context, ReadKind::ByKey, query).await?;
         match (found, context.caller.grant.hidden("hold")) {
             (Some(hold), _) => Ok(hold),
             (None, Some(denied)) => Err(denied.into()),
@@ -387,7 +391,7 @@ impl Ledger {
             let (account, filter) = (account.clone(), filter.clone());
             async move { store.list_holds(&account, &filter, limit, until_us).await }
         };
-        self.with_expiry(context, filter.state.is_some(), page).await
+        self.with_expiry(context, ReadKind::scan_if(filter.state.is_some()), page).await
     }
 
     /// Reads the record of a request, if there is one.
@@ -397,7 +401,8 @@ impl Ledger {
         request_id: RequestId,
     ) -> Result<Option<RequestRecord>, Error> {
         let key = context.request_key(request_id);
-        let record = self.read(context, false, |store| async move { store.record(&key).await });
+        let record =
+            self.read(context, ReadKind::ByKey, |store| async move { store.record(&key).await });
         Ok(record.await?.map(|record| context.caller.grant.visible_record(record)))
     }
 }

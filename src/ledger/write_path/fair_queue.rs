@@ -19,20 +19,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::time::Instant;
-
 use crate::{
+    budget::SharedUse,
     domain::ids::{AccountId, Identity},
     ledger::write_path::job::Job,
 };
 
-/// How long after a job of another identity the queue counts as used by several. Shorter, and an identity
-/// that sends seldom waits for a large batch each time; longer, and a busy identity is slowed down for
-/// others that have gone.
-pub const SHARED_TIME: Duration = Duration::from_secs(10);
 /// The most jobs of an identity that are looked at and cannot join a batch. More would keep the queue
 /// locked for longer than a few joins are worth.
 const JOIN_LEFT_MAX: usize = 64;
@@ -53,10 +47,8 @@ pub struct FairQueue {
     /// fair queueing). An identity that lags behind it, because its jobs had to stay, catches up with
     /// its next job.
     start: usize,
-    /// Whose job arrived last.
-    last: Option<Identity>,
-    /// When a job arrived after one of another identity.
-    shared_at: Option<Instant>,
+    /// Whose jobs arrived.
+    shared_use: SharedUse,
 }
 
 /// The most cost that a batch takes.
@@ -133,9 +125,7 @@ impl Costs {
 impl FairQueue {
     /// Adds a job.
     pub fn push(&mut self, job: Arc<Job>) {
-        if self.last.as_ref() != Some(&job.identity) {
-            self.shared_at = self.last.replace(job.identity.clone()).map(|_| Instant::now());
-        }
+        self.shared_use.note(&job.identity);
         let rank = self.ranks.get(&job.identity).copied().unwrap_or_else(|| {
             self.ranks_given += 1;
             let rank = Rank { taken: self.start, number: self.ranks_given };
@@ -202,7 +192,8 @@ impl FairQueue {
         left_max: usize,
         mut decide: impl FnMut(&Arc<Job>, bool) -> Decision,
     ) -> Taken {
-        let identity_cost_max = if self.is_shared() { cost_max.of_each } else { usize::MAX };
+        let identity_cost_max =
+            if self.shared_use.is_shared() { cost_max.of_each } else { usize::MAX };
         let mut taken = Taken { costs, ..Taken::default() };
         let (mut passed_over, mut left, mut emptied) = (Vec::new(), Vec::new(), Vec::new());
         let mut left_of: HashMap<Identity, Left> = HashMap::new();
@@ -286,11 +277,6 @@ impl FairQueue {
                 self.ranks.remove(&identity);
             }
         }
-    }
-
-    /// Whether several identities use the queue.
-    fn is_shared(&self) -> bool {
-        self.shared_at.is_some_and(|shared_at| shared_at.elapsed() < SHARED_TIME)
     }
 
     /// Removes the queue whose first job is looked at next. Returns whether its turn came by its rank.
@@ -384,7 +370,7 @@ mod tests {
         push(&mut queue, "b", &["y"]);
         assert_eq!(taken(&mut queue), OF_EACH + 1);
         assert_eq!(taken(&mut queue), OF_EACH, "b may be back soon");
-        queue.shared_at = Instant::now().checked_sub(SHARED_TIME);
+        queue.shared_use.forget_others();
         assert_eq!(taken(&mut queue), 100 - 2 * OF_EACH, "b has gone");
     }
 

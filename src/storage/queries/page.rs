@@ -12,8 +12,8 @@ use crate::storage::StorageError;
 /// says so.
 ///
 /// A capture that was judged in time may still be committing. So the caller waits until
-/// `expired_us` is settled and reads again with `expire_until_us` at that time: holds that have
-/// expired since count as open. [`i64::MAX`] is for the first read.
+/// `expired_us` is settled and reads again, until no hold has expired later. `expire_until_us` is
+/// [`i64::MAX`] for this. With a time that is settled, holds that have expired since count as open.
 pub struct Expiring<T> {
     /// The value.
     pub value: T,
