@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,6 +16,7 @@ use crate::{
         jwt::JwtIssuer,
         policy::ledger_methods,
         principal::Principal,
+        recorded_names::RecordedNames,
     },
     domain::{authorization::Caller, ids::Identity},
     lock,
@@ -26,6 +27,8 @@ use crate::{
 pub struct Authenticator {
     /// None: callers are not authenticated, and every caller may do everything.
     credentials: Option<RwLock<Arc<Credentials>>>,
+    /// Under which names the callers of all policies so far were recorded.
+    recorded_names: Mutex<RecordedNames>,
     /// The issuer whose JWTs are accepted, if there is one.
     issuer: Option<Arc<JwtIssuer>>,
     /// Counts how often the credentials were replaced.
@@ -43,8 +46,13 @@ impl Authenticator {
         issuer: Option<Arc<JwtIssuer>>,
         public: Vec<&'static str>,
     ) -> Self {
+        let mut recorded_names = RecordedNames::default();
+        if let Some(credentials) = &credentials {
+            recorded_names.note(&credentials.policy);
+        }
         let credentials = credentials.map(|credentials| RwLock::new(Arc::new(credentials)));
-        Self { credentials, issuer, version: AtomicU64::new(0), public }
+        let recorded_names = Mutex::new(recorded_names);
+        Self { credentials, recorded_names, issuer, version: AtomicU64::new(0), public }
     }
 
     /// Replaces the credentials, also for streams that have begun. Returns the identities that callers
@@ -52,6 +60,8 @@ impl Authenticator {
     /// nothing if callers are not authenticated.
     pub fn replace(&self, credentials: Credentials) -> BTreeSet<Identity> {
         let Some(current) = &self.credentials else { return BTreeSet::new() };
+        // Before the policy is in force: each name that a request can have is noted.
+        lock::lock(&self.recorded_names).note(&credentials.policy);
         let credentials = Arc::new(credentials);
         let before = std::mem::replace(&mut *lock::write(current), credentials.clone());
         // After the credentials: who sees the new version, sees these or later ones.
@@ -59,15 +69,13 @@ impl Authenticator {
         before.identities_missing_in(&credentials)
     }
 
-    /// Checks that with these credentials, too, each caller is recorded under its present name. A
-    /// repeat of an earlier request is found under this name only.
+    /// Checks that with these credentials, too, each caller is recorded under the name that it has had
+    /// since the start. A repeat of an earlier request is found under this name only.
     ///
     /// # Errors
-    /// The first identity for which that is not so, in one line.
+    /// An identity for which that is not so, in one line.
     pub fn check_names_kept(&self, next: &Credentials) -> Result<(), String> {
-        let Some(current) = &self.credentials else { return Ok(()) };
-        let current = lock::read(current).clone();
-        current.policy.check_names_kept(&next.policy)
+        lock::lock(&self.recorded_names).check_kept(&next.policy)
     }
 
     /// Changes with the credentials and with the keys for JWTs.

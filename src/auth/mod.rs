@@ -19,6 +19,7 @@ mod jwt;
 mod policy;
 mod policy_file;
 mod principal;
+mod recorded_names;
 mod tokens;
 
 pub use crate::auth::{

@@ -59,31 +59,6 @@ impl Policy {
         renamed.unwrap_or(identity).clone()
     }
 
-    /// Checks that each identity of this policy that remains a caller with the next one remains
-    /// recorded under the same name. Under another one, a repeat of an earlier request would not be
-    /// found, and be applied a second time.
-    ///
-    /// # Errors
-    /// The first identity for which that is not so, in one line.
-    pub(super) fn check_names_kept(&self, next: &Self) -> Result<(), String> {
-        // The identities of a group's members are in no file.
-        let remains = |identity: &&Identity| {
-            let may_be_member = identity.is_known_by_jwt() && !next.groups.is_empty();
-            may_be_member || next.identities.contains_key(*identity)
-        };
-        for identity in self.identities.keys().filter(remains) {
-            let (before, after) = (self.recorded_as(identity), next.recorded_as(identity));
-            if before != after {
-                return Err(format!(
-                    "identity {identity:?} would be recorded as {after:?}, and is recorded as \
-                     {before:?} now: a repeat of an earlier request, as after a timeout, would be \
-                     applied a second time. While a server runs, `recorded_as` does not change"
-                ));
-            }
-        }
-        Ok(())
-    }
-
     /// The rights of the caller with this method; None if the caller may not call it. The entry of
     /// the identity decides alone. Without one, each of the groups that may call the method adds its
     /// rules. The denials of all groups count. An identity that is recorded under this name, too, has

@@ -148,3 +148,37 @@ async fn a_request_is_not_applied_twice_because_an_edit_loses_the_former_name(ki
     assert_eq!(balance(&invoicing, "alice").await, "10.00");
     checker::assert_consistent(&database).await;
 }
+
+/// The server reads these files. Returns whether they are in force now.
+async fn are_accepted(server: &Server, callers: &Callers, tokens: &str, policy: &str) -> bool {
+    let ends = ["tokens and policy reloaded", "tokens and policy not reloaded"];
+    let count = || ends.map(|end| server.log().matches(end).count());
+    let [accepted, rejected] = count();
+    callers.set_tokens(tokens);
+    callers.set_policy(policy);
+    eventually("the files are read", async || count() != [accepted, rejected]).await;
+    count()[1] == rejected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_was_removed_for_a_while_does_not_lose_the_former_name() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let request = made_before(&database).await;
+    let callers = Callers::new(&TOKENS, &policy(&[("billing", Some("")), ("shop", None)]));
+    let server = callers.serve(&database, &[]).await;
+    let billing = server.client_of("billing-token");
+    assert!(billing.deposit(request.clone()).await.expect("found").replayed, "applied before");
+
+    let [of_billing, of_shop] = TOKENS.map(|(name, token)| entry(name, token));
+    let without = policy(&[("shop", None)]);
+    assert!(are_accepted(&server, &callers, &of_shop, &without).await, "it may be removed");
+    let both = of_billing + &of_shop;
+    let without_name = policy(&[("billing", None), ("shop", None)]);
+    assert!(!are_accepted(&server, &callers, &both, &without_name).await, "the name is lost");
+
+    assert!(server.log().contains("would be recorded as"), "{}", server.log());
+    let billing = server.client_of("billing-token");
+    must_fail(billing.deposit(request).await, Reason::Unauthenticated);
+    assert_eq!(balance(&server.client_of("shop-token"), "alice").await, "10.00");
+    checker::assert_consistent(&database).await;
+}

@@ -270,6 +270,32 @@ async fn groups_give_what_each_of_them_allows_unless_the_identity_has_an_entry()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_a_group_that_gets_an_entry_is_not_renamed_while_the_server_runs() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let rule = allow(&["*"], &["read", "credit", "manage"], "\"unlimited\"");
+    let members = group("members", &["*"], &[rule]);
+    let files = Files::new(&members);
+    let key = SigningKey::ed("one");
+    let jwks = files.write("jwks.json", &key_set(&[&key]));
+    let groups = ["--jwt-groups-claim", "groups"];
+    let (server, _) = serve(&database, &arguments(&files, &jwks, &groups)).await;
+    let alice =
+        server.client_of(&key.sign(&with(claims_of("alice"), json!({"groups": "members"}))));
+    create(&alice, "a").await.expect("opened");
+    let request = deposit("a", "10");
+    alice.deposit(request.clone()).await.expect("applied");
+
+    let entry = identity_known_by("jwt", "alice", &["*"], &[""]);
+    let renamed = entry.replace("methods", "recorded_as = \"jwt:alice-old\"\nmethods");
+    files.set_policy(&(members + &renamed));
+    let is_rejected = async || server.log().contains("tokens and policy not reloaded");
+    eventually("the policy is rejected", is_rejected).await;
+
+    assert!(server.log().contains("would be recorded as"), "{}", server.log());
+    assert!(alice.deposit(request).await.expect("found").replayed, "applied before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_certificates_and_jwts_never_prove_the_same_identity() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let authority = Authority::new();
