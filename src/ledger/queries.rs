@@ -308,12 +308,13 @@ impl Ledger {
     ) -> Result<(Watcher, Share), Error> {
         context.caller.grant.check_read(account_id)?;
         let share = self.budgets.watchers.take_one(&context.caller.identity)?;
+        let failovers = self.feed.failovers();
         let account = self.known(context, account_id).await?;
         if after_sequence > account.sequence {
             return Err(Error::SequenceNotReached { sequence: account.sequence });
         }
-        let identity = context.caller.identity.clone();
-        Ok((Watcher::new(self.feed.clone(), account, after_sequence, identity), share))
+        let (feed, identity) = (self.feed.clone(), context.caller.identity.clone());
+        Ok((Watcher::new(feed, account, failovers, after_sequence, identity), share))
     }
 
     /// Watches all events of the ledger. It yields also those that the caller may not read.

@@ -38,6 +38,8 @@ struct PageKey {
     /// The page was read after the feed had published this entry, which may be the last of the page.
     /// A watcher that comes when the feed is no further needs nothing newer.
     published: i64,
+    /// The page was read after so many failovers. A later one may have lost its entries.
+    failovers: u64,
 }
 
 impl CatchUp {
@@ -49,11 +51,12 @@ impl CatchUp {
 
     /// Reads a page with the next entries of one account, for a watcher of this identity. The page may
     /// begin with entries that the watcher has. It has all later ones up to `published`, if there is
-    /// room for them.
+    /// room for them. There were so many failovers until now.
     pub async fn page_after(
         &self,
         account: &WatchedAccount,
         published: i64,
+        failovers: u64,
         identity: &Identity,
     ) -> Result<Page, StorageError> {
         // Taken before the page: others that share the page must not wait for this identity.
@@ -65,6 +68,7 @@ impl CatchUp {
             account_id: account.account_id.clone(),
             after_sequence: start,
             published: published.min(start + size),
+            failovers,
         };
         self.shared.get_or_read(key, self.read_page(&whole)).await
     }

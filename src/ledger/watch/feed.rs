@@ -56,6 +56,8 @@ pub type Update = Result<Page, Error>;
 struct Subscription {
     /// With the sequence of the last entry that was published.
     account: WatchedAccount,
+    /// The failovers before that entry was read.
+    failovers: u64,
     updates: broadcast::Sender<Update>,
 }
 
@@ -84,9 +86,19 @@ impl EntryFeed {
         feed
     }
 
-    /// Subscribes to the entries of an account, as it was read just now. Returns the sequence after
-    /// which they follow.
-    pub fn subscribe(&self, account: &Account) -> (broadcast::Receiver<Update>, i64) {
+    /// How often a standby has taken the place of the primary. Each time, entries may be lost that were
+    /// published, and others may get their sequences.
+    pub fn failovers(&self) -> u64 {
+        self.store.failovers()
+    }
+
+    /// Subscribes to the entries of an account, as it was read just now, after so many failovers.
+    /// Returns the sequence after which they follow.
+    pub fn subscribe(
+        &self,
+        account: &Account,
+        failovers: u64,
+    ) -> (broadcast::Receiver<Update>, i64) {
         let subscribed = {
             let mut subscriptions = self.subscriptions();
             let subscription =
@@ -97,6 +109,7 @@ impl EntryFeed {
                         currency: account.currency.clone(),
                         after_sequence: account.sequence,
                     },
+                    failovers,
                     updates: broadcast::Sender::new(PAGES_KEPT_MAX),
                 });
             (subscription.updates.subscribe(), subscription.account.after_sequence)
@@ -109,14 +122,15 @@ impl EntryFeed {
         let mut outage = Outage::of("entries");
         loop {
             let started_at = Instant::now();
-            let accounts = self.watched_accounts();
+            let failovers = self.failovers();
+            let accounts = self.watched_accounts(failovers);
             if accounts.is_empty() {
                 self.subscribed.notified().await;
                 // A read that failed before the idle time says nothing about the next one.
                 outage = Outage::of("entries");
                 continue;
             }
-            let pause = match self.poll(accounts, started_at).await {
+            let pause = match self.poll(accounts, failovers, started_at).await {
                 Ok(()) => {
                     outage.end();
                     pause_after(started_at.elapsed())
@@ -133,10 +147,11 @@ impl EntryFeed {
         }
     }
 
-    /// The accounts that have watchers. Subscriptions without a watcher are removed.
-    fn watched_accounts(&self) -> Vec<WatchedAccount> {
+    /// The accounts that have watchers. Subscriptions without a watcher are removed, and those from before
+    /// a failover, which ends their watchers.
+    fn watched_accounts(&self, failovers: u64) -> Vec<WatchedAccount> {
         let mut subscriptions = self.subscriptions();
-        subscriptions.retain(|_, it| it.updates.receiver_count() > 0);
+        subscriptions.retain(|_, it| it.updates.receiver_count() > 0 && it.failovers == failovers);
         subscriptions.values().map(|it| it.account.clone()).collect()
     }
 
@@ -144,11 +159,16 @@ impl EntryFeed {
     async fn poll(
         &self,
         mut accounts: Vec<WatchedAccount>,
+        failovers: u64,
         started_at: Instant,
     ) -> Result<(), StorageError> {
         while !accounts.is_empty() {
             let limit = (POLL_ENTRIES_MAX / accounts.len()).clamp(1, FEED_PAGE_SIZE_MAX);
             let new_entries = read(self.store.new_entries(&accounts, limit)).await?;
+            if self.failovers() != failovers {
+                // They may follow on other entries than those that were published.
+                return Ok(());
+            }
             let mut has_more = Vec::new();
             for (account, entries) in accounts.into_iter().zip(new_entries) {
                 let is_full = entries.as_ref().is_ok_and(|entries| entries.len() == limit);
@@ -205,11 +225,14 @@ impl EntryFeed {
         account: &WatchedAccount,
         identity: &Identity,
     ) -> Result<Page, StorageError> {
+        let failovers = self.failovers();
         let published = {
             let subscriptions = self.subscriptions();
-            subscriptions.get(&account.account_id).map(|it| it.account.after_sequence)
+            let subscription = subscriptions.get(&account.account_id);
+            let subscription = subscription.filter(|it| it.failovers == failovers);
+            subscription.map(|it| it.account.after_sequence).unwrap_or_default()
         };
-        self.catch_up.page_after(account, published.unwrap_or_default(), identity).await
+        self.catch_up.page_after(account, published, failovers, identity).await
     }
 
     fn subscriptions(&self) -> MutexGuard<'_, HashMap<AccountId, Subscription>> {

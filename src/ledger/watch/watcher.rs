@@ -30,22 +30,26 @@ pub struct Watcher {
     /// Entries may exist that the feed published before, or will not publish.
     is_behind: bool,
     failing_since: Option<Instant>,
+    /// The failovers before the watch began.
+    failovers: u64,
     identity: Identity,
 }
 
 impl Watcher {
-    /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`.
+    /// Starts to watch `account`, as it was read just now, from the entry after `after_sequence`. There
+    /// were so many failovers before it was read.
     pub fn new(
         feed: Arc<EntryFeed>,
         account: Account,
+        failovers: u64,
         after_sequence: i64,
         identity: Identity,
     ) -> Self {
-        let (updates, published) = feed.subscribe(&account);
+        let (updates, published) = feed.subscribe(&account, failovers);
         let is_behind = after_sequence < published;
         let Account { account_id, account_key, currency, .. } = account;
         let account = WatchedAccount { account_id, account_key, currency, after_sequence };
-        Self { feed, account, updates, is_behind, failing_since: None, identity }
+        Self { feed, account, updates, is_behind, failing_since: None, failovers, identity }
     }
 
     /// The sequence of the last entry that was yielded.
@@ -56,16 +60,19 @@ impl Watcher {
     /// Waits for the next entries. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), or an entry cannot be read.
+    /// The database was unreachable for 10 s (`OUTAGE_TIME_MAX`), a standby has taken the place of the
+    /// primary, or an entry cannot be read.
     pub async fn next(&mut self) -> Result<Page, Error> {
         loop {
+            self.check_primary()?;
             let page = if self.is_behind {
                 self.read().await?
             } else {
                 match self.updates.recv().await {
                     Ok(update) => update?.after(self.sequence()),
                     Err(broadcast::error::RecvError::Lagged(_)) => None,
-                    // The feed publishes its error before it closes; this watcher was too slow.
+                    // There was a failover. Or the feed has published its error before it closed, and
+                    // this watcher was too slow.
                     Err(broadcast::error::RecvError::Closed) => {
                         return Err(Error::DatabaseUnavailable(None));
                     }
@@ -76,9 +83,19 @@ impl Watcher {
                 continue;
             };
             if let Some(last) = page.last_sequence() {
+                // It may follow on other entries than those that were yielded.
+                self.check_primary()?;
                 self.account.after_sequence = last;
                 return Ok(page);
             }
+        }
+    }
+
+    /// Checks that the primary is the one from which all entries so far were read.
+    fn check_primary(&self) -> Result<(), Error> {
+        match self.feed.failovers() == self.failovers {
+            true => Ok(()),
+            false => Err(Error::DatabaseUnavailable(None)),
         }
     }
 

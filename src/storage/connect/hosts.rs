@@ -12,7 +12,7 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -49,6 +49,8 @@ pub struct Hosts {
     /// How long a new session may take to start.
     connect_time_max: Duration,
     current: Mutex<Current>,
+    /// Counts the promotions that sessions have met.
+    failovers: AtomicU64,
     /// The result of the latest probe, and when it ended. Locked while a probe runs: callers who
     /// come meanwhile take its result.
     last: tokio::sync::Mutex<Option<(Instant, Result<(), ConnectError>)>>,
@@ -82,8 +84,8 @@ impl Hosts {
         };
         let current = Mutex::new(current);
         let keeps_sessions = all.iter().map(|_| AtomicBool::new(false)).collect();
-        let last = tokio::sync::Mutex::default();
-        Self { all, target, connect_time_max, current, last, keeps_sessions }
+        let (failovers, last) = (AtomicU64::new(0), tokio::sync::Mutex::default());
+        Self { all, target, connect_time_max, current, failovers, last, keeps_sessions }
     }
 
     /// Whether another host of the URL may be the one to use later.
@@ -111,6 +113,12 @@ impl Hosts {
     /// Marks all connections that are open now as stale.
     pub fn invalidate_connections(&self) {
         self.lock().trusted_since = Instant::now();
+    }
+
+    /// How often a server was used that had been promoted after the one before. It has grown before the
+    /// first answer of that server.
+    pub fn failovers(&self) -> u64 {
+        self.failovers.load(Ordering::Acquire)
     }
 
     /// The session of this role.
@@ -143,6 +151,7 @@ impl Hosts {
             if server.is_later_than(known) {
                 // Other connections may still lead to the primary that this one has replaced.
                 current.trusted_since = Instant::now();
+                self.failovers.fetch_add(1, Ordering::Release);
             }
         }
         current.server = Some(server.clone());

@@ -178,6 +178,17 @@ impl Store {
         }
     }
 
+    /// How often a standby has taken the place of the primary, as far as this process has noticed. It
+    /// may have lost the newest changes. A read that ends while the number is the same had the same
+    /// primary. Always zero on SQLite.
+    #[must_use]
+    pub fn failovers(&self) -> u64 {
+        match &*self.backend {
+            Backend::Sqlite { .. } => 0,
+            Backend::Postgres { hosts, .. } => hosts.failovers(),
+        }
+    }
+
     /// Whether the database is a file that is open for reading only.
     pub(in crate::storage) fn is_read_only(&self) -> bool {
         matches!(&*self.backend, Backend::Sqlite { file, .. } if file.is_read_only())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::harness::{
     checker,
@@ -137,13 +137,7 @@ async fn reads_find_the_new_primary_without_any_write() {
     let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;
-    let session = primary.session().await;
-    eventually("the standby has all", async || {
-        let sql = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
-        !database::rows(&session, sql).await.expect("an answer").is_empty()
-    })
-    .await;
-    drop(session);
+    wait_until_replayed(&primary).await;
 
     primary.crash();
     // A standby answers, but must not be read.
@@ -157,6 +151,47 @@ async fn reads_find_the_new_primary_without_any_write() {
     })
     .await;
     times::promise("reads are back", promoted.elapsed(), RECOVERY_TIME_MAX);
+}
+
+/// Waits until the standby of this server has all changes.
+async fn wait_until_replayed(primary: &PostgresServer) {
+    let session = primary.session().await;
+    eventually("the standby has all", async || {
+        let sql = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn = pg_current_wal_lsn()";
+        !database::rows(&session, sql).await.expect("an answer").is_empty()
+    })
+    .await;
+}
+
+/// The standby lacks the entries of a page that watchers share.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_ends_with_a_failover_and_no_later_one_gets_lost_entries() {
+    let _slot = slots::take(Load::Heavy).await;
+    let mut primary = PostgresServer::start_migrated().await;
+    let mut standby = primary.standby().await;
+    let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    wait_until_replayed(&primary).await;
+    standby.crash();
+    post_many(&client, "alice", 2).await;
+    let mut watching = Watching::begin(&client, "alice", 0).await;
+    watching.until(2).await;
+
+    primary.crash();
+    standby.run().await;
+    standby.promote().await;
+
+    let end = timeout(PATIENCE, watching.end()).await.expect("it does not wait for entry 3");
+    assert_reason(&end, Reason::DatabaseUnavailable);
+    for _ in 0..2 {
+        first_change(&client, "alice", &mut Vec::new()).await;
+    }
+    let entries = Watching::begin(&client, "alice", 0).await.until(2).await;
+    for entry in entries {
+        let transaction = transaction_by_id(&entry.transaction_id);
+        client.get_transaction(transaction).await.expect("an entry of the ledger");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

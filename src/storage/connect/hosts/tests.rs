@@ -62,7 +62,11 @@ async fn connections_from_before_a_promotion_are_stale() {
 
     hosts.admit(&server("00000001")).unwrap();
     assert!(!hosts.is_stale(opened.elapsed()), "it leads to the same server");
+    assert_eq!(hosts.failovers(), 0);
     hosts.admit(&server("00000002")).unwrap();
     assert!(hosts.is_stale(opened.elapsed()), "it may lead to the replaced one");
+    assert_eq!(hosts.failovers(), 1);
     hosts.admit(&server("00000001")).unwrap_err();
+    hosts.admit(&server("00000002")).unwrap();
+    assert_eq!(hosts.failovers(), 1, "the same server again");
 }
