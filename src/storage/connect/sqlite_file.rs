@@ -6,12 +6,13 @@
 //! of them is no longer at its path, nothing is opened there and nothing is changed, and the log is
 //! moved into the file that it belongs to.
 //!
-//! Only SQLite opens the file: closing it anywhere else in the process would release SQLite's
-//! locks.
+//! Only SQLite opens the file and the index of the log: closing one of them anywhere else in the
+//! process would release SQLite's locks.
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -233,6 +234,12 @@ impl DatabaseFile {
             format!("the database file {} cannot be written: {reason}", self.path().display())
         });
         reason.map_or(Ok(()), Err)
+    }
+
+    /// Opens the write-ahead log, for locks on it. None if there is none, or if it cannot be read. SQLite
+    /// has no locks on the log, so that closing it releases none.
+    pub fn open_log(&self) -> Option<File> {
+        File::open(self.beside("-wal")).ok()
     }
 
     /// Whether the write-ahead log has anything. The last connection to be closed removes it.

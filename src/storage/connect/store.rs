@@ -108,7 +108,8 @@ impl Store {
                 }
                 let file = DatabaseFile::new(*options, target)?;
                 let (file, readers) = open_file(file, target, counts.readers).await?;
-                let (file, flag) = (Arc::new(file), WriteFlag::default());
+                let flag = WriteFlag::on(file.open_log());
+                let file = Arc::new(file);
                 let pool = pool_options(Role::Probe, 1);
                 let pool = pool.connect_lazy_with(file.options(Role::Probe));
                 let write_lock = WriteLockProbe::new(pool, file.clone(), flag.clone());

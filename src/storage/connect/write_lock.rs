@@ -1,51 +1,119 @@
 //! SQLite's write lock: whether this process has it, and whether anybody does.
+//!
+//! SQLite does not say who has the lock. So a process of Passbook that has it marks this by a lock of
+//! another kind on the write-ahead log: a shared one (`flock`), which the operating system removes when
+//! the process ends. SQLite itself locks the log in no way.
 
 use std::{
+    fs::{File, TryLockError},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use sea_orm::sqlx::{self, SqliteConnection, SqlitePool};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::time::Instant;
 
-use crate::storage::{StorageError, connect::sqlite_file::DatabaseFile};
+use crate::{
+    lock::lock,
+    storage::{StorageError, connect::sqlite_file::DatabaseFile},
+};
 
 /// The pauses between two probes of the lock: a transaction takes milliseconds.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
-/// SQLite does not say who has the write lock. If no transaction of this process is open and the
-/// lock's owner has not committed for this long, the lock is another program's, and no read waits
-/// for it. A transaction of another Passbook process on the same file takes milliseconds.
+/// If no process of Passbook has marked the write lock and its owner has not committed for this long,
+/// the lock is another program's, and no read waits for it. A transaction without a mark, as of an
+/// older version, or where the file system has no such locks, takes milliseconds.
 const FOREIGN_LOCK_AFTER: Duration = Duration::from_secs(1);
 /// No transaction of Passbook lasts this long.
 pub const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The transaction of this process that has SQLite's write lock, or may still have it.
 #[derive(Clone, Default)]
-pub struct WriteFlag(Arc<AtomicU64>);
+pub struct WriteFlag(Arc<Mutex<Mark>>);
 
-/// Zero stands for no transaction.
+#[derive(Default)]
+struct Mark {
+    /// The number of the transaction. Zero stands for none.
+    transaction: u64,
+    /// The write-ahead log, locked while there is a transaction. None on PostgreSQL.
+    log: Option<File>,
+}
+
 static NEXT_TRANSACTION: AtomicU64 = AtomicU64::new(1);
 
 impl WriteFlag {
-    /// Marks a transaction as open and returns its number.
-    pub fn raise(&self) -> u64 {
-        let number = NEXT_TRANSACTION.fetch_add(1, Ordering::Relaxed);
-        self.0.store(number, Ordering::SeqCst);
-        number
+    /// A flag that other processes see by a lock on the log. Without a log they do not see it.
+    pub fn on(log: Option<File>) -> Self {
+        Self(Arc::new(Mutex::new(Mark { transaction: 0, log })))
+    }
+
+    /// Marks a transaction as open and returns its number. The transaction must have the write lock, and
+    /// take its time afterwards.
+    pub async fn raise(&self) -> u64 {
+        loop {
+            if let Some(number) = self.try_raise() {
+                return number;
+            }
+            tokio::time::sleep(PAUSE_MIN).await;
+        }
+    }
+
+    /// None while another process looks for marks, which takes microseconds.
+    fn try_raise(&self) -> Option<u64> {
+        let mut mark = lock(&self.0);
+        let locked = mark.log.as_ref().map(File::try_lock_shared);
+        if matches!(locked, Some(Err(TryLockError::WouldBlock))) {
+            return None;
+        }
+        mark.transaction = NEXT_TRANSACTION.fetch_add(1, Ordering::Relaxed);
+        Some(mark.transaction)
     }
 
     /// Marks the transaction as ended, unless another one has begun since. A transaction that was
     /// dropped is never marked: nobody knows when it ends.
     pub fn lower(&self, number: u64) {
-        let _ = self.0.compare_exchange(number, 0, Ordering::SeqCst, Ordering::SeqCst);
+        let mut mark = lock(&self.0);
+        if mark.transaction == number {
+            mark.remove();
+        }
     }
 
-    fn is_raised(&self) -> bool {
-        self.0.load(Ordering::SeqCst) != 0
+    /// Marks that no transaction of this process is open.
+    fn clear(&self) {
+        lock(&self.0).remove();
+    }
+
+    /// Whether this process or another one of Passbook has marked the write lock.
+    fn is_raised_anywhere(&self) -> bool {
+        let mark = lock(&self.0);
+        if mark.transaction != 0 {
+            return true;
+        }
+        match mark.log.as_ref().map(File::try_lock) {
+            Some(Err(TryLockError::WouldBlock)) => true,
+            Some(Ok(())) => {
+                mark.unlock();
+                false
+            }
+            // The file system has no such locks.
+            Some(Err(TryLockError::Error(_))) | None => false,
+        }
+    }
+}
+
+impl Mark {
+    fn remove(&mut self) {
+        self.transaction = 0;
+        self.unlock();
+    }
+
+    fn unlock(&self) {
+        // Fails only where locking fails.
+        let _ = self.log.as_ref().map(File::unlock);
     }
 }
 
@@ -56,7 +124,7 @@ pub struct WriteLockProbe {
     file: Arc<DatabaseFile>,
     flag: WriteFlag,
     /// When the latest successful probe began: it serves all who had asked before.
-    last: Arc<Mutex<Option<Instant>>>,
+    last: Arc<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl WriteLockProbe {
@@ -115,7 +183,7 @@ async fn probe_on(connection: &mut SqliteConnection, flag: &WriteFlag) -> Result
         if is_free(connection, flag).await? || data_version(connection).await? != version {
             return Ok(());
         }
-        let is_foreign = !flag.is_raised() && began.elapsed() > FOREIGN_LOCK_AFTER;
+        let is_foreign = began.elapsed() > FOREIGN_LOCK_AFTER && !flag.is_raised_anywhere();
         if is_foreign || began.elapsed() > TRANSACTION_TIME_MAX {
             return Ok(());
         }
@@ -136,11 +204,46 @@ async fn is_free(
     match begun.map_err(StorageError::from) {
         Ok(_) => {
             // No other transaction is open, so a raised flag is out of date.
-            flag.0.store(0, Ordering::SeqCst);
+            flag.clear();
             sqlx::query("ROLLBACK").execute(connection).await?;
             Ok(true)
         }
         Err(StorageError::LockTimeout(_)) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_of_another_process_is_seen_until_it_ends() {
+        let log = NamedTempFile::new().unwrap();
+        // Two processes have opened the file, each for itself.
+        let [ours, of_peer] = [(); 2].map(|()| WriteFlag::on(File::open(log.path()).ok()));
+        assert!(!ours.is_raised_anywhere());
+        let of_peer_number = of_peer.try_raise().unwrap();
+        assert!(ours.is_raised_anywhere());
+
+        // The peer has committed, and has not removed its mark yet.
+        let number = ours.try_raise().unwrap();
+        ours.lower(number);
+        assert!(ours.is_raised_anywhere());
+        of_peer.lower(of_peer_number);
+        assert!(!ours.is_raised_anywhere() && !of_peer.is_raised_anywhere());
+
+        // A transaction that was dropped keeps the mark, and the next one takes it over.
+        of_peer.try_raise().unwrap();
+        let last = of_peer.try_raise().unwrap();
+        of_peer.lower(of_peer_number);
+        assert!(ours.is_raised_anywhere(), "the last one is open");
+        of_peer.lower(last);
+        assert!(!ours.is_raised_anywhere());
+        of_peer.try_raise().unwrap();
+        drop(of_peer);
+        assert!(!ours.is_raised_anywhere(), "the process has ended");
     }
 }

@@ -88,7 +88,7 @@ impl Writer {
             file.check().map_err(StorageError::Unavailable)?;
         }
         let transaction = begin(&self.connection).await?;
-        let number = self.flag.raise();
+        let number = self.flag.raise().await;
         Ok(WriteTransaction { transaction, flag: self.flag.clone(), number })
     }
 }

@@ -110,7 +110,7 @@ async fn consecutive_time_windows_miss_no_transaction(kind: Kind) {
 }
 
 /// Delays the commit by a trigger that waits for an advisory lock, as a COMMIT waits for a standby.
-/// SQLite has nothing similar; there the load above covers it.
+/// SQLite has nothing similar; there a server is paused, see below.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_at_a_time_waits_for_changes_in_flight() {
     let database = TestDatabase::create(Kind::Postgres).await;
@@ -143,6 +143,101 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
 
 /// Makes transactions that changed an account wait in COMMIT while the gate is shut.
 async fn hold_up_commits(database: &TestDatabase) {
+/// How many transactions there are before a time, and the sums of the balances at that time.
+async fn totals_at(client: &Client, time: Timestamp) -> (usize, Vec<BalanceSum>) {
+    let request = ListTransactionsRequest { end_time: Some(time), ..Default::default() };
+    let page = client.list_transactions(request).await.expect("an answer");
+    let request = SumBalancesRequest { at_time: Some(time), ..Default::default() };
+    let answer = client.sum_balances(request).await.expect("an answer");
+    (page.transactions.len(), answer.sums)
+}
+
+/// The accounts that a database transaction opens have no rows yet that it could lock. The network puts
+/// a while between its time and its first row.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_at_a_time_waits_for_the_opening_of_an_account() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let proxy = PostgresProxy::start(database.url()).await;
+    let far = Server::start_at(&database.url_at(proxy.address), &[]).await;
+    let near = Server::start(&database).await;
+    let (client, changing) = (near.client(), far.client());
+    open(&changing, "first").await;
+    proxy.delay(ms(60));
+    let changes = tokio::spawn(async move {
+        let depositing = async {
+            // Behind the opening in the queue, and in time for the same database transaction.
+            tokio::time::sleep(ms(20)).await;
+            deposited(&changing, "alice", "5").await
+        };
+        tokio::join!(open(&changing, "alice"), depositing)
+    });
+
+    let mut answers = Vec::new();
+    while !changes.is_finished() {
+        let time = now();
+        answers.push((time, totals_at(&client, time).await));
+        tokio::time::sleep(ms(5)).await;
+    }
+    changes.await.expect("both are applied");
+
+    assert_eq!(totals_at(&client, now()).await.0, 1);
+    for (time, answer) in answers {
+        assert_eq!(totals_at(&client, time).await, answer, "{time}");
+    }
+}
+
+/// Pauses the server in the middle of a deposit, and returns it. Other transactions are over before.
+async fn pause_in_deposit(
+    database: &TestDatabase,
+    server: &Server,
+) -> JoinHandle<Result<DepositResponse, Status>> {
+    // The deposit takes its time first, and then works through four million rows.
+    let fill = format!("INSERT INTO ballast SELECT n FROM {}", database.numbers(160));
+    let work = "SELECT max(a.n * b.n + c.n) FROM ballast a, ballast b, ballast c";
+    let trigger = format!("CREATE TRIGGER slow AFTER INSERT ON entries BEGIN {work}; END");
+    database.execute(&format!("CREATE TABLE ballast (n INTEGER); {fill}; {trigger}")).await;
+    let session = database.connect().await;
+    session.execute_unprepared("PRAGMA busy_timeout = 0").await.expect("it is set");
+    let is_locked = async || match session.execute_unprepared("BEGIN IMMEDIATE").await {
+        Ok(_) => {
+            session.execute_unprepared("ROLLBACK").await.expect("it is free again");
+            false
+        }
+        Err(_) => true,
+    };
+    loop {
+        let deposit = spawn_deposit(&server.client(), "alice", "10");
+        eventually("it has the lock", async || is_locked().await).await;
+        tokio::time::sleep(ms(20)).await;
+        server.pause();
+        if is_locked().await {
+            return deposit;
+        }
+        // The deposit was over before.
+        server.resume();
+        deposit.await.expect("no panic").expect("applied");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_at_a_time_waits_for_a_change_of_another_process_that_is_paused() {
+    let (database, servers, client) = start_two_servers(Kind::Sqlite).await;
+    open_funded(&client, "alice", "1").await;
+    let deposit = pause_in_deposit(&database, &servers[0]).await;
+
+    let (time, other) = (now(), servers[1].client());
+    let reader = other.clone();
+    let read = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
+    // Longer than the lock of another program delays a read.
+    tokio::time::sleep(ms(1500)).await;
+    assert!(!read.is_finished(), "nobody knows yet");
+    servers[0].resume();
+
+    deposit.await.expect("no panic").expect("applied");
+    let answer = read.await.expect("no panic");
+    assert_eq!(balance_at(&other, "alice", time).await, answer);
+}
+
     let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         SET LOCAL lock_timeout = 0; PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$";
     database.execute(wait).await;

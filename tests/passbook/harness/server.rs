@@ -132,9 +132,23 @@ impl Server {
 
     /// Sends SIGTERM, as an orchestrator does.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Stops the process with SIGSTOP: it does nothing more, and keeps its locks.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid]).status();
-        assert!(status.expect("sh runs").success(), "SIGTERM could not be sent to {pid}");
+        let status = Command::new("sh").args(["-c", "kill -s $0 $1", name, &pid]).status();
+        assert!(status.expect("sh runs").success(), "SIG{name} could not be sent to {pid}");
     }
 
     /// The resident memory of the process, in KiB.
