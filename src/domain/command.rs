@@ -116,8 +116,8 @@ pub struct Reversal {
 pub struct TransactionRef {
     /// Its name.
     pub transaction_id: TransactionId,
-    /// None if it did not exist when the request arrived. The request is rejected as of that
-    /// moment, which lies between the request and its answer.
+    /// None if it did not exist when the request arrived. Then the request is rejected, unless the
+    /// transaction exists by now.
     pub resolved: Option<Arc<Transaction>>,
 }
 
@@ -204,20 +204,20 @@ impl Command {
             }
             Action::UpdateHold(HoldUpdate { hold, .. })
             | Action::CaptureHold(Capture { hold, .. })
-            | Action::ReleaseHold(hold) => {
-                [hold.resolved.as_ref().map(|resolved| resolved.hold_id.clone()), None]
-            }
+            | Action::ReleaseHold(hold) => match &hold.resolved {
+                Some(resolved) => [Some(resolved.hold_id.clone()), None],
+                // It may exist by now.
+                None => hold.candidates(&request.key.caller).map(Some),
+            },
             Action::Post(..) | Action::Reverse(_) | Action::Fence => [None, None],
         };
         self.request().map(own).into_iter().flatten().flatten()
     }
 
-    /// The transaction to reverse, if there is one: what was reversed of it before must be read.
+    /// The transaction to reverse: whether it exists, and what was reversed of it before, must be read.
     pub fn reverses(&self) -> Option<TransactionId> {
         match &self.request()?.action {
-            Action::Reverse(Reversal { transaction, .. }) => {
-                transaction.resolved.as_ref().map(|_| transaction.transaction_id)
-            }
+            Action::Reverse(reversal) => Some(reversal.transaction.transaction_id),
             _ => None,
         }
     }
@@ -328,82 +328,6 @@ impl Action {
             Self::ReleaseHold(_) => RELEASE_HOLD,
             Self::Reverse(_) => TransactionKind::Reversal.name(),
             Self::Fence => FENCE,
-        }
-    }
-}
-
-struct Fingerprint(Sha256);
-
-impl Fingerprint {
-    fn field(&mut self, name: &str, value: &str) {
-        for part in [name, value] {
-            self.0.update((part.len() as u64).to_be_bytes());
-            self.0.update(part.as_bytes());
-        }
-    }
-
-    fn amount(&mut self, currency: &Currency, amount: Amount) {
-        self.field("currency_code", currency.code());
-        self.field("amount", &amount.shortest().to_string());
-    }
-
-    fn leg(&mut self, leg: &Leg) {
-        self.field("account_id", leg.account_id.as_str());
-        self.amount(&leg.currency, leg.amount);
-        if let Some(version) = leg.condition.expected_version {
-            self.field("expected_version", &version.to_string());
-        }
-        if let Some(amount) = leg.condition.min_balance_after {
-            self.field("min_balance_after", &amount.shortest().to_string());
-        }
-        if let Some(amount) = leg.condition.max_balance_after {
-            self.field("max_balance_after", &amount.shortest().to_string());
-        }
-    }
-
-    fn new_hold(&mut self, new: &NewHold) {
-        if let Some(hold_id) = &new.hold_id {
-            self.field("hold_id", hold_id.as_str());
-        }
-        self.field("account_id", new.account_id.as_str());
-        self.amount(&new.currency, new.amount);
-        if let Some(expire_time_us) = new.expire_time_us {
-            self.field("expire_time_us", &expire_time_us.to_string());
-        }
-    }
-
-    fn reversal(&mut self, reversal: &Reversal) {
-        self.field("transaction_id", &reversal.transaction.transaction_id.to_string());
-        if let Some((currency, amount)) = &reversal.amount {
-            self.amount(currency, *amount);
-        }
-    }
-
-    fn capture(&mut self, capture: &Capture) {
-        self.field("hold_id", capture.hold.hold_id.as_str());
-        if let Some((currency, amount)) = &capture.amount {
-            self.amount(currency, *amount);
-        }
-        if let Some(account_id) = &capture.destination_account_id {
-            self.field("destination_account_id", account_id.as_str());
-        }
-        if capture.keep_open {
-            self.field("keep_open", "true");
-        }
-        if capture.allow_excess {
-            self.field("allow_excess", "true");
-        }
-    }
-
-    fn hold_update(&mut self, update: &HoldUpdate) {
-        self.field("hold_id", update.hold.hold_id.as_str());
-        if let Some((currency, amount)) = &update.amount {
-            self.amount(currency, *amount);
-        }
-        match update.expiry {
-            None => {}
-            Some(NewExpiry::Never) => self.field("expire_time_us", "never"),
-            Some(NewExpiry::At(time_us)) => self.field("expire_time_us", &time_us.to_string()),
         }
     }
 }

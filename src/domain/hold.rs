@@ -203,6 +203,14 @@ pub struct HoldRef {
     /// Its id as the caller sent it: of an own hold, the name is enough.
     pub hold_id: HoldId,
     /// The hold as it was when the request arrived; None if it did not exist. Then the request is
-    /// rejected as of that moment, which lies between the request and its answer.
+    /// rejected, unless the hold exists by now.
     pub resolved: Option<Arc<Hold>>,
+}
+
+impl HoldRef {
+    /// The ids that this caller may mean, the likelier first: its own hold of this name, or the hold
+    /// with this very id.
+    pub fn candidates(&self, caller: &Identity) -> [HoldId; 2] {
+        [self.hold_id.placed_by(caller), self.hold_id.clone()]
+    }
 }

@@ -35,16 +35,16 @@ fn statement_texts_are_as_written_down() {
     ];
     let queries: [(&str, &Sql); 17] = [
         ("requests::RECORDS", &requests::RECORDS),
+        ("requests::BY_ID", &requests::BY_ID),
         ("requests::REVERSALS", &requests::REVERSALS),
         ("entries::BY_KEY", &entries::BY_KEY),
         ("events::NEW_COMMITS", &events::NEW_COMMITS),
         ("events::LAST_COMMIT", &events::LAST_COMMIT),
         ("events::COMMITS_OF_PAGE", &events::COMMITS_OF_PAGE),
-        ("events::REQUESTS_BY_ID", &events::REQUESTS_BY_ID),
         ("events::CHANGES_BY_KEY", &events::CHANGES_BY_KEY),
         ("holds::BY_KEY", &holds::BY_KEY),
         ("new_entries::NEW_ENTRIES", &new_entries::NEW_ENTRIES),
-        ("opening_attributes::OPENINGS", &opening_attributes::OPENINGS),
+        ("opening_attributes::FIRST_CHANGES", &opening_attributes::FIRST_CHANGES),
         ("transactions::LIST", &transactions::LIST),
         ("transactions::LIST_OF_ACCOUNT", &transactions::LIST_OF_ACCOUNT),
         ("effective_times::ASCENDING", &effective_times::ASCENDING),

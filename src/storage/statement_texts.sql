@@ -126,10 +126,11 @@ new.column1 AND holds.hold_id = new.column2
 -- requests::RECORDS, postgres
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
 r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id,
-r.details FROM (SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint) AS now_us)
-clock LEFT JOIN (SELECT r.* FROM UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS
-JOIN LATERAL (SELECT * FROM requests r WHERE r.caller = key.caller COLLATE "C" AND r.request_id =
-key.request_id COLLATE "C" LIMIT 1) r) r ON true
+r.details FROM (SELECT CASE WHEN pg_current_xact_id() IS NOT NULL THEN CAST(extract(epoch FROM
+clock_timestamp()) * 1000000 AS bigint) END AS now_us) clock LEFT JOIN (SELECT r.* FROM
+UNNEST($1::text[], $2::text[]) AS key(caller, request_id) CROSS JOIN LATERAL (SELECT * FROM requests
+r WHERE r.caller = key.caller COLLATE "C" AND r.request_id = key.request_id COLLATE "C" LIMIT 1) r)
+r ON true
 
 -- requests::RECORDS, sqlite
 SELECT clock.now_us, r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection,
@@ -137,6 +138,17 @@ r.description, r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_t
 r.details FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us) clock LEFT JOIN
 (SELECT r.* FROM json_each(?) key JOIN requests r ON r.caller = key.value->>0 AND r.request_id =
 key.value->>1) r ON true
+
+-- requests::BY_ID, postgres
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+UNNEST($1::uuid[]) AS name(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
+r.transaction_id = name.transaction_id LIMIT 1) r
+
+-- requests::BY_ID, sqlite
+SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
+r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
+json_each(?) name JOIN requests r ON r.transaction_id = unhex(name.value)
 
 -- requests::REVERSALS, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
@@ -205,17 +217,6 @@ $1 THEN 0 ELSE length(transaction_ids) + coalesce(length(other_events), 0) END A
 WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16
 ORDER BY number
 
--- events::REQUESTS_BY_ID, postgres
-SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
-UNNEST($1::uuid[]) AS name(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
-r.transaction_id = name.transaction_id LIMIT 1) r
-
--- events::REQUESTS_BY_ID, sqlite
-SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
-r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
-json_each(?) name JOIN requests r ON r.transaction_id = unhex(name.value)
-
 -- events::CHANGES_BY_KEY, postgres
 SELECT c.account_id, c.version, c.kind, c.reason, c.caller, c.attributes_before, c.attributes_after,
 c.create_time_us, a.currency_code, a.currency_scale FROM UNNEST($1::text[], $2::bigint[]) AS
@@ -272,17 +273,19 @@ e.balance_after, e.create_time_us, e.hash, e.effective_time_us FROM json_each(?)
 entries e WHERE e.account_key = watched.value->>0 AND e.sequence > watched.value->>1 AND e.sequence
 <= (watched.value->>1) + ?
 
--- opening_attributes::OPENINGS, postgres
-SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller,
-opening.attributes_before, opening.attributes_after, opening.create_time_us FROM unnest($1::text[])
-AS wanted (account_id) CROSS JOIN LATERAL (SELECT * FROM account_changes c WHERE c.account_id =
-wanted.account_id ORDER BY c.version LIMIT 1) AS opening
+-- opening_attributes::FIRST_CHANGES, postgres
+SELECT change.account_id, change.version, change.kind, change.reason, change.caller,
+change.attributes_before, change.attributes_after, change.create_time_us FROM unnest($1::text[],
+$2::bigint[]) AS wanted (account_id, version) CROSS JOIN LATERAL (SELECT * FROM account_changes c
+WHERE c.account_id = wanted.account_id AND c.version > wanted.version ORDER BY c.version LIMIT 1) AS
+change
 
--- opening_attributes::OPENINGS, sqlite
-SELECT opening.account_id, opening.version, opening.kind, opening.reason, opening.caller,
-opening.attributes_before, opening.attributes_after, opening.create_time_us FROM json_each(?) AS
-wanted CROSS JOIN account_changes AS opening WHERE opening.account_id = wanted.value AND
-opening.version = (SELECT min(c.version) FROM account_changes c WHERE c.account_id = wanted.value)
+-- opening_attributes::FIRST_CHANGES, sqlite
+SELECT change.account_id, change.version, change.kind, change.reason, change.caller,
+change.attributes_before, change.attributes_after, change.create_time_us FROM json_each(?) AS wanted
+CROSS JOIN account_changes AS change WHERE change.account_id = wanted.value->>0 AND change.version =
+(SELECT min(c.version) FROM account_changes c WHERE c.account_id = wanted.value->>0 AND c.version >
+wanted.value->>1)
 
 -- transactions::LIST, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,

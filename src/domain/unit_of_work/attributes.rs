@@ -41,6 +41,14 @@ impl UnitOfWork {
         }
         self.account(&update.account_id).cloned()
     }
+
+    /// Whether the update would change the account as it is now.
+    pub fn would_change(&self, update: &AccountUpdate) -> bool {
+        self.account(&update.account_id).is_ok_and(|account| {
+            let after = evaluate(account, &update.change);
+            after.is_ok_and(|after| after != account.attributes())
+        })
+    }
 }
 
 /// The attributes after the change, or the first rejection in the order of `ErrorReason`. The

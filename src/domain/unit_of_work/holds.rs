@@ -1,6 +1,6 @@
 //! Holds: placed, changed, captured, released, expired.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::domain::{
     account::{Account, AccountState},
@@ -10,8 +10,21 @@ use crate::domain::{
     money::{Amount, Currency},
     rejection::Rejection,
     transaction::TransactionKind,
-    unit_of_work::{Effects, EventKey, UnitOfWork, mark_limit, posting::Funds},
+    unit_of_work::{Effects, EventKey, LockedState, UnitOfWork, mark_limit, posting::Funds},
 };
+
+impl LockedState {
+    /// How many holds a unit of work would expire. One that a command names may be on an account that is
+    /// not locked: then it stays as it is.
+    pub fn expired_holds(&self) -> usize {
+        if self.holds.is_empty() {
+            return 0;
+        }
+        let locked: HashSet<_> = self.accounts.iter().map(|it| &it.account_id).collect();
+        let expired = self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some());
+        expired.filter(|hold| locked.contains(&hold.account_id)).count()
+    }
+}
 
 impl UnitOfWork {
     /// Ends the open holds whose time has passed, on the locked accounts.

@@ -293,6 +293,13 @@ fn a_hold_that_has_expired_blocks_nothing_and_is_counted_once() {
     let due = Arc::new(hold("due", NOW));
     let rejection = make(&mut work, capture("2", &due, None, None)).unwrap_err();
     assert!(matches!(rejection, Rejection::HoldNotOpen { state, .. } if state == "expired"));
+
+    // A request may name a hold on an account that is not locked. That cannot be recorded.
+    let elsewhere = Hold { account_id: id("b"), ..hold("elsewhere", NOW) };
+    let holds = vec![elsewhere, hold("due", NOW), hold("not-yet", NOW + 1)];
+    let accounts = vec![owner.clone()];
+    let locked = LockedState { accounts, holds, now_us: NOW, ..LockedState::default() };
+    assert_eq!((locked.expired_holds(), UnitOfWork::new(locked).changed_holds().count()), (1, 1));
 }
 
 #[test]

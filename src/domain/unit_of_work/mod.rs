@@ -26,7 +26,7 @@ mod reversals_tests;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -51,6 +51,8 @@ pub struct LockedState {
     pub holds: Vec<Hold>,
     /// The records that exist under the commands' request ids.
     pub records: HashMap<RequestKey, RequestRecord>,
+    /// Of the transactions to reverse, those that exist.
+    pub transactions: HashSet<TransactionId>,
     /// Of the transactions to reverse, those reversed before, with their latest reversals.
     pub reversed_by: HashMap<TransactionId, (TransactionId, Reversed)>,
     /// Of the accounts to open that exist already, those whose attributes have changed since, with
@@ -67,6 +69,7 @@ pub struct UnitOfWork {
     accounts: BTreeMap<AccountId, Account>,
     holds: BTreeMap<HoldId, Hold>,
     records: HashMap<RequestKey, RequestRecord>,
+    transactions: HashSet<TransactionId>,
     reversed_by: HashMap<TransactionId, (TransactionId, Reversed)>,
     openings: HashMap<AccountId, Attributes>,
     now_us: i64,
@@ -148,11 +151,13 @@ pub enum CommandResult {
 impl UnitOfWork {
     /// Starts from the locked rows, and expires the holds whose time has passed.
     pub fn new(locked: LockedState) -> Self {
-        let LockedState { accounts, holds, records, reversed_by, openings, now_us } = locked;
+        let LockedState { accounts, holds, records, transactions, reversed_by, openings, now_us } =
+            locked;
         let mut work = Self {
             accounts: accounts.into_iter().map(|it| (it.account_id.clone(), it)).collect(),
             holds: holds.into_iter().map(|it| (it.hold_id.clone(), it)).collect(),
             records,
+            transactions,
             reversed_by,
             openings,
             now_us,
@@ -174,6 +179,11 @@ impl UnitOfWork {
             }
             Command::Request(request) => self.request(request),
         }
+    }
+
+    /// The version of this account after the commands so far, if it exists.
+    pub fn version(&self, account_id: &AccountId) -> Option<i64> {
+        self.accounts.get(account_id).map(|account| account.version)
     }
 
     /// All accounts, in order of their ids.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    command::{Action, Request},
-    ids::is_same_attempt,
+    command::{Action, Command, Request, Reversal},
+    fingerprint::FINGERPRINT_LENGTH,
+    hold::{Capture, HoldUpdate},
+    ids::{HoldId, is_same_attempt},
     rejection::Rejection,
     unit_of_work::{
         CommandResult, Effects, EventKey, NewRequestRecord, RequestRecord, RequestResult,
@@ -13,6 +15,30 @@ use crate::domain::{
 };
 
 impl UnitOfWork {
+    /// Whether the look-up of the hold or the transaction that a request names is no longer right: it did
+    /// not exist then, and does now, or the other way round. A server that was the primary until a moment
+    /// ago may have answered the look-up. A request that has a record does not depend on it.
+    pub fn is_outdated(&self, command: &Command) -> bool {
+        let Command::Request(request) = command else { return false };
+        // A hold that was placed in this batch does not count: see `open_hold`.
+        let has_been_placed =
+            |id: &HoldId| self.holds.contains_key(id) && !self.placed.contains(id);
+        let is_outdated = match &request.action {
+            Action::UpdateHold(HoldUpdate { hold, .. })
+            | Action::CaptureHold(Capture { hold, .. })
+            | Action::ReleaseHold(hold) => match hold.resolved {
+                Some(_) => false,
+                None => hold.candidates(&request.key.caller).iter().any(has_been_placed),
+            },
+            Action::Reverse(Reversal { transaction, .. }) => {
+                let exists = self.transactions.contains(&transaction.transaction_id);
+                exists != transaction.resolved.is_some()
+            }
+            Action::Post(..) | Action::PlaceHold(_) | Action::Fence => false,
+        };
+        is_outdated && !self.records.contains_key(&request.key)
+    }
+
     pub(super) fn request(&mut self, request: &Arc<Request>) -> Result<CommandResult, Rejection> {
         let fingerprint = request.fingerprint();
         let is_fence = matches!(request.action, Action::Fence);
@@ -90,7 +116,7 @@ impl UnitOfWork {
 fn replay(
     record: &RequestRecord,
     request: &Request,
-    fingerprint: &[u8; 16],
+    fingerprint: &[u8; FINGERPRINT_LENGTH],
 ) -> Result<RequestResult, Rejection> {
     if let Err(fenced @ Rejection::RequestFenced { .. }) = &record.result {
         return Err(fenced.clone());

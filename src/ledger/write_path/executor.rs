@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::{
     domain::account::Account,
     ledger::{
+        Error,
         metrics::write_path::{WritePathMetrics, WriterGuard, error_label, storage_error_label},
         write_path::{
             job::Job,
@@ -86,6 +87,7 @@ impl Executor {
                     self.stats.record(&executed);
                 }
                 executed.completed.into_iter().for_each(|(job, result)| job.complete(result));
+                executed.undecided.iter().for_each(|job| job.fail(Error::Contention));
                 Ok(executed.left_out)
             }
             Err(error) => {

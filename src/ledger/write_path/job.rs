@@ -17,7 +17,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -41,6 +41,9 @@ use crate::{
 /// A job this close to its deadline fails rather than being tried again.
 pub const DEADLINE_MARGIN: Duration = Duration::from_millis(10);
 
+/// No attempt has found an account.
+const NO_VERSION: i64 = i64::MAX;
+
 const WAITING: u8 = 0;
 const CLAIMED: u8 = 1;
 const ABANDONED: u8 = 2;
@@ -60,6 +63,8 @@ pub struct Job {
     pub trace: CallTrace,
     state: State,
     in_doubt: AtomicBool,
+    /// See [`Job::found_version`].
+    version: AtomicI64,
     is_charged: AtomicBool,
     /// The account that the job waits for, and since when.
     blocked: Mutex<Option<(AccountId, Instant)>>,
@@ -112,6 +117,7 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         trace: CallTrace::current(),
         state: state.clone(),
         in_doubt: AtomicBool::new(false),
+        version: AtomicI64::new(NO_VERSION),
         is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
         reply: Mutex::new(Some(Reply { sender, permits, audit: None })),
@@ -186,6 +192,23 @@ impl Job {
     /// Whether an attempt at this job may have been committed.
     pub fn is_in_doubt(&self) -> bool {
         self.in_doubt.load(Ordering::Acquire)
+    }
+
+    /// Remembers the version that the account has before an attempt at its update, if it exists. What
+    /// the attempt changes has a higher one. Of several attempts in doubt the lowest counts.
+    pub fn found_version(&self, version: Option<i64>) {
+        let version = version.unwrap_or(NO_VERSION);
+        if self.is_in_doubt() {
+            self.version.fetch_min(version, Ordering::AcqRel);
+        } else {
+            self.version.store(version, Ordering::Release);
+        }
+    }
+
+    /// The version above which an attempt in doubt may have changed the account, if there is one.
+    pub fn version_in_doubt(&self) -> Option<i64> {
+        let version = self.version.load(Ordering::Acquire);
+        (self.is_in_doubt() && version != NO_VERSION).then_some(version)
     }
 
     /// Starts the wait for this account, unless the job waits for another one already.
@@ -368,6 +391,34 @@ mod tests {
         given_up.fail(Error::LockTimeout);
         let unknown = Error::DatabaseUnavailable(Some(Outcome::Unknown));
         assert_eq!(completion.wait().await.unwrap_err(), unknown);
+    }
+
+    #[tokio::test]
+    async fn of_the_versions_that_attempts_in_doubt_have_found_the_lowest_counts() {
+        let (job, _completion) = job(soon());
+        assert!(job.claim());
+        job.found_version(Some(3));
+        job.unclaim();
+        assert!(job.claim());
+        job.found_version(Some(7));
+        assert_eq!(job.version_in_doubt(), None);
+        job.mark_in_doubt();
+        assert_eq!(job.version_in_doubt(), Some(7), "the first attempt certainly changed nothing");
+        for (found, lowest) in [(None, 7), (Some(9), 7), (Some(5), 5)] {
+            job.found_version(found);
+            assert_eq!(job.version_in_doubt(), Some(lowest));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_in_doubt_that_found_no_account_has_changed_none() {
+        let (job, _completion) = job(soon());
+        assert!(job.claim());
+        job.found_version(None);
+        job.mark_in_doubt();
+        assert_eq!(job.version_in_doubt(), None);
+        job.found_version(Some(1));
+        assert_eq!(job.version_in_doubt(), Some(1), "the next one may have changed it");
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@
 //! | lock the accounts, read the clock | 1 |
 //! | read records | 1 to 3, only if a request may be a repeat |
 //! | read holds | 1, only if holds are named or accounts have holds |
-//! | read reversals, openings | 1 each, only if needed |
+//! | read transactions to reverse, their reversals, openings | 1 each, only if needed |
+//! | read changes of accounts | 1, only if an update may have been committed before |
 //! | write requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
 //! | commit | 1 |
 //!

@@ -9,13 +9,19 @@ use crate::{
     budget::Budgets,
     domain::{
         authorization::Caller,
-        command::Request,
-        fixtures::{id, new_account, posting},
-        unit_of_work::RequestResult,
+        command::{Action, Command, Request, Reversal, TransactionRef},
+        fixtures::{id, new_account, posting, request, transaction, usd},
+        hold::{HoldRef, NewHold},
+        ids::{HoldId, Identity},
+        transaction::TransactionKind,
+        unit_of_work::{CommandResult, RequestResult},
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
-        write_path::failpoints::{Point, arm},
+        write_path::{
+            failpoints::{Point, arm},
+            job::{self, Permits},
+        },
     },
     storage::Store,
 };
@@ -90,6 +96,58 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
     assert_eq!(balance(&ledger).await, "50.00");
     let unknown = Error::DeadlineExceeded(Some(Outcome::Unknown));
     assert_eq!(doomed.await.unwrap().unwrap_err(), unknown);
+}
+
+/// Applies a request with what its look-up has found: perhaps on a server that is no longer the primary.
+async fn apply(ledger: &Ledger, request: Request) -> Result<CommandResult, Error> {
+    let queue = ledger.budgets.queue.take_one(&Identity::anonymous()).unwrap();
+    let permits = Permits { queue, records: ledger.budgets.records.clone() };
+    let command = Command::Request(Arc::new(request));
+    let (job, completion) = job::new(command, soon(), permits);
+    ledger.queue.enqueue(job);
+    completion.wait().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_or_a_transaction_that_was_looked_up_in_vain_is_not_missing_for_good() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    let deposited = ledger.execute(&within(soon()), deposit("looked-up")).await.unwrap();
+    let transaction_id = deposited.effects.transaction.unwrap().transaction_id.unwrap();
+    let hold_id = HoldId::parse("h").unwrap();
+    let new = NewHold {
+        hold_id: Some(hold_id.clone()),
+        account_id: id("a"),
+        currency: usd(),
+        amount: usd().parse("1.00").unwrap(),
+        expire_time_us: None,
+    };
+    let place = request("place", Action::PlaceHold(new));
+    ledger.execute(&within(soon()), place).await.unwrap();
+
+    let transaction = TransactionRef { transaction_id, resolved: None };
+    for request in [
+        request("release", Action::ReleaseHold(HoldRef { hold_id, resolved: None })),
+        request("reverse", Action::Reverse(Reversal { transaction, amount: None })),
+    ] {
+        assert_eq!(apply(&ledger, request.clone()).await.unwrap_err(), Error::Contention);
+        ledger.execute(&within(soon()), request).await.unwrap();
+    }
+    assert_eq!(balance(&ledger).await, "0.00");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_lost_after_its_look_up_is_not_reversed() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    let lost = transaction(TransactionKind::Withdrawal, &usd(), &[("a", "-1.00")]);
+    let transaction_id = lost.transaction_id.unwrap();
+    let transaction = TransactionRef { transaction_id, resolved: Some(Arc::new(lost)) };
+    let reverse = request("lost", Action::Reverse(Reversal { transaction, amount: None }));
+    assert_eq!(apply(&ledger, reverse.clone()).await.unwrap_err(), Error::Contention);
+    assert_eq!(balance(&ledger).await, "0.00");
+    let rejected = ledger.execute(&within(soon()), reverse).await.unwrap_err();
+    assert!(matches!(rejected, Error::Rejected(_)), "{rejected:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::{
     domain::{
-        account::Account,
+        account::{Account, AccountUpdate},
+        command::Command,
         ids::AccountId,
         rejection::Rejection,
         unit_of_work::{CommandResult, LockedState, UnitOfWork},
@@ -98,6 +99,8 @@ impl LeftOut {
 pub struct Executed {
     /// Jobs with their committed results. Abandoned jobs are in no list.
     pub completed: Vec<(Arc<Job>, Result<CommandResult, Rejection>)>,
+    /// Jobs that were not applied and get no result: what is known of them is not enough to decide.
+    pub undecided: Vec<Arc<Job>>,
     /// Jobs that need a row that was locked.
     pub left_out: LeftOut,
     /// Just before its BEGIN.
@@ -219,6 +222,7 @@ impl OpenTransaction {
         let (by_peers, jobs) = split_locked(jobs, &locked_by_peers);
         let executed = Executed {
             completed: Vec::new(),
+            undecided: Vec::new(),
             left_out: LeftOut { by_peers, elsewhere },
             start: self.start,
             lock_wait,
@@ -262,44 +266,80 @@ impl OpenTransaction {
         };
 
         // If more holds have expired than one transaction records, no command can be applied yet.
-        let expired = holds.iter().filter(|hold| hold.expired_us(now_us).is_some()).count();
-        if expired >= EXPIRED_PER_TRANSACTION_MAX {
-            let locked = LockedState { accounts, holds, now_us, ..LockedState::default() };
+        let mut locked = LockedState { accounts, holds, records, now_us, ..LockedState::default() };
+        if locked.expired_holds() >= EXPIRED_PER_TRANSACTION_MAX {
             transaction.write(&UnitOfWork::new(locked)).await?;
             return Ok(None);
         }
 
-        // 3. Read which of the transactions to reverse were reversed before.
+        // 3. Read which of the transactions to reverse exist, and which were reversed before.
         let reversals = jobs.iter().filter_map(|job| job.command.reverses()).collect();
-        let reversed_by = transaction.reversed_by(&reversals).await?;
+        locked.transactions = transaction.transactions(&reversals).await?;
+        locked.reversed_by = transaction.reversed_by(&reversals).await?;
 
         // 4. Read the opening attributes of accounts that are to be opened again.
         let opened: BTreeSet<_> = jobs.iter().filter_map(|job| job.command.opens()).collect();
-        let opened = accounts.iter().filter(|it| it.version > 1 && opened.contains(&it.account_id));
-        let openings = transaction.opening_attributes(opened).await?;
+        let is_opened = |it: &&Account| it.version > 1 && opened.contains(&it.account_id);
+        let opened = locked.accounts.iter().filter(is_opened);
+        locked.openings = transaction.opening_attributes(opened).await?;
 
-        // 5. Apply each command in turn, in memory, except those of abandoned jobs.
-        let mut work = UnitOfWork::new(LockedState {
-            accounts,
-            holds,
-            records,
-            reversed_by,
-            openings,
-            now_us,
-        });
-        let apply = |job: Arc<Job>| {
-            let result = work.apply(&job.command);
-            (job, result)
-        };
-        executed.completed = jobs.into_iter().filter(|job| job.claim()).map(apply).collect();
+        // 5. Read which accounts have changed since an attempt in doubt at an update of them.
+        let in_doubt = jobs.iter().filter_map(|job| update_in_doubt(job));
+        let in_doubt = in_doubt.map(|(update, version)| (update.account_id.clone(), version));
+        let changed = transaction.changed_after(&in_doubt.collect()).await?;
+
+        // 6. Apply each command in turn, in memory, except those of abandoned jobs.
+        let mut work = UnitOfWork::new(locked);
+        apply(&mut work, jobs, &changed, &mut executed);
 
         #[cfg(test)]
         super::failpoints::hit(super::failpoints::Point::BeforeWrite, &batch.jobs);
 
-        // 6. Write the changes. The caller commits.
+        // 7. Write the changes. The caller commits.
         transaction.write(&work).await?;
         executed.write_time = self.start.elapsed().saturating_sub(executed.lock_wait);
         Ok(Some(executed))
+    }
+}
+
+/// Applies the commands of the jobs in turn. `changed` has the accounts that have changed since an attempt
+/// in doubt, each with the version of such a change.
+fn apply(
+    work: &mut UnitOfWork,
+    jobs: Vec<Arc<Job>>,
+    changed: &HashMap<AccountId, i64>,
+    executed: &mut Executed,
+) {
+    executed.completed.reserve(jobs.len());
+    for job in jobs {
+        if work.is_outdated(&job.command) || may_undo_another(work, &job, changed) {
+            executed.undecided.push(job);
+        } else if job.claim() {
+            if let Command::UpdateAccount(update) = &job.command {
+                job.found_version(work.version(&update.account_id));
+            }
+            let result = work.apply(&job.command);
+            executed.completed.push((job, result));
+        }
+    }
+}
+
+/// Whether the job is an update of which an attempt is in doubt, and the account has changed since. If the
+/// attempt was committed, its own change is the first of these, and to make it again would undo those of
+/// others. Nothing is undone if the account is already as the update would make it.
+fn may_undo_another(work: &UnitOfWork, job: &Job, changed: &HashMap<AccountId, i64>) -> bool {
+    update_in_doubt(job).is_some_and(|(update, version)| {
+        let has_changed = changed.get(&update.account_id).is_some_and(|last| *last > version);
+        has_changed && work.would_change(update)
+    })
+}
+
+/// The update of a job of which an attempt is in doubt, and the version of the account that this attempt
+/// found. An update has no record that would say whether it was committed.
+fn update_in_doubt(job: &Job) -> Option<(&AccountUpdate, i64)> {
+    match &job.command {
+        Command::UpdateAccount(update) => Some((update, job.version_in_doubt()?)),
+        Command::CreateAccount(_) | Command::Request(_) => None,
     }
 }
 

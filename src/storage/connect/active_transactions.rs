@@ -6,9 +6,10 @@ use tokio::{sync::Mutex, time::Instant};
 use crate::storage::{StorageError, connect::session::APPLICATION_NAME, dialect::DatabaseKind};
 
 /// The clock, and the transactions of Passbook servers that have locked or written a row, with
-/// their start times. A transaction that waits for its first lock has no id yet, and will take a
-/// later time. Once the lock of an id is gone, the next statement sees what the transaction
-/// committed. PostgreSQL may hide the start of another role's transaction: it counts.
+/// their start times. A transaction without an id has no time yet, and will take a later one: it gets
+/// the id with its first lock, or, if it locks no row, right before its time. Once the lock of an id
+/// is gone, the next statement sees what the transaction committed. PostgreSQL may hide the start of
+/// another role's transaction: it counts.
 fn sql() -> String {
     let clock = DatabaseKind::Postgres.clock();
     format!(

@@ -83,6 +83,11 @@ impl Model {
         self.entry_keys.split_terminator(' ').count()
     }
 
+    /// Whether the request was applied and has changed balances.
+    pub fn is_transaction(&self) -> bool {
+        self.rejection.is_none() && TransactionKind::from_name(&self.kind).is_some()
+    }
+
     /// The hold that the request placed, changed or closed.
     pub fn hold_id(&self) -> Option<HoldId> {
         self.hold_id.as_deref().map(HoldId::from_stored)

@@ -21,10 +21,12 @@ use crate::{
         dialect::{DatabaseKind, Sql},
         entity::{account_changes, accounts::account_of, commits::Model, requests},
         queries::{
-            accounts, holds, opening_attributes::opening_attributes, page::fitting,
-            requests::with_effects,
+            accounts, holds,
+            opening_attributes::opening_attributes,
+            page::fitting,
+            requests::{BY_ID, with_effects},
         },
-        tables::{ACCOUNT_CHANGES, COMMITS, REQUESTS},
+        tables::{ACCOUNT_CHANGES, COMMITS},
     },
 };
 
@@ -113,21 +115,6 @@ pub static COMMITS_OF_PAGE: Sql = Sql::new(|_| {
          WHERE size_before < {PAGE_EVENTS_MAX} * 16 ORDER BY number",
         columns = COMMITS.column_list("")
     )
-});
-
-// LATERAL with a LIMIT: see `write::transaction`.
-pub static REQUESTS_BY_ID: Sql = Sql::new(|kind| {
-    let columns = REQUESTS.column_list("r.");
-    let from = match kind {
-        DatabaseKind::Sqlite => {
-            "json_each(?) name JOIN requests r ON r.transaction_id = unhex(name.value)"
-        }
-        DatabaseKind::Postgres => {
-            "UNNEST($1::uuid[]) AS name(transaction_id) CROSS JOIN LATERAL (\
-                 SELECT * FROM requests r WHERE r.transaction_id = name.transaction_id LIMIT 1) r"
-        }
-    };
-    format!("SELECT {columns} FROM {from}")
 });
 
 pub static CHANGES_BY_KEY: Sql = Sql::new(|kind| {
@@ -254,7 +241,7 @@ impl Store {
             | EventKey::AccountChanged(..) => None,
         });
         let kind = self.kind();
-        let statement = REQUESTS_BY_ID.statement(kind, [kind.uuids(ids)]);
+        let statement = BY_ID.statement(kind, [kind.uuids(ids)]);
         let mut requests = HashMap::new();
         for row in self.readers.query_all_raw(statement).await? {
             let row = requests::Model::from_query_result(&row, "")?;

@@ -1,7 +1,7 @@
 //! Reading requests: their records, and the transactions among them.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -166,7 +166,15 @@ pub static RECORDS: Sql = Sql::new(|kind| {
                      AND r.request_id = key.request_id COLLATE \"C\" LIMIT 1) r"
         }
     };
-    let (clock, columns) = (kind.clock(), REQUESTS.column_list("r."));
+    // Where no row is locked, this gives the database transaction its id. It must have the id before it
+    // has its time: a read about that time waits for those that have an id. CASE keeps this order.
+    let clock = match kind {
+        DatabaseKind::Sqlite => kind.clock().to_owned(),
+        DatabaseKind::Postgres => {
+            format!("CASE WHEN pg_current_xact_id() IS NOT NULL THEN {} END", kind.clock())
+        }
+    };
+    let columns = REQUESTS.column_list("r.");
     format!(
         "SELECT clock.now_us, {columns} \
          FROM (SELECT {clock} AS now_us) clock LEFT JOIN ({rows}) r ON true"
@@ -188,6 +196,26 @@ impl WriteTransaction {
         let models = models.collect::<Result<Vec<_>, _>>()?;
         let records = with_effects(&self.transaction, models).await?;
         Ok((now_us(&rows)?, records.into_iter().collect()))
+    }
+
+    /// Those of these ids that are of transactions.
+    pub async fn transactions(
+        &self,
+        transaction_ids: &BTreeSet<TransactionId>,
+    ) -> Result<HashSet<TransactionId>, StorageError> {
+        if transaction_ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let kind = DatabaseKind::of(&self.transaction);
+        let ids = kind.uuids(transaction_ids.iter().copied());
+        let mut transactions = HashSet::new();
+        for row in self.transaction.query_all_raw(BY_ID.statement(kind, [ids])).await? {
+            let row = Model::from_query_result(&row, "")?;
+            if row.is_transaction() {
+                transactions.insert(row.transaction_id);
+            }
+        }
+        Ok(transactions)
     }
 
     /// The reversed ones among these transactions, with their latest reversals. A reversal locks the

@@ -4,7 +4,9 @@
 //! visible when it has committed: a moment later, or much later if its COMMIT waits for a standby.
 //! A read about that time in between would give an answer that becomes untrue. So it first waits
 //! for the changes in progress, and only for these: a change that locks its accounts afterwards
-//! takes a later time, and rows locked by another program get no change that has a time.
+//! takes a later time, and rows locked by another program get no change that has a time. On
+//! PostgreSQL a change is in progress from when it has a transaction id. If it locks no row, such as
+//! when it opens accounts, it takes an id before its time (`requests::RECORDS`).
 //!
 //! Reads of the present and writers do nothing for this.
 

@@ -41,7 +41,7 @@ enum By {
 
 /// The statements of the write path that name a table, each by the method of `WriteTransaction` that
 /// executes it and by words that no other has.
-const STATEMENTS: [(&str, &str, By); 14] = [
+const STATEMENTS: [(&str, &str, By); 16] = [
     ("lock", r#"FOR UPDATE) AS "locked""#, By::Worker),
     ("lock", r#"FOR UPDATE SKIP LOCKED) AS "locked""#, By::Retry),
     ("lock", "FROM pg_locks held", By::Retry),
@@ -50,8 +50,11 @@ const STATEMENTS: [(&str, &str, By); 14] = [
     ("records", "AS key(caller, request_id)", By::Worker),
     ("records", "AS name(account_key, sequence)", By::Worker),
     ("holds", "AS held(account_key)", By::Worker),
+    ("transactions", "AS name(transaction_id)", By::Worker),
     ("reversed_by", "AS reversed(transaction_id)", By::Worker),
-    ("opening_attributes", "AS wanted (account_id)", By::Worker),
+    ("opening_attributes", "AS wanted (account_id, version)", By::Worker),
+    // The same statement, after a COMMIT in doubt.
+    ("changed_after", "AS wanted (account_id, version)", By::Worker),
     ("write", "INSERT INTO accounts (", By::Worker),
     ("write", "INSERT INTO requests (", By::Worker),
     ("write", "INSERT INTO account_changes (", By::Worker),

@@ -6,8 +6,10 @@ use std::collections::HashSet;
 
 use prost_types::Timestamp;
 use sea_orm::ConnectionTrait;
+use tokio::task::JoinHandle;
 
 use crate::harness::{
+    proxy::PostgresProxy,
     ring::{RingLoad, open_ring},
     *,
 };
@@ -141,8 +143,6 @@ async fn a_read_at_a_time_waits_for_changes_in_flight() {
     assert_eq!(balance_at(&client, "alice", time).await, ("11.00".to_owned(), 2));
 }
 
-/// Makes transactions that changed an account wait in COMMIT while the gate is shut.
-async fn hold_up_commits(database: &TestDatabase) {
 /// How many transactions there are before a time, and the sums of the balances at that time.
 async fn totals_at(client: &Client, time: Timestamp) -> (usize, Vec<BalanceSum>) {
     let request = ListTransactionsRequest { end_time: Some(time), ..Default::default() };
@@ -238,6 +238,8 @@ async fn a_read_at_a_time_waits_for_a_change_of_another_process_that_is_paused()
     assert_eq!(balance_at(&other, "alice", time).await, answer);
 }
 
+/// Makes transactions that changed an account wait in COMMIT while the gate is shut.
+async fn hold_up_commits(database: &TestDatabase) {
     let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
         SET LOCAL lock_timeout = 0; PERFORM pg_advisory_xact_lock_shared(1); RETURN NULL; END $$";
     database.execute(wait).await;

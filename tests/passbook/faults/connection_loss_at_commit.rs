@@ -92,6 +92,55 @@ async fn a_rejection_whose_commit_was_cut_is_the_same_rejection() {
     checker::assert_consistent(&database).await;
 }
 
+/// An update has no request id that would say whether it was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_in_doubt_does_not_undo_a_later_one() {
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
+    let beside = Server::start(&database).await;
+    let other = beside.client();
+    open(&client, "alice").await;
+    freeze(&client, "alice").await;
+    proxy.cut_after_next_commit_and_freeze();
+    let unfreezing = tokio::spawn(async move {
+        set_state(&client, "alice", AccountState::Open, "in doubt", None).await
+    });
+    let is_open = async || get(&other, "alice").await.state() == AccountState::Open;
+    eventually("it is open", is_open).await;
+
+    freeze(&other, "alice").await;
+    proxy.thaw();
+
+    let status = unfreezing.await.expect("no panic").expect_err("nobody knows");
+    assert_eq!(outcome(&status), "unknown", "{status:?}");
+    assert_eq!(get(&other, "alice").await.state(), AccountState::Frozen);
+    assert_eq!(database.count("account_changes").await, 3);
+    checker::assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_in_doubt_is_made_once_although_the_balance_changes() {
+    let Cuttable { proxy, client, database, server } = start(Load::Light).await;
+    let beside = Server::start(&database).await;
+    open(&client, "alice").await;
+    proxy.cut_before_next_commit_and_freeze();
+    let freezing = tokio::spawn({
+        let client = server.client();
+        async move { set_state(&client, "alice", AccountState::Frozen, "in doubt", None).await }
+    });
+    eventually("the commit is lost", async || proxy.cuts_made() == 1).await;
+
+    deposited(&beside.client(), "alice", "1").await;
+    proxy.thaw();
+
+    let frozen = freezing.await.expect("no panic").expect("nobody else has updated it");
+    assert_eq!((frozen.state(), frozen.version), (AccountState::Frozen, 3));
+    proxy.cut_after_next_commit();
+    assert_eq!(unfreeze(&client, "alice").await.version, 4, "it was made, and is not made again");
+    assert_eq!(proxy.cuts_made(), 2);
+    assert_eq!(database.count("account_changes").await, 2);
+    checker::assert_consistent(&database).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_in_doubt_is_never_reported_as_not_applied() {
     let Cuttable { proxy, client, database, server } = start(Load::Light).await;

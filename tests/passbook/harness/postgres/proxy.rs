@@ -96,7 +96,13 @@ impl PostgresProxy {
         self.control.cuts_after_commit_left.fetch_add(1, SeqCst);
     }
 
-    /// The same, and then freezes: the server cannot look up the outcome.
+    /// Cuts before the next commit, and then freezes.
+    pub fn cut_before_next_commit_and_freeze(&self) {
+        self.control.freezes_after_cut.store(true, SeqCst);
+        self.cut_before_next_commit();
+    }
+
+    /// Cuts after the next commit, and then freezes: the server cannot look up the outcome.
     pub fn cut_after_next_commit_and_freeze(&self) {
         self.control.freezes_after_cut.store(true, SeqCst);
         self.cut_after_next_commit();
@@ -158,6 +164,13 @@ impl Control {
         let _ = frozen.wait_for(|frozen| !*frozen).await;
     }
 
+    /// After a cut.
+    fn freeze_if_ordered(&self) {
+        if self.freezes_after_cut.swap(false, SeqCst) {
+            self.frozen.send_replace(true);
+        }
+    }
+
     async fn wait_as_far_away(&self) {
         wait(&self.delay_ms).await;
     }
@@ -203,6 +216,7 @@ async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
             if message.is_commit() {
                 control.wait_while_frozen(connection).await;
                 if control.take(&control.cuts_before_commit_left) {
+                    control.freeze_if_ordered();
                     return Ok::<(), io::Error>(());
                 }
                 if control.take(&control.cuts_after_commit_left) {
@@ -238,9 +252,7 @@ async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
                 control.round_trips.fetch_add(1, SeqCst);
             }
             if cut_after_commit.load(SeqCst) && message.says_committed() {
-                if control.freezes_after_cut.swap(false, SeqCst) {
-                    control.frozen.send_replace(true);
-                }
+                control.freeze_if_ordered();
                 return Ok::<(), io::Error>(());
             }
             writes.write_all(&message.bytes).await?;
