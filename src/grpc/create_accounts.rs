@@ -96,10 +96,14 @@ impl Opening<'_> {
 
     fn decode(&self, request: proto::CreateAccountRequest) -> Result<Decoded, Invalid> {
         let caller = &self.context.caller.recorded_as;
-        let new = Decoder::decode(self.currencies, caller, request, decode::new_account)?;
         let currency =
-            Decoder::decode(self.currencies, caller, &new, decode::currency_of_new_account);
-        Ok((new, currency))
+            Decoder::decode(self.currencies, caller, &request, decode::currency_of_new_account);
+        match (Decoder::decode(self.currencies, caller, request, decode::new_account), currency) {
+            (Ok(new), currency) => Ok((new, currency)),
+            (Err(invalid), Ok(())) => Err(invalid),
+            // No account was ever opened by an invalid request: it is not a repeated one.
+            (Err(invalid), Err(withdrawn)) => Err(invalid.and(withdrawn)),
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use crate::{
     domain::{
         account::{AccountUpdate, AttributeChange, NewAccount, NewLimit},
         ids::AccountId,
-        money::{Amount, Currency},
+        money::{Amount, Currency, CurrencyError},
     },
     grpc::{
-        decode::decoder::{Decoder, check_length, given},
+        decode::decoder::{Decoder, Sign, check_length, given},
         error::invalid::Invalid,
     },
     proto::{self, ErrorReason},
@@ -27,7 +27,10 @@ pub fn new_account(
     let currency = decoder.currency("currency_code", &request.currency_code);
     let overdraft_limit = match &request.overdraft_limit {
         None => currency.as_ref().map(Currency::zero),
-        Some(money) => decoder.money("overdraft_limit", money, currency.as_ref()).map(|it| it.1),
+        Some(money) => {
+            let (field, currency) = ("overdraft_limit", currency.as_ref());
+            decoder.money(field, money, currency, Sign::NotNegative).map(|it| it.1)
+        }
     };
     decoder.overdraft(overdraft_limit, request.unlimited_overdraft);
     decoder.labels(&request.labels);
@@ -49,10 +52,17 @@ pub fn account_batch(
     Ok(request.requests)
 }
 
-/// Checks that accounts may still be opened in the currency of a new account.
-pub fn currency_of_new_account(decoder: &mut Decoder<'_>, new: &NewAccount) -> Option<()> {
-    let currency = decoder.currencies.get_for_new_account(new.currency.code());
-    decoder.check(ErrorReason::InvalidCurrencyCode, "currency_code", currency).map(drop)
+/// Checks that accounts may still be opened in the currency of a new account. All other faults of the
+/// currency are found by [`new_account`].
+pub fn currency_of_new_account(
+    decoder: &mut Decoder<'_>,
+    request: &proto::CreateAccountRequest,
+) -> Option<()> {
+    let currency = match decoder.currencies.get_for_new_account(&request.currency_code) {
+        Err(withdrawn @ CurrencyError::Withdrawn { .. }) => Err(withdrawn),
+        _ => Ok(()),
+    };
+    decoder.check(ErrorReason::InvalidCurrencyCode, "currency_code", currency)
 }
 
 /// An update of an account's attributes.
@@ -68,7 +78,8 @@ pub fn account_update(
     let mask = decoder.update_mask(request.update_mask.as_ref(), &fields);
     decoder.labels(&request.labels);
     let money = request.overdraft_limit.as_ref();
-    let limit = money.and_then(|money| decoder.money("overdraft_limit", money, None));
+    let sign = if mask.contains("overdraft_limit") { Sign::NotNegative } else { Sign::Any };
+    let limit = money.and_then(|money| decoder.money("overdraft_limit", money, None, sign));
     let is_unlimited = mask.contains("unlimited_overdraft") && request.unlimited_overdraft;
     if mask.contains("overdraft_limit") {
         decoder.overdraft(limit.as_ref().map(|limit| limit.1), is_unlimited);
@@ -129,12 +140,9 @@ impl Decoder<'_> {
     }
 
     fn overdraft(&mut self, limit: Option<Amount>, is_unlimited: bool) {
-        let reason = ErrorReason::InvalidAmount;
-        if limit.is_some_and(Amount::is_negative) {
-            self.report(reason, "overdraft_limit.value", "must not be negative");
-        } else if is_unlimited && limit.is_some_and(Amount::is_positive) {
+        if is_unlimited && limit.is_some_and(Amount::is_positive) {
             let description = "must be zero or absent if unlimited_overdraft is set";
-            self.report(reason, "overdraft_limit.value", description);
+            self.report(ErrorReason::InvalidAmount, "overdraft_limit.value", description);
         }
     }
 }

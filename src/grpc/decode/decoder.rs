@@ -1,6 +1,6 @@
 //! Reads the fields of one request, and collects the violations.
 
-use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
+use std::{cmp::Ordering, collections::BTreeSet, fmt, ops::RangeInclusive};
 
 use uuid::Uuid;
 
@@ -28,8 +28,22 @@ const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799
 /// The amounts that a field allows.
 #[derive(Clone, Copy)]
 pub enum Sign {
+    Any,
+    NotNegative,
     Positive,
     NotZero,
+}
+
+impl Sign {
+    /// The rule that an amount breaks, by its comparison with zero.
+    fn broken_rule(self, to_zero: Ordering) -> Option<&'static str> {
+        match (self, to_zero) {
+            (Self::NotNegative, Ordering::Less) => Some("must not be negative"),
+            (Self::Positive, Ordering::Less | Ordering::Equal) => Some("must be above zero"),
+            (Self::NotZero, Ordering::Equal) => Some("must not be zero"),
+            _ => None,
+        }
+    }
 }
 
 /// Reads the fields of one request. A method that reads a field returns None, and adds a violation,
@@ -51,10 +65,8 @@ impl<'a> Decoder<'a> {
     ) -> Result<D, Invalid> {
         let mut decoder = Self { currencies, caller, violations: Vec::new() };
         let decoded = read(&mut decoder, request);
-        let mut violations = decoder.violations;
-        // The sort is stable: fields with the same reason stay in the order of reading.
-        violations.sort_by_key(|violation| violation.reason as i32);
-        decoded.filter(|_| violations.is_empty()).ok_or(Invalid(violations))
+        let violations = decoder.violations;
+        decoded.filter(|_| violations.is_empty()).ok_or_else(|| Invalid::of(violations))
     }
 
     /// Adds a violation. `field` is a path, best as `format_args!`, which is formatted only here.
@@ -108,12 +120,13 @@ impl<'a> Decoder<'a> {
         self.check(ErrorReason::InvalidCurrencyCode, field, self.currencies.get(code))
     }
 
-    /// An amount of any sign; in the `prescribed` currency, if there is one.
+    /// An amount of this sign; in the `prescribed` currency, if there is one.
     pub fn money(
         &mut self,
         field: impl fmt::Display,
         money: &proto::Money,
         prescribed: Option<&Currency>,
+        sign: Sign,
     ) -> Option<(Currency, Amount)> {
         let currency =
             self.currency(format_args!("{field}.currency_code"), &money.currency_code)?;
@@ -123,8 +136,21 @@ impl<'a> Decoder<'a> {
             self.report(ErrorReason::InvalidCurrencyCode, field, description);
             return None;
         }
-        let error = match currency.parse(&money.value) {
-            Ok(amount) => return Some((currency, amount)),
+        let parsed = currency.parse(&money.value);
+        let to_zero = match &parsed {
+            Ok(amount) => Some(amount.units().cmp(&0)),
+            // It may have a wrong sign, too, whose reason has the lower number.
+            Err(AmountError::OutOfRange { .. }) if money.value.starts_with('-') => {
+                Some(Ordering::Less)
+            }
+            Err(_) => None,
+        };
+        let broken_rule = to_zero.and_then(|to_zero| sign.broken_rule(to_zero));
+        if let Some(rule) = broken_rule {
+            self.report(ErrorReason::InvalidAmount, format_args!("{field}.value"), rule);
+        }
+        let error = match parsed {
+            Ok(amount) => return broken_rule.is_none().then_some((currency, amount)),
             Err(error) => error,
         };
         let reason = match error {
@@ -148,21 +174,11 @@ impl<'a> Decoder<'a> {
         money: Option<&proto::Money>,
         sign: Sign,
     ) -> Option<(Currency, Amount)> {
-        let reason = ErrorReason::InvalidAmount;
         let Some(money) = money else {
-            self.report(reason, field, "is required");
+            self.report(ErrorReason::InvalidAmount, field, "is required");
             return None;
         };
-        let (currency, amount) = self.money(&field, money, None)?;
-        let (allowed, rule) = match sign {
-            Sign::Positive => (amount.is_positive(), "must be above zero"),
-            Sign::NotZero => (amount.is_positive() || amount.is_negative(), "must not be zero"),
-        };
-        if !allowed {
-            self.report(reason, format_args!("{field}.value"), rule);
-            return None;
-        }
-        Some((currency, amount))
+        self.money(field, money, None, sign)
     }
 
     /// A request with this action, and with the fields that most requests have.
@@ -228,11 +244,12 @@ impl<'a> Decoder<'a> {
     ) -> Option<Condition> {
         let Some(condition) = condition else { return Some(Condition::default()) };
         let expected_version = condition.expected_version;
-        self.version(format_args!("{field}.expected_version"), expected_version)?;
+        let version = self.version(format_args!("{field}.expected_version"), expected_version);
         let mut bound = |name: &str, money: &Option<proto::Money>| match money {
             None => Some(None),
             Some(money) => {
-                self.money(format_args!("{field}.{name}"), money, currency).map(|it| Some(it.1))
+                let field = format_args!("{field}.{name}");
+                self.money(field, money, currency, Sign::Any).map(|it| Some(it.1))
             }
         };
         let min = bound("min_balance_after", &condition.min_balance_after);
@@ -246,6 +263,7 @@ impl<'a> Decoder<'a> {
             self.report(ErrorReason::InvalidCondition, field, description);
             return None;
         }
+        version?;
         Some(Condition { expected_version, min_balance_after, max_balance_after })
     }
 

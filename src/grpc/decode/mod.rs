@@ -1,9 +1,9 @@
 //! Decodes requests into domain types, and finds requests of invalid shape. One file for each noun.
 //!
-//! A decoder reads all fields before it rejects a request. `BadRequest` lists every violation. The
-//! reason of the error is that of the lowest number in `ErrorReason`; of two violations with one
-//! number, that of the field declared first. Rules that depend on the state of the ledger belong to
-//! the domain.
+//! A decoder reads all fields before it rejects a request; of a list that is too long, the elements up
+//! to the limit, or none. `BadRequest` lists every violation. The reason of the error is that of the
+//! lowest number in `ErrorReason`; of two violations with one number, that of the field declared first.
+//! Rules that depend on the state of the ledger belong to the domain.
 
 mod accounts;
 mod decoder;

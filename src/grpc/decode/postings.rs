@@ -73,20 +73,21 @@ pub fn transaction(
     decoder: &mut Decoder<'_>,
     request: proto::PostTransactionRequest,
 ) -> Option<Request> {
-    if request.legs.is_empty() || request.legs.len() > LEGS_MAX {
-        let description = format!("has {} legs; 1-{LEGS_MAX} are allowed", request.legs.len());
+    let count = request.legs.len();
+    let is_allowed = (1..=LEGS_MAX).contains(&count);
+    if !is_allowed {
+        let description = format!("has {count} legs; 1-{LEGS_MAX} are allowed");
         decoder.report(ErrorReason::InvalidLegs, "legs", description);
-        decoder.request_id(&request.request_id);
-        return None;
     }
-    let mut legs = Vec::with_capacity(request.legs.len());
-    for (index, encoded) in request.legs.iter().enumerate() {
+    let mut legs = Vec::with_capacity(count.min(LEGS_MAX));
+    // An invalid request must not take more work than the largest valid one.
+    for (index, encoded) in request.legs.iter().take(LEGS_MAX).enumerate() {
         let path = format_args!("legs[{index}].");
         let account_id = decoder.account_id(format_args!("{path}account_id"), &encoded.account_id);
         let (amount, condition) = (encoded.amount.as_ref(), encoded.condition.as_ref());
         legs.extend(leg(decoder, path, account_id, amount, Sign::NotZero, condition));
     }
-    let action = Some(Action::Post(TransactionKind::Posting, legs));
+    let action = is_allowed.then_some(Action::Post(TransactionKind::Posting, legs));
     let effective_time_us = decoder.effective_time(request.effective_time.as_ref());
     let decoded =
         decoder.request(&request.request_id, action, request.description, request.labels)?;
@@ -105,7 +106,12 @@ fn leg(
     condition: Option<&proto::Condition>,
 ) -> Option<Leg> {
     let money = decoder.amount(format_args!("{path}amount"), amount, sign);
-    let currency = money.as_ref().map(|(currency, _)| currency);
+    // The condition has the currency of the amount, even if the value of the amount is invalid.
+    let of_invalid = match (&money, amount) {
+        (None, Some(amount)) => decoder.currencies.get(&amount.currency_code).ok(),
+        _ => None,
+    };
+    let currency = money.as_ref().map(|(currency, _)| currency).or(of_invalid.as_ref());
     let condition = decoder.condition(format_args!("{path}condition"), condition, currency);
     let (currency, amount) = money?;
     Some(Leg { account_id: account_id?, currency, amount, condition: condition? })

@@ -60,16 +60,11 @@ impl Decoder<'_> {
         found
     }
 
-    /// Whether a query goes by effective time.
-    fn is_by_effective_time(&mut self, time_basis: i32) -> bool {
-        match proto::TimeBasis::try_from(time_basis) {
-            Ok(proto::TimeBasis::Unspecified | proto::TimeBasis::CreateTime) => false,
-            Ok(proto::TimeBasis::EffectiveTime) => true,
-            Err(_) => {
-                let reason = ErrorReason::InvalidFilter;
-                self.report(reason, "time_basis", "is not a known time_basis");
-                false
-            }
+    /// Checks the times by which a query goes.
+    fn time_basis(&mut self, time_basis: i32) {
+        if proto::TimeBasis::try_from(time_basis).is_err() {
+            let reason = ErrorReason::InvalidFilter;
+            self.report(reason, "time_basis", "is not a known time_basis");
         }
     }
 
@@ -79,6 +74,11 @@ impl Decoder<'_> {
             self.report(reason, "after_sequence", "must not be negative");
         }
     }
+}
+
+/// Whether a query goes by effective time.
+fn is_by_effective_time(time_basis: i32) -> bool {
+    time_basis == i32::from(proto::TimeBasis::EffectiveTime)
 }
 
 /// A transaction by one of its two ids.
@@ -129,10 +129,10 @@ pub fn account_list(
     decoder: &mut Decoder<'_>,
     request: proto::ListAccountsRequest,
 ) -> Option<(String, AccountFilter, Page<AccountId>)> {
+    let (code, prefix) = (&request.currency_code, &request.account_id_prefix);
+    let query = format!("{code}/{}/{:?}/{prefix}", request.state, request.labels);
+    let filter = account_filter(decoder, code, request.state, request.labels);
     let prefix = account_id_prefix(decoder, request.account_id_prefix);
-    let query =
-        format!("{}/{}/{:?}/{prefix}", request.currency_code, request.state, request.labels);
-    let filter = account_filter(decoder, &request.currency_code, request.state, request.labels);
     let page = decoder
         .page(query, request.page_size, &request.page_token, |text| AccountId::parse(text).ok());
     Some((prefix, filter, page))
@@ -198,6 +198,10 @@ pub fn entry_list(
     let reason = ErrorReason::InvalidFilter;
     let account_id = decoder.account_id("account_id", account_id);
     decoder.after_sequence(*after_sequence);
+    let is_by_effective_time = is_by_effective_time(request.time_basis);
+    if is_by_effective_time && *after_sequence != 0 {
+        decoder.report(reason, "after_sequence", "must be absent by effective time");
+    }
     let start_time_us = decoder.time(reason, "start_time", start_time.as_ref());
     let end_time_us = decoder.time(reason, "end_time", end_time.as_ref());
     let order = match proto::EntryOrder::try_from(request.order) {
@@ -208,11 +212,9 @@ pub fn entry_list(
             Order::Ascending
         }
     };
+    decoder.time_basis(request.time_basis);
     let (page_size, page_token) = (request.page_size, &request.page_token);
-    if decoder.is_by_effective_time(request.time_basis) {
-        if *after_sequence != 0 {
-            decoder.report(reason, "after_sequence", "must be absent by effective time");
-        }
+    if is_by_effective_time {
         query.push_str(BY_EFFECTIVE_TIME);
         let page = decoder.page(query, page_size, page_token, |text| text.parse().ok());
         let range = effective_range(start_time_us, end_time_us, order, page.cursor);
@@ -268,21 +270,22 @@ pub fn transaction_list(
     let mut query = format!("{account_id}/{kind}/{start_time:?}/{end_time:?}/{labels:?}");
     let reason = ErrorReason::InvalidFilter;
     let account_id = given(account_id).map(|it| decoder.account_id("account_id", it));
+    let is_by_effective_time = is_by_effective_time(request.time_basis);
+    if is_by_effective_time && account_id.is_none() {
+        decoder.report(reason, "account_id", "is required by effective time");
+    }
     let kind = decoder.filter("kind", *kind, &TransactionKind::ALL, encode::transaction_kind);
     let start_time_us = decoder.time(reason, "start_time", start_time.as_ref());
     let end_time_us = decoder.time(reason, "end_time", end_time.as_ref());
     decoder.labels(labels);
+    decoder.time_basis(request.time_basis);
     let (page_size, page_token) = (request.page_size, &request.page_token);
-    if decoder.is_by_effective_time(request.time_basis) {
-        let Some(account_id) = account_id else {
-            decoder.report(reason, "account_id", "is required by effective time");
-            return None;
-        };
+    if is_by_effective_time {
         query.push_str(BY_EFFECTIVE_TIME);
         let page = decoder.page(query, page_size, page_token, |text| text.parse().ok());
         let range = effective_range(start_time_us, end_time_us, Order::Descending, page.cursor);
         let filter = TransactionFilter { kind, labels: request.labels, ..Default::default() };
-        return Some(TransactionList::Effective(account_id?, filter, range, page));
+        return Some(TransactionList::Effective(account_id.flatten()?, filter, range, page));
     }
     let filter = TransactionFilter { kind, start_time_us, end_time_us, labels: request.labels };
     match account_id {
@@ -337,7 +340,8 @@ pub fn balance(
 ) -> Option<BalanceQuery> {
     let account_id = decoder.account_id("account_id", &request.account_id);
     let time_us = at_time(decoder, request.at_time.as_ref());
-    if !decoder.is_by_effective_time(request.time_basis) {
+    decoder.time_basis(request.time_basis);
+    if !is_by_effective_time(request.time_basis) {
         return Some(BalanceQuery::Written(account_id?, time_us));
     }
     if request.at_time.is_none() {

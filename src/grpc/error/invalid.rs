@@ -44,6 +44,20 @@ impl Invalid {
     pub fn new(reason: ErrorReason, field: impl fmt::Display, description: impl ToString) -> Self {
         Self(vec![Violation::new(reason, field, description)])
     }
+
+    /// A request with these violations, which are in the order of its fields.
+    pub fn of(mut violations: Vec<Violation>) -> Self {
+        // The sort is stable: fields with the same reason stay in their order.
+        violations.sort_by_key(|violation| violation.reason as i32);
+        Self(violations)
+    }
+
+    /// A request with the violations of both. Those of `other` come first among equal reasons.
+    #[must_use]
+    pub fn and(self, mut other: Self) -> Self {
+        other.0.extend(self.0);
+        Self::of(other.0)
+    }
 }
 
 impl From<Invalid> for StatusBuilder {

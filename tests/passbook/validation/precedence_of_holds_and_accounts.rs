@@ -7,6 +7,7 @@ use crate::harness::{malformed::*, *};
 
 on_both_databases! {
     the_lower_numbered_reason_of_two_malformed_fields_wins,
+    the_lower_numbered_reason_of_a_malformed_new_account_wins,
     the_first_declared_of_two_equally_wrong_fields_is_named,
     the_lower_numbered_rejection_of_a_hold_wins,
     the_lower_numbered_rejection_of_a_capture_wins,
@@ -56,6 +57,19 @@ const OF_AN_UPDATE: [Flaw<UpdateAccountRequest>; 7] = [
         it.update_mask = mask(&["overdraft_limit", "x"]);
     }),
     (Reason::BalanceOutOfRange, |it| it.overdraft_limit = money(&"9".repeat(40))),
+];
+const OF_A_NEW_ACCOUNT: [Flaw<CreateAccountRequest>; 5] = [
+    (Reason::InvalidAccountId, |it| it.account_id = "?".to_owned()),
+    // Withdrawn from ISO 4217: accounts of this currency may exist, but no new ones are opened.
+    (Reason::InvalidCurrencyCode, |it| {
+        it.currency_code = "ZWL".to_owned();
+        if let Some(limit) = &mut it.overdraft_limit {
+            limit.currency_code = "ZWL".to_owned();
+        }
+    }),
+    (Reason::InvalidAmount, |it| break_amount(&mut it.overdraft_limit, "-1")),
+    (Reason::InvalidLabels, |it| it.labels = labels(&[("", "")])),
+    (Reason::BalanceOutOfRange, |it| break_amount(&mut it.overdraft_limit, &"9".repeat(40))),
 ];
 const OF_A_STATE: [Flaw<FreezeAccountRequest>; 2] = [
     (Reason::InvalidAccountId, |it| it.account_id.clear()),
@@ -109,6 +123,20 @@ async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
     assert_eq!(get(&client, "a").await.version, 3);
 }
 
+async fn the_lower_numbered_reason_of_a_malformed_new_account_wins(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    let good = CreateAccountRequest { overdraft_limit: money("1"), ..account_of("new", "USD") };
+    let are_of_the_limit = |first: Reason, second: Reason| {
+        (first, second) == (Reason::InvalidAmount, Reason::BalanceOutOfRange)
+    };
+
+    for (request, expected) in pairs(&good, &OF_A_NEW_ACCOUNT, are_of_the_limit) {
+        must_fail(client.create_account(request).await, expected);
+    }
+
+    assert_eq!(database.count("accounts").await, 0, "no account was opened");
+}
+
 async fn the_first_declared_of_two_equally_wrong_fields_is_named(kind: Kind) {
     let (_database, _server, client) = start_server(kind).await;
     let time = Some(Timestamp { seconds: 0, nanos: -1 });
@@ -128,8 +156,23 @@ async fn the_first_declared_of_two_equally_wrong_fields_is_named(kind: Kind) {
         "all that is wrong is said, the decisive one first"
     );
     let request = ListTransactionsRequest { kind: 0, ..request };
-    let status = must_fail(client.list_transactions(request).await, Reason::InvalidFilter);
+    let status = must_fail(client.list_transactions(request.clone()).await, Reason::InvalidFilter);
     assert_eq!(metadata(&status, "field"), "start_time");
+    let time_basis = TimeBasis::EffectiveTime.into();
+    let request = ListTransactionsRequest { time_basis, ..request };
+    let status = must_fail(client.list_transactions(request).await, Reason::InvalidFilter);
+    assert_eq!(
+        fields(&status),
+        ["account_id", "start_time", "end_time", "page_size", "page_token"]
+    );
+    let request =
+        ListEntriesRequest { after_sequence: 1, start_time: time, time_basis, ..entries_of("a") };
+    let status = must_fail(client.list_entries(request).await, Reason::InvalidFilter);
+    assert_eq!(fields(&status), ["after_sequence", "start_time"]);
+    let account_id_prefix = "?".to_owned();
+    let request = ListAccountsRequest { state: -1, account_id_prefix, ..Default::default() };
+    let status = must_fail(client.list_accounts(request).await, Reason::InvalidFilter);
+    assert_eq!(fields(&status), ["state", "account_id_prefix"]);
 }
 
 async fn the_lower_numbered_rejection_of_a_hold_wins(kind: Kind) {

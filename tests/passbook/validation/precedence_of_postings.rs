@@ -1,15 +1,20 @@
 //! Of two faults in a request the lower number of `ErrorReason` is reported. `UNBALANCED` is the only
 //! exception.
 
+use prost_types::Timestamp;
+
 use crate::harness::{malformed::*, *};
 
 on_both_databases! {
     the_lower_numbered_reason_of_two_malformed_fields_wins,
+    the_lower_numbered_reason_of_a_malformed_posting_wins,
+    the_legs_above_the_limit_are_not_read,
+    the_lower_numbered_of_two_faults_of_an_amount_wins,
     the_lower_numbered_rejection_by_state_wins,
     shape_is_checked_before_the_account,
 }
 
-/// In the order of `ErrorReason`.
+// Each in the order of `ErrorReason`.
 const FLAWS: [Flaw<TransferRequest>; 8] = [
     (Reason::InvalidRequestId, |it| it.request_id.clear()),
     (Reason::InvalidAccountId, |it| it.destination_account_id = "?".to_owned()),
@@ -24,25 +29,96 @@ const FLAWS: [Flaw<TransferRequest>; 8] = [
     (Reason::InvalidLabels, |it| it.labels = labels(&[("", "")])),
     (Reason::BalanceOutOfRange, |it| break_amount(&mut it.amount, &"9".repeat(40))),
 ];
+const OF_A_POSTING: [Flaw<PostTransactionRequest>; 10] = [
+    (Reason::InvalidRequestId, |it| it.request_id.clear()),
+    (Reason::InvalidAccountId, |it| it.legs[0].account_id.clear()),
+    (Reason::InvalidCurrencyCode, |it| {
+        it.legs[0].condition.get_or_insert_default().max_balance_after = money_of("nope", "1");
+    }),
+    (Reason::InvalidAmount, |it| break_amount(&mut it.legs[0].amount, "0")),
+    (Reason::InvalidCondition, |it| {
+        it.legs[0].condition.get_or_insert_default().expected_version = Some(0);
+    }),
+    (Reason::InvalidDescription, |it| it.description = "\n".to_owned()),
+    (Reason::InvalidLabels, |it| it.labels = labels(&[("", "")])),
+    (Reason::InvalidLegs, |it| it.legs.resize(101, leg("a", "1"))),
+    (Reason::BalanceOutOfRange, |it| break_amount(&mut it.legs[0].amount, &"9".repeat(40))),
+    (Reason::EffectiveTimeOutOfRange, |it| it.effective_time = Some(INVALID_TIME)),
+];
+const OF_A_POSTING_WITHOUT_LEGS: [Flaw<PostTransactionRequest>; 5] = [
+    (Reason::InvalidRequestId, |it| it.request_id.clear()),
+    (Reason::InvalidDescription, |it| it.description = "\n".to_owned()),
+    (Reason::InvalidLabels, |it| it.labels = labels(&[("", "")])),
+    (Reason::InvalidLegs, |it| it.legs.clear()),
+    (Reason::EffectiveTimeOutOfRange, |it| it.effective_time = Some(INVALID_TIME)),
+];
+const INVALID_TIME: Timestamp = Timestamp { seconds: 0, nanos: -1 };
+
+/// Whether both are faults of the amount's value, which can have only one of them.
+fn are_of_one_field(first: Reason, second: Reason) -> bool {
+    (first, second) == (Reason::InvalidAmount, Reason::BalanceOutOfRange)
+}
 
 async fn the_lower_numbered_reason_of_two_malformed_fields_wins(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     open_funded(&client, "a", "10").await;
     open(&client, "b").await;
-    // Both are faults of the same field, which can have only one.
-    let are_of_one_field = |first, second| {
-        matches!(
-            (first, second),
-            (Reason::InvalidAmount, Reason::BalanceOutOfRange)
-                | (Reason::InvalidCurrencyCode, Reason::InvalidCondition)
-        )
-    };
 
     for (request, expected) in pairs(&transfer("a", "b", "1"), &FLAWS, are_of_one_field) {
         must_fail(client.transfer(request).await, expected);
     }
 
     assert_eq!(database.count("requests").await, 1, "nothing malformed was kept");
+}
+
+async fn the_lower_numbered_reason_of_a_malformed_posting_wins(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
+
+    let good = posting(&[("a", "1"), ("a", "-1")]);
+    let mut cases = pairs(&good, &OF_A_POSTING, are_of_one_field);
+    cases.extend(pairs(&good, &OF_A_POSTING_WITHOUT_LEGS, are_of_one_field));
+    for (request, expected) in cases {
+        must_fail(client.post_transaction(request).await, expected);
+    }
+
+    assert_eq!(database.count("requests").await, 0, "nothing malformed was kept");
+}
+
+async fn the_legs_above_the_limit_are_not_read(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
+    let mut request = post(&vec![leg("a", "1"); 101]);
+
+    request.legs[100].account_id.clear();
+    let status = must_fail(client.post_transaction(request.clone()).await, Reason::InvalidLegs);
+    assert_eq!(fields(&status), ["legs"]);
+
+    request.legs[99].account_id.clear();
+    let status = must_fail(client.post_transaction(request).await, Reason::InvalidAccountId);
+    assert_eq!(fields(&status), ["legs[99].account_id", "legs"]);
+}
+
+async fn the_lower_numbered_of_two_faults_of_an_amount_wins(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "a").await;
+    let beyond = format!("-{}", "9".repeat(40));
+
+    // Below zero, and beyond the limit.
+    let status = must_fail(client.deposit(deposit("a", &beyond)).await, Reason::InvalidAmount);
+    assert_eq!(status.message(), "amount.value must be above zero");
+    let answer = client.update_account(limit_of("a", &beyond)).await;
+    let status = must_fail(answer, Reason::InvalidAmount);
+    assert_eq!(status.message(), "overdraft_limit.value must not be negative");
+    let answer = client.post_transaction(post(&[leg("a", &beyond)])).await;
+    must_fail(answer, Reason::BalanceOutOfRange);
+
+    // The condition has another currency than the amount, whose value is malformed.
+    let min_balance_after = money_of("EUR", "1");
+    let condition = Some(Condition { min_balance_after, ..Default::default() });
+    let request = DepositRequest { condition, ..deposit("a", "1e2") };
+    let status = must_fail(client.deposit(request).await, Reason::InvalidCurrencyCode);
+    assert_eq!(fields(&status), ["condition.min_balance_after.currency_code", "amount.value"]);
 }
 
 async fn shape_is_checked_before_the_account(kind: Kind) {
