@@ -38,7 +38,7 @@ pub struct Permission {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedMethods(HashSet<String>);
 
-/// A name in the policy that is neither a method nor a group.
+/// A name in the policy that is neither a method nor a set of methods.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "{0:?} is neither a method (such as Deposit or AdminService/GetWritePathStats) nor read, \
@@ -110,11 +110,11 @@ impl Policy {
 
 impl AllowedMethods {
     /// Parses the names of methods (`Deposit` of AccountService, `AdminService/GetWritePathStats`) and
-    /// of groups: `read` (AccountService's Get..., BatchGet..., List..., Sum..., Watch... and Verify...),
+    /// of sets: `read` (AccountService's Get..., BatchGet..., List..., Sum..., Watch... and Verify...),
     /// `write` (the others of AccountService), `admin` (AdminService's), `*` (all).
     ///
     /// # Errors
-    /// The first name that is neither a method nor a group.
+    /// The first name that is neither a method nor a set of methods.
     pub fn parse(names: &[String]) -> Result<Self, MethodsError> {
         let mut chosen = HashSet::new();
         for name in names {
@@ -162,47 +162,13 @@ mod tests {
         AllowedMethods::parse(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     }
 
-    /// A policy of these identities, each with the name under which it is recorded.
-    fn policy(names: &[(&str, Option<&str>)], groups: &[&str]) -> Policy {
-        let permission = |recorded_as: Option<&str>| Permission {
-            methods: AllowedMethods::default(),
-            grant: Arc::default(),
-            recorded_as: recorded_as.map(Identity::from_stored),
-        };
-        let identities = names
-            .iter()
-            .map(|(name, recorded_as)| (Identity::from_stored(name), permission(*recorded_as)));
-        let groups = groups.iter().map(|name| ((*name).to_owned(), permission(None)));
-        Policy { identities: identities.collect(), groups: groups.collect() }
-    }
-
     #[test]
-    fn an_identity_that_remains_keeps_the_name_under_which_it_is_recorded() {
-        let names = [("new", Some("old")), ("other", None), ("jwt:new", Some("old-2"))];
-        let before = policy(&names, &[]);
-        for (names, groups, changed) in [
-            (&[("new", Some("old")), ("jwt:new", Some("old-2"))][..], &[][..], None),
-            (&[("new", Some("old")), ("third", Some("other"))], &["any"], Some("jwt:new")),
-            (&[("old", None), ("jwt:new", Some("old-2"))], &["any"], None),
-            (&[], &[], None),
-            (&[("new", None)], &[], Some("new")),
-            (&[("new", Some(""))], &[], Some("new")),
-            (&[("other", Some("old"))], &[], Some("other")),
-        ] {
-            let result = before.check_names_kept(&policy(names, groups));
-            let expected = changed.map(|name| format!("identity {name:?} would be recorded as "));
-            assert_eq!(result.is_err(), expected.is_some(), "{names:?} {result:?}");
-            assert!(expected.is_none_or(|it| result.unwrap_err().starts_with(&it)), "{names:?}");
-        }
-    }
-
-    #[test]
-    fn every_method_is_in_one_group() {
-        let groups = ["read", "write", "admin"].map(|group| parse(&[group]).unwrap());
+    fn every_method_is_in_one_set() {
+        let sets = ["read", "write", "admin"].map(|set| parse(&[set]).unwrap());
         let all: Vec<_> = ledger_methods().map(|it| (&it.service, &it.name)).collect();
         assert!(all.len() > 20, "{all:?}");
         for (service, method) in &all {
-            let count = groups.iter().filter(|group| group.contain(service, method)).count();
+            let count = sets.iter().filter(|set| set.contain(service, method)).count();
             assert_eq!(count, 1, "{service}/{method}");
         }
         assert_eq!(parse(&["*"]).unwrap().0.len(), all.len());

@@ -53,7 +53,7 @@ const REQUEST_BYTES: Maxima =
 /// Bytes of responses that their callers have not read yet.
 const RESPONSE_BYTES: Maxima =
     Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 8 * MIB, connection: 32 * MIB };
-/// Streams of WatchEntries and WatchEvents. Each may keep one or two unread pages in memory.
+/// Streams of WatchEntries and WatchEvents. Each may keep one unread message in memory.
 const WATCHERS: Maxima =
     Maxima { server: 10_000, identity: 5000, anonymous: 0, connection: usize::MAX };
 /// Bytes of the pages that streams of WatchEvents keep until their callers have read them. A stream without

@@ -151,8 +151,7 @@ pub enum Rejection {
     )]
     EffectiveTimeOutOfRange { effective_time_us: i64, earliest_us: i64, latest_us: i64 },
     #[error(
-        "the amounts in {currency_code} sum to {}, not to zero, and the server has no contra account for \
-         {currency_code} that can be the other side",
+        "the amounts in {currency_code} sum to {}, not to zero, and no contra account takes the rest",
         figure(sum)
     )]
     Unbalanced {

@@ -5,7 +5,7 @@
 //! * `not_applied`: the request has no result, and was not applied: overload, a lock, a deadline.
 //! * `unknown`: nobody confirmed the commit. The request's record says whether it was applied.
 //!
-//! Not counted: queries, requests with `validate_only`, and calls that their callers canceled.
+//! Not counted: queries, fences, requests with `validate_only`, and calls that their callers canceled.
 
 use std::sync::LazyLock;
 

@@ -19,7 +19,7 @@ pub async fn keep_short(store: Weak<Store>) {
         sleep(interval).await;
         let Some(store) = store.upgrade() else { return };
         let is_read = store.shorten_log().await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "the log stays long for now");
+            tracing::debug!(%error, "the write-ahead log stays long for now");
             true
         });
         interval = if is_read { INTERVAL_WHILE_READ } else { INTERVAL };

@@ -40,7 +40,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The time between two such warnings.
 const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The TLS configuration of new connections, of the gRPC port and of the admin port.
+/// The TLS configuration of new connections, of the gRPC port, the admin port and the console.
 pub struct Tls {
     files: TlsFiles,
     current: RwLock<Arc<Loaded>>,
@@ -76,8 +76,8 @@ impl Tls {
         self.loaded().config.clone()
     }
 
-    /// The configuration for a new connection of the admin port. It asks for no client certificate:
-    /// the probes of orchestrators have none.
+    /// The configuration for a new connection of the admin port or the console. It asks for no client
+    /// certificate: the probes of orchestrators and browsers have none.
     #[must_use]
     pub fn http_config(&self) -> Arc<ServerConfig> {
         self.loaded().http_config.clone()

@@ -30,9 +30,9 @@ pub enum HoldCommand {
     Place(OnServer<Place>),
     /// Change the amount or the expiry of a hold.
     Update(OnServer<Update>),
-    /// Take all or a part of the money of a hold, and release the rest.
+    /// Take all or a part of the money of a hold, and release the rest, or keep it held with --keep-open.
     Capture(OnServer<Capture>),
-    /// Give up a hold: all of its amount is available again.
+    /// Give up a hold: what was not captured of it is available again.
     Release(OnServer<Release>),
     /// Print a hold as it is now.
     Get(OnServer<Get>),

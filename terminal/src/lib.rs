@@ -41,15 +41,17 @@ pub enum Command {
     /// Open, read and change accounts.
     #[command(subcommand)]
     Account(account::AccountCommand),
-    /// Add money to an account. The other side is outside the ledger.
+    /// Add money to an account. The other side is outside the ledger, or the contra account of the
+    /// currency.
     Deposit(OnServer<posting::OneAccount>),
-    /// Take money out of an account. The other side is outside the ledger.
+    /// Take money out of an account. The other side is outside the ledger, or the contra account of the
+    /// currency.
     Withdraw(OnServer<posting::Withdraw>),
     /// Move money between two accounts: both change or neither does.
     Transfer(OnServer<posting::Transfer>),
     /// Post up to 100 legs on any accounts: all are applied or none is.
     Post(OnServer<posting::Post>),
-    /// Place, capture, release and read holds.
+    /// Place, change, capture, release and read holds.
     #[command(subcommand)]
     Hold(hold::HoldCommand),
     /// Print the entries of an account, oldest first, with the balance after each.

@@ -170,7 +170,9 @@ const (
 	// ABORTED: the row lock was not granted in time, because another program has locked the row.
 	// Outcome: not_applied.
 	ErrorReason_ERROR_REASON_LOCK_TIMEOUT ErrorReason = 50
-	// ABORTED: the database aborted the database transaction repeatedly. Outcome: not_applied.
+	// ABORTED: the database aborted the database transaction repeatedly. Or the hold or the transaction that
+	// the request names has come into being, or was lost in a failover, since it was looked up. Outcome:
+	// not_applied.
 	ErrorReason_ERROR_REASON_CONTENTION ErrorReason = 51
 	// DEADLINE_EXCEEDED: the deadline of the call passed. Outcome: not_applied or unknown.
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 52

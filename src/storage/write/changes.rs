@@ -143,7 +143,7 @@ pub fn rejection_json(new: &NewRequestRecord) -> Option<String> {
     Some(json!(rejection).to_string())
 }
 
-/// The id of the hold that the request placed, changed or closed.
+/// The id of the hold that the request placed, changed or ended.
 pub fn hold_id(new: &NewRequestRecord) -> Option<String> {
     effects(new)?.hold.as_ref().map(|hold| hold.hold_id.to_string())
 }

@@ -1,7 +1,7 @@
 //! What changes the ledger: the transaction, and the statements that write a unit of work.
 //!
-//! On PostgreSQL one statement writes requests, entries and balances, and one more each new
-//! accounts, changed accounts, new holds and closed holds if there are any, however many commands
+//! On PostgreSQL one statement writes requests, entries and balances, and one more each for new
+//! accounts, changed accounts, new holds and changed holds if there are any, however many commands
 //! the unit of work holds. SQLite takes a few more, where a statement is no round trip. Nothing
 //! else may write a row, but for migrations, imports and the list of currencies.
 
@@ -26,7 +26,7 @@ use crate::{
 
 /// Writes new accounts, then request ids, entries and balances, then holds. An insert may wait for
 /// another transaction's uncommitted key: all insert in this order and, within a table, in the
-/// order of the keys, so that none waits for each other.
+/// order of the keys, so that no two wait for each other.
 pub async fn write(
     transaction: &DatabaseTransaction,
     work: &UnitOfWork,

@@ -50,7 +50,8 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
         ],
         "ALREADY_REVERSED" => of("reversed_by_transaction_id", &["transaction", "get"]),
         "UNBALANCED" => vec![
-            "let the amounts sum to zero in each currency, or ask the operator for a contra account"
+            "let the amounts sum to zero in each currency; a deposit, a withdrawal or a capture needs \
+             a contra account of the server"
                 .to_owned(),
         ],
         "TOO_MANY_ACCOUNTS" => vec!["name a longer --prefix".to_owned()],
