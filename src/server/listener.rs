@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::{JoinHandle, JoinSet},
+    task::{JoinSet, coop},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -54,10 +54,8 @@ pub struct Connection {
     unread: Option<budget::Unread>,
     /// A read waits for the peer to read.
     read_waits: bool,
-    /// Bytes that were read since the calls in them last ran.
+    /// Bytes that were read since this task last went behind the calls in them.
     read: usize,
-    /// Ends after other tasks have run. Until then nothing is read.
-    calls_run: Option<JoinHandle<()>>,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
@@ -179,11 +177,23 @@ impl Acceptor {
             unread: None,
             read_waits: false,
             read: 0,
-            calls_run: None,
             linger: None,
             _permit: permit,
         })
     }
+}
+
+/// Ends the turn of this task, which goes behind all tasks that it has spawned. hyper polls again before
+/// it returns, and would read on, so all that tokio lets a task do in a turn is used up.
+fn end_turn(context: &mut Context<'_>) {
+    // tokio gives a task 128 units.
+    for _ in 0..=u8::MAX {
+        match coop::poll_proceed(context) {
+            Poll::Ready(unit) => unit.made_progress(),
+            Poll::Pending => break,
+        }
+    }
+    context.waker().wake_by_ref();
 }
 
 fn handshake_failed(error: &dyn std::fmt::Display) -> Option<Connection> {
@@ -239,12 +249,11 @@ impl AsyncRead for Connection {
         }
         if self.read >= READ_AT_A_TIME {
             self.read = 0;
-            // hyper polls again before it yields, so this task's own waker would not do.
-            self.calls_run = Some(tokio::spawn(async {}));
+            end_turn(context);
         }
-        if let Some(calls_run) = &mut self.calls_run {
-            let _ = ready!(Pin::new(calls_run).poll(context));
-            self.calls_run = None;
+        // Otherwise TLS would hand out what it has decrypted already.
+        if coop::poll_proceed(context).is_pending() {
+            return Poll::Pending;
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
