@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::{JoinSet, coop},
+    task::{JoinHandle, JoinSet},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -54,8 +54,10 @@ pub struct Connection {
     unread: Option<budget::Unread>,
     /// A read waits for the peer to read.
     read_waits: bool,
-    /// Bytes that were read since this task last went behind the calls in them.
+    /// Bytes that were read since the calls in them last ran.
     read: usize,
+    /// Ends after other tasks have run. Until then nothing is read.
+    calls_run: Option<JoinHandle<()>>,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
@@ -177,23 +179,11 @@ impl Acceptor {
             unread: None,
             read_waits: false,
             read: 0,
+            calls_run: None,
             linger: None,
             _permit: permit,
         })
     }
-}
-
-/// Ends the turn of this task, which goes behind all tasks that it has spawned. hyper polls again before
-/// it returns, and would read on, so all that tokio lets a task do in a turn is used up.
-fn end_turn(context: &mut Context<'_>) {
-    // tokio gives a task 128 units.
-    for _ in 0..=u8::MAX {
-        match coop::poll_proceed(context) {
-            Poll::Ready(unit) => unit.made_progress(),
-            Poll::Pending => break,
-        }
-    }
-    context.waker().wake_by_ref();
 }
 
 fn handshake_failed(error: &dyn std::fmt::Display) -> Option<Connection> {
@@ -249,11 +239,12 @@ impl AsyncRead for Connection {
         }
         if self.read >= READ_AT_A_TIME {
             self.read = 0;
-            end_turn(context);
+            // hyper polls again before it yields, so this task's own waker would not do.
+            self.calls_run = Some(tokio::spawn(async {}));
         }
-        // Otherwise TLS would hand out what it has decrypted already.
-        if coop::poll_proceed(context).is_pending() {
-            return Poll::Pending;
+        if let Some(calls_run) = &mut self.calls_run {
+            let _ = ready!(Pin::new(calls_run).poll(context));
+            self.calls_run = None;
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);

@@ -137,14 +137,7 @@ impl<'a> Decoder<'a> {
             return None;
         }
         let parsed = currency.parse(&money.value);
-        let to_zero = match &parsed {
-            Ok(amount) => Some(amount.units().cmp(&0)),
-            // It may have a wrong sign, too, whose reason has the lower number.
-            Err(AmountError::OutOfRange { .. }) if money.value.starts_with('-') => {
-                Some(Ordering::Less)
-            }
-            Err(_) => None,
-        };
+        let to_zero = parsed.as_ref().ok().map(|amount| amount.units().cmp(&0));
         let broken_rule = to_zero.and_then(|to_zero| sign.broken_rule(to_zero));
         if let Some(rule) = broken_rule {
             self.report(ErrorReason::InvalidAmount, format_args!("{field}.value"), rule);
