@@ -3,10 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -29,22 +26,12 @@ pub struct Gate {
 
 #[derive(Default)]
 struct State {
-    by_identity: HashMap<Identity, Weak<Permits>>,
+    by_identity: HashMap<Identity, Weak<Semaphore>>,
     shared_use: SharedUse,
 }
 
-/// The permits of an identity. They live for as long as somebody has or awaits one.
-struct Permits {
-    free: Arc<Semaphore>,
-    /// How many have or await one.
-    used: AtomicUsize,
-}
-
-/// A use of the permits of an identity, from the wait for one of them on.
-struct Use(Arc<Permits>);
-
 /// Lets another one in when it is dropped.
-pub struct GatePermit(Option<(OwnedSemaphorePermit, Use)>);
+pub struct GatePermit(Option<OwnedSemaphorePermit>);
 
 impl GatePermit {
     /// Lets another one in after this time.
@@ -53,11 +40,6 @@ impl GatePermit {
             sleep(time).await;
             drop(self);
         });
-    }
-
-    /// How many have or await a permit of this identity.
-    pub fn used(&self) -> usize {
-        self.0.as_ref().map_or(0, |(_, own)| own.0.used.load(Ordering::Relaxed))
     }
 }
 
@@ -69,48 +51,35 @@ impl Gate {
     /// Waits until one more of this identity may enter.
     pub async fn enter(&self, identity: &Identity) -> GatePermit {
         let Some(max) = self.identity_max else { return GatePermit(None) };
-        let own = self.use_of(identity, max);
-        let permit = own.0.free.clone().acquire_owned().await;
-        // An error only if the semaphore were closed, which nothing does.
-        GatePermit(permit.ok().map(|permit| (permit, own)))
+        // None only if the semaphore were closed, which nothing does.
+        GatePermit(self.permits_of(identity, max).acquire_owned().await.ok())
     }
 
     /// Lets another one in, after this time if `waiting_max` or more of the same identity wait while
     /// several identities come to this gate.
     pub fn leave(&self, permit: GatePermit, time: Duration, waiting_max: usize) {
-        let Some(max) = self.identity_max else { return };
-        if permit.used() >= max + waiting_max && lock(&self.state).shared_use.is_shared() {
+        let (Some(max), Some(own)) = (self.identity_max, &permit.0) else { return };
+        // Each caller that has or awaits a permit has a reference.
+        let used = Arc::strong_count(own.semaphore());
+        if used >= max + waiting_max && lock(&self.state).shared_use.is_shared() {
             permit.drop_after(time);
         }
     }
 
-    fn use_of(&self, identity: &Identity, max: usize) -> Use {
+    /// The permits of an identity. They are kept while somebody has one or waits for one.
+    fn permits_of(&self, identity: &Identity, max: usize) -> Arc<Semaphore> {
         let mut state = lock(&self.state);
         state.shared_use.note(identity);
         let by_identity = &mut state.by_identity;
         if let Some(permits) = by_identity.get(identity).and_then(Weak::upgrade) {
-            return Use::of(permits);
+            return permits;
         }
         if by_identity.len() >= IDENTITIES_KEPT {
             by_identity.retain(|_, permits| permits.strong_count() > 0);
         }
-        let permits = Permits { free: Arc::new(Semaphore::new(max)), used: AtomicUsize::new(0) };
-        let permits = Arc::new(permits);
+        let permits = Arc::new(Semaphore::new(max));
         by_identity.insert(identity.clone(), Arc::downgrade(&permits));
-        Use::of(permits)
-    }
-}
-
-impl Use {
-    fn of(permits: Arc<Permits>) -> Self {
-        permits.used.fetch_add(1, Ordering::Relaxed);
-        Self(permits)
-    }
-}
-
-impl Drop for Use {
-    fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
+        permits
     }
 }
 
