@@ -207,7 +207,7 @@ impl Command {
             | Action::ReleaseHold(hold) => match &hold.resolved {
                 Some(resolved) => [Some(resolved.hold_id.clone()), None],
                 // It may exist by now.
-                None => hold.candidates(&request.key.caller).map(Some),
+                None => hold.hold_id.candidates(&request.key.caller).map(Some),
             },
             Action::Post(..) | Action::Reverse(_) | Action::Fence => [None, None],
         };

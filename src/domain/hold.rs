@@ -206,11 +206,3 @@ pub struct HoldRef {
     /// rejected, unless the hold exists by now.
     pub resolved: Option<Arc<Hold>>,
 }
-
-impl HoldRef {
-    /// The ids that this caller may mean, the likelier first: its own hold of this name, or the hold
-    /// with this very id.
-    pub fn candidates(&self, caller: &Identity) -> [HoldId; 2] {
-        [self.hold_id.placed_by(caller), self.hold_id.clone()]
-    }
-}

@@ -275,6 +275,12 @@ impl HoldId {
         Self(format!("{self}{HOLD_OWNER}{caller}").into())
     }
 
+    /// The ids that a caller may mean by this one, the likelier first: its own hold of this name, or
+    /// the hold with this very id.
+    pub fn candidates(&self, caller: &Identity) -> [Self; 2] {
+        [self.placed_by(caller), self.clone()]
+    }
+
     /// A new id, for a hold whose caller gave none.
     pub fn from_uuid(uuid: Uuid) -> Self {
         Self(uuid.to_string().into())

@@ -285,7 +285,7 @@ impl Ledger {
                 | Action::CaptureHold(Capture { hold, .. })
                 | Action::ReleaseHold(hold) => {
                     let _own = self.reference_gate.enter(identity).await;
-                    let hold_ids = context.hold_ids(&hold.hold_id);
+                    let hold_ids = hold.hold_id.candidates(&context.caller.recorded_as);
                     let may_end = |id: &AccountId| context.caller.grant.may_debit(id);
                     let found = store.hold(&hold_ids, i64::MIN, may_end).await?;
                     hold.resolved = found.value.map(Arc::new);

@@ -9,7 +9,7 @@ use crate::{
     domain::{
         authorization::{Caller, PermissionDenied},
         command::Command,
-        ids::{HoldId, RequestId, RequestKey},
+        ids::{RequestId, RequestKey},
     },
 };
 
@@ -28,12 +28,6 @@ impl CallContext {
     /// The key of a request of this caller.
     pub fn request_key(&self, request_id: RequestId) -> RequestKey {
         RequestKey { caller: self.caller.recorded_as.clone(), request_id }
-    }
-
-    /// The ids that this caller may mean by a hold's id, the likelier first: its own hold of this
-    /// name, or the hold with this very id.
-    pub fn hold_ids(&self, hold_id: &HoldId) -> [HoldId; 2] {
-        [hold_id.placed_by(&self.caller.recorded_as), hold_id.clone()]
     }
 
     /// Checks the right to execute a command, and records a denial.

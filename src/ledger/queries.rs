@@ -364,7 +364,8 @@ impl Ledger {
     pub async fn hold(&self, context: &CallContext, hold_id: &HoldId) -> Result<Hold, Error> {
         // A hold that the caller may not read causes no wait for its expiry.
         let query = |store: Arc<Store>, until_us| {
-            let (hold_ids, grant) = (context.hold_ids(hold_id), context.caller.grant.clone());
+            let (hold_ids, grant) =
+                (hold_id.candidates(&context.caller.recorded_as), context.caller.grant.clone());
             let is_visible = move |account_id: &AccountId| grant.may_read(account_id);
             async move { store.hold(&hold_ids, until_us, is_visible).await }
         };

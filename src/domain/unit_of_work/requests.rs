@@ -28,7 +28,7 @@ impl UnitOfWork {
             | Action::CaptureHold(Capture { hold, .. })
             | Action::ReleaseHold(hold) => match hold.resolved {
                 Some(_) => false,
-                None => hold.candidates(&request.key.caller).iter().any(has_been_placed),
+                None => hold.hold_id.candidates(&request.key.caller).iter().any(has_been_placed),
             },
             Action::Reverse(Reversal { transaction, .. }) => {
                 let exists = self.transactions.contains(&transaction.transaction_id);
