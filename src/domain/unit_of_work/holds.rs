@@ -17,11 +17,12 @@ impl LockedState {
     /// How many holds a unit of work would expire. One that a command names may be on an account that is
     /// not locked: then it stays as it is.
     pub fn expired_holds(&self) -> usize {
-        if self.holds.is_empty() {
+        let expired = self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some());
+        let mut expired = expired.peekable();
+        if expired.peek().is_none() {
             return 0;
         }
         let locked: HashSet<_> = self.accounts.iter().map(|it| &it.account_id).collect();
-        let expired = self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some());
         expired.filter(|hold| locked.contains(&hold.account_id)).count()
     }
 }
