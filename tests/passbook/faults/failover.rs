@@ -201,7 +201,7 @@ async fn a_standby_is_verified_and_exported_but_not_served() {
     let standby = primary.standby().await;
     let server = Server::start_at(&primary.url(), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
-    wait_for_an_entry(&standby).await;
+    standby.wait_for_an_entry().await;
 
     passbook(&["verify", "--database-url", &standby.url()]).await.must_succeed();
     let export = passbook(&["export", "--database-url", &standby.url()]).await.must_succeed();
@@ -214,16 +214,6 @@ async fn a_standby_is_verified_and_exported_but_not_served() {
     assert_eq!(served.stderr, expected);
 }
 
-/// Waits until a standby has the first entry.
-async fn wait_for_an_entry(standby: &PostgresServer) {
-    let session = standby.session().await;
-    eventually("the standby has it", async || {
-        let rows = database::rows(&session, "SELECT 1 FROM entries").await;
-        rows.is_ok_and(|rows| !rows.is_empty())
-    })
-    .await;
-}
-
 /// The standby is the first host, answers first, and lacks the latest account.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_reads_prefers_the_primary_and_else_takes_a_standby() {
@@ -232,7 +222,7 @@ async fn a_command_that_reads_prefers_the_primary_and_else_takes_a_standby() {
     let standby = primary.standby().await;
     let server = Server::start_at(&primary.url(), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
-    wait_for_an_entry(&standby).await;
+    standby.wait_for_an_entry().await;
     standby.execute("SELECT pg_wal_replay_pause()").await;
     open(&server.client(), "bob").await;
     let far = PostgresProxy::start(&primary.url()).await;

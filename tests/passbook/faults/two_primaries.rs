@@ -23,16 +23,6 @@ async fn deposit_one(server: &Server) {
     server.client().deposit(deposit("alice", "1")).await.expect("applied");
 }
 
-/// Waits until a standby has the first entry.
-async fn has_an_entry(standby: &PostgresServer) {
-    let session = standby.session().await;
-    eventually("the standby has it", async || {
-        let rows = database::rows(&session, "SELECT 1 FROM entries").await;
-        rows.is_ok_and(|rows| !rows.is_empty())
-    })
-    .await;
-}
-
 /// How many entries there are at a server itself.
 async fn entries_at(server: &PostgresServer) -> usize {
     let session = server.session().await;
@@ -76,7 +66,7 @@ async fn one_name_that_moves_back_to_an_old_primary_is_not_followed() {
     let url = format!("postgres://postgres@{}/postgres?sslmode=disable", proxy.address);
     let server = Server::start_at(&url, &[]).await;
     open_funded(&server.client(), "alice", "1").await;
-    has_an_entry(&new).await;
+    new.wait_for_an_entry().await;
 
     // The name moves. A writer keeps its session with the old primary, and reads get new ones. The
     // first one of them that is used makes that writer stale.
@@ -157,7 +147,7 @@ async fn an_old_primary_that_was_not_fenced_is_not_used() {
     let mut new = old.standby().await;
     let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
     open_funded(&server.client(), "alice", "1").await;
-    has_an_entry(&new).await;
+    new.wait_for_an_entry().await;
 
     new.promote().await;
     applies_nothing(&server, "nothing is changed until then").await;

@@ -13,7 +13,10 @@ use std::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use crate::harness::{database::connect, eventually, passbook};
+use crate::harness::{
+    database::{connect, rows},
+    eventually, passbook,
+};
 
 /// Ports below the kernel's ephemeral range, so that a stopped server can bind its port again.
 /// scripts/postgres uses ports above.
@@ -155,6 +158,16 @@ impl PostgresServer {
     /// A superuser's session.
     pub async fn session(&self) -> DatabaseConnection {
         connect(&self.url()).await.expect("a session")
+    }
+
+    /// Waits until this server, a standby, has the first entry.
+    pub async fn wait_for_an_entry(&self) {
+        let session = self.session().await;
+        eventually("the standby has it", async || {
+            let rows = rows(&session, "SELECT 1 FROM entries").await;
+            rows.is_ok_and(|rows| !rows.is_empty())
+        })
+        .await;
     }
 
     pub async fn execute(&self, sql: &str) {
