@@ -24,6 +24,17 @@ async fn start() -> Counted {
     Counted { database, proxy, server }
 }
 
+/// The round trips of one change, with those after its answer.
+async fn round_trips_of(change: &Change, client: &Client, proxy: &PostgresProxy) -> usize {
+    tokio::time::sleep(QUIET).await;
+    let before = proxy.round_trips();
+    change.send(client, PATIENCE).await.expect("applied");
+    let all = before + ROUND_TRIPS + ROUND_TRIPS_AFTER;
+    eventually("all were made", async || proxy.round_trips() >= all).await;
+    tokio::time::sleep(QUIET).await;
+    proxy.round_trips() - before
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_uncontended_change_takes_four_round_trips() {
     let Counted { proxy, server, database: _database } = start().await;
@@ -35,13 +46,7 @@ async fn an_uncontended_change_takes_four_round_trips() {
         let changes =
             [Change::Deposit(deposit("a", "1")), Change::Transfer(transfer("a", "b", "1"))];
         for (change, fewest) in changes.iter().zip(&mut fewest) {
-            tokio::time::sleep(QUIET).await;
-            let before = proxy.round_trips();
-            change.send(&client, PATIENCE).await.expect("applied");
-            let all = before + ROUND_TRIPS + ROUND_TRIPS_AFTER;
-            eventually("all were made", async || proxy.round_trips() >= all).await;
-            tokio::time::sleep(QUIET).await;
-            *fewest = (*fewest).min(proxy.round_trips() - before);
+            *fewest = (*fewest).min(round_trips_of(change, &client, &proxy).await);
         }
     }
 
@@ -76,10 +81,8 @@ async fn a_server_that_is_alone_again_stops_taking_turns() {
     let mut fewest = usize::MAX;
 
     for _ in 0..20 {
-        let before = proxy.round_trips();
-        Change::Deposit(deposit("a", "1")).send(&client, PATIENCE).await.expect("applied");
-        tokio::time::sleep(QUIET).await;
-        fewest = fewest.min(proxy.round_trips() - before);
+        let change = Change::Deposit(deposit("a", "1"));
+        fewest = fewest.min(round_trips_of(&change, &client, &proxy).await);
     }
 
     assert_eq!(fewest, ROUND_TRIPS + ROUND_TRIPS_AFTER);
