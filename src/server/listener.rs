@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::{JoinHandle, JoinSet},
+    task::{JoinSet, coop},
     time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -25,15 +25,19 @@ use tonic::transport::server::Connected;
 use crate::{
     auth::Peer,
     budget::{self, Connections},
-    server::tls::{self, Tls},
+    server::{
+        frames::Frames,
+        tls::{self, Tls},
+    },
 };
 
 /// The length of the connection preface of HTTP/2, in bytes (RFC 9113, 3.4).
 const PREFACE_LENGTH: usize = 24;
-/// Bytes that are read from a connection before the calls in them run. h2 keeps room for as many calls
-/// as were ever open at the same time, for as long as the connection lives: without this bound, a
-/// burst of calls that are denied at once costs as much as calls in flight.
-const READ_AT_A_TIME: usize = 16 * 1024;
+/// Calls that are read from a connection before they run. h2 keeps room for as many calls as were ever
+/// open at the same time, for as long as the connection lives: without this bound, a burst of calls that
+/// are denied at once costs as much as calls in flight. More calls take more room; with fewer, a busy
+/// connection is polled more often.
+const CALLS_AT_A_TIME: usize = 128;
 /// How long the peer of a connection that the server has ended may take to read the rest and to end
 /// the connection, too.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -54,10 +58,9 @@ pub struct Connection {
     unread: Option<budget::Unread>,
     /// A read waits for the peer to read.
     read_waits: bool,
-    /// Bytes that were read since the calls in them last ran.
-    read: usize,
-    /// Ends after other tasks have run. Until then nothing is read.
-    calls_run: Option<JoinHandle<()>>,
+    frames: Frames,
+    /// Calls that were read since this task last went behind them.
+    calls_read: usize,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
@@ -178,12 +181,25 @@ impl Acceptor {
             has_yielded: false,
             unread: None,
             read_waits: false,
-            read: 0,
-            calls_run: None,
+            frames: Frames::after(PREFACE_LENGTH),
+            calls_read: 0,
             linger: None,
             _permit: permit,
         })
     }
+}
+
+/// Ends the turn of this task, which goes behind all tasks that it has spawned. hyper polls again before
+/// it returns, and would read on, so all that tokio lets a task do in a turn is used up.
+fn end_turn(context: &mut Context<'_>) {
+    // tokio gives a task 128 units.
+    for _ in 0..=u8::MAX {
+        match coop::poll_proceed(context) {
+            Poll::Ready(unit) => unit.made_progress(),
+            Poll::Pending => break,
+        }
+    }
+    context.waker().wake_by_ref();
 }
 
 fn handshake_failed(error: &dyn std::fmt::Display) -> Option<Connection> {
@@ -237,19 +253,18 @@ impl AsyncRead for Connection {
             self.read_waits = true;
             return Poll::Pending;
         }
-        if self.read >= READ_AT_A_TIME {
-            self.read = 0;
-            // hyper polls again before it yields, so this task's own waker would not do.
-            self.calls_run = Some(tokio::spawn(async {}));
+        if self.calls_read >= CALLS_AT_A_TIME {
+            self.calls_read = 0;
+            end_turn(context);
         }
-        if let Some(calls_run) = &mut self.calls_run {
-            let _ = ready!(Pin::new(calls_run).poll(context));
-            self.calls_run = None;
+        // Otherwise TLS would hand out what it has decrypted already.
+        if coop::poll_proceed(context).is_pending() {
+            return Poll::Pending;
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let received = buffer.filled().len() - before;
-        self.read += received;
+        self.calls_read += self.frames.count_calls(&buffer.filled()[before..]);
         let Some(timer) = &mut self.preface_timer else { return read };
         timer.received += received;
         if timer.received >= PREFACE_LENGTH {

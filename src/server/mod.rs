@@ -8,6 +8,7 @@ mod admin;
 mod admin_token;
 mod console;
 pub(crate) mod file_watch;
+mod frames;
 mod http_connections;
 mod jwks;
 mod listener;

@@ -1,0 +1,68 @@
+//! Counts the calls in the bytes of an HTTP/2 connection, by the headers of its frames.
+
+/// The length of a frame's header, in bytes: length, type, flags and stream (RFC 9113, 4.1).
+const HEADER_LENGTH: usize = 9;
+/// The type of the frame that begins a call (RFC 9113, 6.2). Trailers have the same.
+const HEADERS: u8 = 1;
+
+/// Where in its frames a connection is.
+pub struct Frames {
+    /// What has been received of the present frame's header.
+    header: [u8; HEADER_LENGTH],
+    header_received: usize,
+    /// What is to come of the present frame's payload.
+    payload_left: usize,
+}
+
+impl Frames {
+    /// The frames that come after so many bytes.
+    pub fn after(preface_length: usize) -> Self {
+        Self { header: [0; HEADER_LENGTH], header_received: 0, payload_left: preface_length }
+    }
+
+    /// Returns how many HEADERS frames begin in these bytes, which follow those before.
+    pub fn count_calls(&mut self, mut bytes: &[u8]) -> usize {
+        let mut calls = 0;
+        loop {
+            let skipped = self.payload_left.min(bytes.len());
+            self.payload_left -= skipped;
+            bytes = &bytes[skipped..];
+            if bytes.is_empty() {
+                return calls;
+            }
+            let taken = (HEADER_LENGTH - self.header_received).min(bytes.len());
+            let end = self.header_received + taken;
+            self.header[self.header_received..end].copy_from_slice(&bytes[..taken]);
+            (self.header_received, bytes) = (end, &bytes[taken..]);
+            if self.header_received < HEADER_LENGTH {
+                return calls;
+            }
+            self.header_received = 0;
+            let [high, middle, low, kind, ..] = self.header;
+            self.payload_left = u32::from_be_bytes([0, high, middle, low]) as usize;
+            calls += usize::from(kind == HEADERS);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, length: u8) -> Vec<u8> {
+        let header = [0, 0, length, kind, 0, 0, 0, 0, 1];
+        [&header[..], &vec![HEADERS; usize::from(length)]].concat()
+    }
+
+    #[test]
+    fn calls_are_counted_however_their_bytes_are_cut() {
+        let preface = vec![HEADERS; 24];
+        let frames =
+            [preface, frame(4, 0), frame(HEADERS, 30), frame(0, 200), frame(HEADERS, 0)].concat();
+        for part in 1..=frames.len() {
+            let mut counted = Frames::after(24);
+            let calls: usize = frames.chunks(part).map(|bytes| counted.count_calls(bytes)).sum();
+            assert_eq!(calls, 2, "in parts of {part} bytes");
+        }
+    }
+}
