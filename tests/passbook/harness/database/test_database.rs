@@ -1,6 +1,9 @@
 //! A new database for each test, dropped with the test.
 
 use std::{
+    fs::OpenOptions,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -47,12 +50,9 @@ impl TestDatabase {
     pub async fn create_for(kind: Kind, load: Load) -> Self {
         let slot = slots::take(load).await;
         let mut database = match kind {
-            Kind::Sqlite => Self::sqlite(),
-            Kind::Postgres => Self::postgres(Some(template().await)).await,
+            Kind::Sqlite => Self::sqlite_of(sqlite_template().await),
+            Kind::Postgres => Self::postgres(Some(postgres_template().await)).await,
         };
-        if kind == Kind::Sqlite {
-            passbook(&["migrate", "--database-url", database.url(), "up"]).await.must_succeed();
-        }
         database._slot = Some(slot);
         database
     }
@@ -90,6 +90,18 @@ impl TestDatabase {
         let name = "passbook.db".to_owned();
         let directory = Some(directory);
         Self { kind: Kind::Sqlite, url, name, raw, directory, is_outside: false, _slot: None }
+    }
+
+    /// A database with these bytes.
+    fn sqlite_of(bytes: &[u8]) -> Self {
+        let database = Self::sqlite();
+        let directory = database.directory.as_ref().expect("its directory");
+        let path = directory.path().join(&database.name);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(path).expect("a new file");
+        file.write_all(bytes).expect("it is written");
+        database
     }
 
     async fn postgres(template: Option<&str>) -> Self {
@@ -340,8 +352,22 @@ async fn on_server(sql: &str) -> Vec<QueryResult> {
     rows
 }
 
+/// The bytes of a new SQLite database, migrated by the real command.
+async fn sqlite_template() -> &'static [u8] {
+    static TEMPLATE: OnceCell<Vec<u8>> = OnceCell::const_new();
+    let make = async || {
+        let database = TestDatabase::sqlite();
+        passbook(&["migrate", "--database-url", database.url(), "up"]).await.must_succeed();
+        let directory = database.directory.as_ref().expect("its directory").path();
+        let log = directory.join("passbook.db-wal");
+        assert!(!log.exists(), "the command has moved its log into the file");
+        std::fs::read(directory.join("passbook.db")).expect("its file")
+    };
+    TEMPLATE.get_or_init(make).await
+}
+
 /// The template of all PostgreSQL databases of this run, migrated by the real command.
-async fn template() -> &'static str {
+async fn postgres_template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let make = async || {
         drop_left_behind().await;
