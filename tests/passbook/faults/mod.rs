@@ -2,11 +2,12 @@
 
 mod bounded_lists;
 mod cancellation;
-mod connection_loss_at_commit;
+mod connection_loss;
 mod deadlines;
 mod disk_full;
 mod failover;
 mod few_connections;
+mod injected_errors;
 mod isolation;
 mod kill_under_load;
 mod overload;

@@ -7,7 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -22,6 +22,21 @@ use tokio::{
 
 /// Longest first, since the shorter one is its prefix.
 const ROW_LOCKS: [&[u8]; 2] = [b"FOR UPDATE SKIP LOCKED", b"FOR UPDATE"];
+
+/// Cuts a connection in its next transaction.
+#[derive(Clone, Copy, Debug)]
+pub struct TransactionCut {
+    /// Counts the round trips of the transaction from its BEGIN on, which is number 0.
+    pub round_trip: usize,
+    pub side: Side,
+}
+
+/// Which part of a round trip is lost.
+#[derive(Clone, Copy, Debug)]
+pub enum Side {
+    Call,
+    Answer,
+}
 
 /// A proxy on its own port. Its connections end when it is dropped.
 pub struct PostgresProxy {
@@ -39,6 +54,8 @@ struct Control {
     cuts_before_commit_left: AtomicUsize,
     cuts_after_commit_left: AtomicUsize,
     cuts_made: AtomicUsize,
+    /// Where the connection of the next transaction is cut.
+    transaction_cut: Mutex<Option<TransactionCut>>,
     freezes_after_cut: AtomicBool,
     round_trips: AtomicUsize,
     drops_options: AtomicBool,
@@ -106,6 +123,11 @@ impl PostgresProxy {
     pub fn cut_after_next_commit_and_freeze(&self) {
         self.control.freezes_after_cut.store(true, SeqCst);
         self.cut_after_next_commit();
+    }
+
+    /// Cuts the connection of the next transaction, if it has so many round trips.
+    pub fn cut_next_transaction(&self, cut: TransactionCut) {
+        *self.control.transaction_cut.lock().expect("no panic") = Some(cut);
     }
 
     pub fn cuts_made(&self) -> usize {
@@ -202,7 +224,7 @@ async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
     server.set_nodelay(true)?;
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
-    let cut_after_commit = AtomicBool::new(false);
+    let (cut_after_commit, cut_answer) = (AtomicBool::new(false), AtomicBool::new(false));
     let to_server = async {
         let (mut reads, mut writes) = (BufReader::new(client_reads), server_writes);
         let mut startup = read_startup(&mut reads).await?;
@@ -211,9 +233,14 @@ async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
         }
         writes.write_all(&startup).await?;
         let mut packet = Vec::new();
+        let mut transaction = None;
         loop {
             let mut message = Message::read(&mut reads).await?;
-            if message.is_commit() {
+            if message.begins_write() {
+                transaction = control.transaction_cut.lock().expect("no panic").take();
+            }
+            let is_commit = message.is_commit();
+            if is_commit {
                 control.wait_while_frozen(connection).await;
                 if control.take(&control.cuts_before_commit_left) {
                     control.freeze_if_ordered();
@@ -232,6 +259,18 @@ async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
             if is_whole {
                 control.wait_while_frozen(connection).await;
                 control.wait_as_far_away().await;
+                match &mut transaction {
+                    Some(TransactionCut { round_trip: 0, side }) => {
+                        control.cuts_made.fetch_add(1, SeqCst);
+                        match side {
+                            Side::Call => return Ok(()),
+                            Side::Answer => cut_answer.store(true, SeqCst),
+                        }
+                        transaction = None;
+                    }
+                    Some(cut) if !is_commit => cut.round_trip -= 1,
+                    _ => transaction = None,
+                }
                 writes.write_all(&packet).await?;
                 packet.clear();
             }
@@ -250,6 +289,9 @@ async fn carry(client: TcpStream, control: &Control) -> io::Result<()> {
             if message.kind() == b'Z' {
                 control.wait_as_far_away().await;
                 control.round_trips.fetch_add(1, SeqCst);
+            }
+            if cut_answer.load(SeqCst) {
+                return Ok(());
             }
             if cut_after_commit.load(SeqCst) && message.says_committed() {
                 control.freeze_if_ordered();
@@ -285,14 +327,23 @@ impl Message {
         &self.bytes[5..]
     }
 
-    /// A statement to run (Query) or to prepare (Parse, whose text follows a name).
+    /// The text of a statement to run (Query) or to prepare (Parse, where it follows a name).
+    fn statement(&self) -> &[u8] {
+        let mut texts = self.body().split(|byte| *byte == 0);
+        match self.kind() {
+            b'Q' => texts.next().unwrap_or_default(),
+            b'P' => texts.nth(1).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// The BEGIN of a transaction that writes. Those that only read name their isolation level.
+    fn begins_write(&self) -> bool {
+        self.statement().trim_ascii_end() == b"BEGIN"
+    }
+
     fn is_commit(&self) -> bool {
-        let text = match self.kind() {
-            b'Q' => self.body(),
-            b'P' => self.body().splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default(),
-            _ => return false,
-        };
-        text.len() >= 6 && text[..6].eq_ignore_ascii_case(b"COMMIT")
+        self.statement().get(..6).is_some_and(|start| start.eq_ignore_ascii_case(b"COMMIT"))
     }
 
     /// Parse, Bind, Describe, Execute or Close, which are followed by a Sync.

@@ -1,13 +1,19 @@
-//! The connection to PostgreSQL is cut at COMMIT, before or after it takes effect.
+//! The connection to PostgreSQL is cut in a transaction, most often at COMMIT: before or after it takes
+//! effect.
 
 use crate::harness::{
     checker,
-    proxy::PostgresProxy,
+    proxy::{PostgresProxy, Side, TransactionCut},
+    request::is_definite,
     ring::{RingLoad, open_ring},
     *,
 };
 
 const CUTS: usize = 50;
+/// The round trips of a transaction: BEGIN, lock, write, COMMIT.
+const ROUND_TRIPS: usize = 4;
+/// On a new connection the two statements in between are prepared first.
+const ROUND_TRIPS_MAX: usize = ROUND_TRIPS + 2;
 
 struct Cuttable {
     proxy: PostgresProxy,
@@ -27,6 +33,44 @@ async fn start(load: Load) -> Cuttable {
 /// Whether the database has a record of this request.
 async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
     database.count(&format!("requests WHERE request_id = '{}'", change.request_id())).await > 0
+}
+
+/// A call or an answer is lost, at each place of a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_at_any_round_trip_ends_in_one_effect_or_in_none() {
+    let Cuttable { proxy, client, database, server: _server } = start(Load::Light).await;
+    let (accounts, mut history) = open_ring(&client, 2).await;
+    let (a, b) = (accounts[0].as_str(), accounts[1].as_str());
+
+    for side in [Side::Call, Side::Answer] {
+        for round_trip in 0..ROUND_TRIPS_MAX {
+            let changes = [
+                Change::Transfer(transfer(a, b, "1")),
+                Change::Post(posting(&[(a, "1"), (b, "-1")])),
+                Change::Withdraw(withdrawal(a, "1000")),
+            ];
+            for change in changes {
+                let cuts_before = proxy.cuts_made();
+                proxy.cut_next_transaction(TransactionCut { round_trip, side });
+                match change.send(&client, PATIENCE).await {
+                    Ok(answer) => assert!(!answer.replayed, "no other request for it"),
+                    Err(status) if is_definite(&status) => {}
+                    Err(status) => {
+                        let is_kept = is_kept(&database, &change).await;
+                        let is_true = outcome(&status) == "unknown"
+                            || outcome(&status) == "not_applied" && !is_kept;
+                        assert!(is_true, "{round_trip} {side:?}: {status:?}");
+                    }
+                }
+                let is_cut = proxy.cuts_made() > cuts_before;
+                assert!(is_cut || round_trip >= ROUND_TRIPS, "{round_trip} {side:?}: not cut");
+                let result = change.settle(std::slice::from_ref(&client)).await;
+                history.push((change, result));
+            }
+        }
+    }
+
+    checker::assert_sound(&database, &history).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
