@@ -35,6 +35,21 @@ async fn is_kept(database: &TestDatabase, change: &Change) -> bool {
     database.count(&format!("requests WHERE request_id = '{}'", change.request_id())).await > 0
 }
 
+/// Fails unless the database agrees with the first answer to a change that nothing rejects.
+async fn assert_true(database: &TestDatabase, change: &Change, answer: Result<Answer, Status>) {
+    match answer {
+        Ok(answer) => {
+            assert!(!answer.replayed, "no other request for it");
+            assert!(is_kept(database, change).await, "answered, but not committed");
+        }
+        Err(status) => match outcome(&status).as_str() {
+            "not_applied" => assert!(!is_kept(database, change).await, "{status:?}"),
+            "unknown" => {}
+            _ => panic!("neither an answer nor an outcome: {status:?}"),
+        },
+    }
+}
+
 /// A call or an answer is lost, at each place of a transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_at_any_round_trip_ends_in_one_effect_or_in_none() {
@@ -53,14 +68,8 @@ async fn a_cut_at_any_round_trip_ends_in_one_effect_or_in_none() {
                 let cuts_before = proxy.cuts_made();
                 proxy.cut_next_transaction(TransactionCut { round_trip, side });
                 match change.send(&client, PATIENCE).await {
-                    Ok(answer) => assert!(!answer.replayed, "no other request for it"),
                     Err(status) if is_definite(&status) => {}
-                    Err(status) => {
-                        let is_kept = is_kept(&database, &change).await;
-                        let is_true = outcome(&status) == "unknown"
-                            || outcome(&status) == "not_applied" && !is_kept;
-                        assert!(is_true, "{round_trip} {side:?}: {status:?}");
-                    }
+                    answer => assert_true(&database, &change, answer).await,
                 }
                 let is_cut = proxy.cuts_made() > cuts_before;
                 assert!(is_cut || round_trip >= ROUND_TRIPS, "{round_trip} {side:?}: not cut");
@@ -81,17 +90,8 @@ async fn a_cut_before_commit_ends_in_one_effect_or_in_none() {
     for cut in 0..CUTS {
         let change = Change::Transfer(transfer(&accounts[cut % 2], &accounts[(cut + 1) % 2], "1"));
         proxy.cut_before_next_commit();
-        match change.send(&client, PATIENCE).await {
-            Ok(answer) => {
-                assert!(!answer.replayed, "no other request for it");
-                assert!(is_kept(&database, &change).await, "answered, but not committed");
-            }
-            Err(status) => match outcome(&status).as_str() {
-                "not_applied" => assert!(!is_kept(&database, &change).await, "{status:?}"),
-                "unknown" => {}
-                _ => panic!("neither an answer nor an outcome: {status:?}"),
-            },
-        }
+        let answer = change.send(&client, PATIENCE).await;
+        assert_true(&database, &change, answer).await;
         let result = change.settle(std::slice::from_ref(&client)).await;
         history.push((change, result));
     }
