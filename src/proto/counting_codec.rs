@@ -28,11 +28,12 @@ use crate::proto::FILE_DESCRIPTOR_SET;
 /// A message of at most this many bytes is not counted: its elements take little memory, whatever
 /// they are.
 const SMALL_BYTES_MAX: usize = 4 * 1024;
-/// The most elements of one list. Each list has a lower limit of its own, which is checked when the
+/// The most elements of one list. Most lists have a lower limit of their own, which is checked when the
 /// message is decoded, with a better error.
 const LIST_LENGTH_MAX: usize = 16_384;
 /// The most elements of all lists of a message: more than a batch of 1000 requests with 5 legs and
-/// 32 labels each has.
+/// 32 labels each has. A message of a stream may have as many requests with more legs, and can exceed
+/// this if `message_size_max` is larger than the default.
 const ELEMENTS_MAX: usize = 65_536;
 
 /// The first size of a call's buffers, for its requests and for its responses. Most messages fit, and

@@ -217,7 +217,8 @@ type AccountServiceClient interface {
 	//   - INVALID_ARGUMENT, `INVALID_REQUESTS`: a message has more than 1000 requests, or names another
 	//     `result_order` than the first message, or one that does not exist. None of its requests is
 	//     applied.
-	//   - INVALID_ARGUMENT, `INVALID_MESSAGE`: the bytes are not a message.
+	//   - INVALID_ARGUMENT, `INVALID_MESSAGE`: the bytes are not a message, or it has more than 16,384
+	//     elements in one list or 65,536 in all of its lists.
 	//   - RESOURCE_EXHAUSTED, `REQUEST_TOO_LARGE`: a message has more than 1 MiB (a setting of the
 	//     server).
 	//   - RESOURCE_EXHAUSTED, `OVERLOADED`: the caller has too many bytes of requests under way.
@@ -828,7 +829,8 @@ type AccountServiceServer interface {
 	//   - INVALID_ARGUMENT, `INVALID_REQUESTS`: a message has more than 1000 requests, or names another
 	//     `result_order` than the first message, or one that does not exist. None of its requests is
 	//     applied.
-	//   - INVALID_ARGUMENT, `INVALID_MESSAGE`: the bytes are not a message.
+	//   - INVALID_ARGUMENT, `INVALID_MESSAGE`: the bytes are not a message, or it has more than 16,384
+	//     elements in one list or 65,536 in all of its lists.
 	//   - RESOURCE_EXHAUSTED, `REQUEST_TOO_LARGE`: a message has more than 1 MiB (a setting of the
 	//     server).
 	//   - RESOURCE_EXHAUSTED, `OVERLOADED`: the caller has too many bytes of requests under way.

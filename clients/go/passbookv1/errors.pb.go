@@ -36,7 +36,8 @@ const (
 //
 // `metadata["outcome"]` is set if a change was requested and there is no result: "not_applied" (it
 // was not applied, and this attempt never will be) or "unknown" (it was applied or it was not: send
-// the same request again with the same `request_id` to find out).
+// the same request again with the same `request_id` to find out). A read that was shed has
+// "not_applied", too.
 type ErrorReason int32
 
 const (
@@ -196,9 +197,9 @@ const (
 	ErrorReason_ERROR_REASON_AUDIT_UNAVAILABLE ErrorReason = 58
 	// INTERNAL: a defect of the server, which logs it. Outcome: not_applied or unknown.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 60
-	// INVALID_ARGUMENT: the bytes are not a message of this method, or the message was cut off. Comes
-	// before the checks of all fields, whatever its number: there are no fields. Nothing is applied
-	// or stored.
+	// INVALID_ARGUMENT: the bytes are not a message of this method, the message was cut off, or it has
+	// more than 16,384 elements in one list or 65,536 in all of its lists. Comes before the checks of all
+	// fields, whatever its number: there are no fields. Nothing is applied or stored.
 	ErrorReason_ERROR_REASON_INVALID_MESSAGE ErrorReason = 61
 	// RESOURCE_EXHAUSTED: a message or the headers have more bytes than the server accepts, or the
 	// response to a batch could have more than 4 MiB. Comes before everything else, whatever its

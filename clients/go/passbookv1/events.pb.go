@@ -123,7 +123,7 @@ type WatchEventsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Only events with an account whose id begins with one of these prefixes. An event on several
 	// accounts matches if one of them does, and has all entries that the caller may read. At most 100
-	// prefixes. Empty: all accounts.
+	// prefixes, each of 1-64 characters of [A-Za-z0-9._:-]. Empty: all accounts.
 	AccountIdPrefixes []string `protobuf:"bytes,1,rep,name=account_id_prefixes,json=accountIdPrefixes,proto3" json:"account_id_prefixes,omitempty"`
 	// Only events of these kinds. Empty: all kinds.
 	Kinds []EventKind `protobuf:"varint,2,rep,packed,name=kinds,proto3,enum=passbook.v1.EventKind" json:"kinds,omitempty"`

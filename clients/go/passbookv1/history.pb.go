@@ -787,11 +787,11 @@ type GetRequestOutcomeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What became of the request.
 	Outcome RequestOutcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=passbook.v1.RequestOutcome" json:"outcome,omitempty"`
-	// If the request was applied: its transaction, as it was returned. PlaceHold and ReleaseHold have
-	// no transaction.
+	// If the request was applied: its transaction, as it was returned. PlaceHold, UpdateHold and
+	// ReleaseHold have no transaction.
 	Transaction *Transaction `protobuf:"bytes,2,opt,name=transaction,proto3" json:"transaction,omitempty"`
-	// If the request was applied and has placed, captured or released a hold: the hold, as it was
-	// returned.
+	// If the request was applied and has placed, updated, captured or released a hold: the hold, as it
+	// was returned.
 	Hold *Hold `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	// If the request was rejected: the error, as it was returned, with its details.
 	Error *status.Status `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`

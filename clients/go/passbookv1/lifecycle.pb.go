@@ -230,8 +230,8 @@ type FreezeAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The reason for the change, stored in the account's history. At most 1024 bytes without control
-	// characters.
+	// The reason for the change, stored in the account's history. At most 1024 bytes, without
+	// characters that a description must not have.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// As in UpdateAccountRequest. Prevents that a late retry undoes a later change.
 	ExpectedVersion *int64 `protobuf:"varint,3,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
@@ -341,8 +341,8 @@ type UnfreezeAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The reason for the change, stored in the account's history. At most 1024 bytes without control
-	// characters.
+	// The reason for the change, stored in the account's history. At most 1024 bytes, without
+	// characters that a description must not have.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// As in UpdateAccountRequest. Prevents that a late retry undoes a later change.
 	ExpectedVersion *int64 `protobuf:"varint,3,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`
@@ -452,8 +452,8 @@ type CloseAccountRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	AccountId string `protobuf:"bytes,1,opt,name=account_id,json=accountId,proto3" json:"account_id,omitempty"`
-	// The reason for the change, stored in the account's history. At most 1024 bytes without control
-	// characters.
+	// The reason for the change, stored in the account's history. At most 1024 bytes, without
+	// characters that a description must not have.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// As in UpdateAccountRequest. Prevents that a late retry undoes a later change.
 	ExpectedVersion *int64 `protobuf:"varint,3,opt,name=expected_version,json=expectedVersion,proto3,oneof" json:"expected_version,omitempty"`

@@ -147,7 +147,7 @@ const (
 	TransactionKind_TRANSACTION_KIND_WITHDRAWAL TransactionKind = 2
 	// Transfer.
 	TransactionKind_TRANSACTION_KIND_TRANSFER TransactionKind = 3
-	// PostTransaction, BatchPostTransactions or StreamTransactions.
+	// PostTransaction, by itself, in a batch or in a stream.
 	TransactionKind_TRANSACTION_KIND_POSTING TransactionKind = 4
 	// CaptureHold.
 	TransactionKind_TRANSACTION_KIND_CAPTURE TransactionKind = 5
@@ -287,9 +287,9 @@ type Account struct {
 	// The number of entries, which is the sequence of the latest one.
 	Sequence int64 `protobuf:"varint,9,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The number of changes of any kind. The opening of the account is the first. A transaction is
-	// one change, however many entries it has on this account. Placing a hold is one change, and its
-	// end is another (a capture and its transaction are one). A hold that expires ends at its
-	// `expire_time`.
+	// one change, however many entries it has on this account. Placing a hold is one change, so is each
+	// update of it, and its end (a capture, also of a part, and its transaction are one). A hold that
+	// expires ends at its `expire_time`.
 	Version int64 `protobuf:"varint,10,opt,name=version,proto3" json:"version,omitempty"`
 	// The labels that the caller gave the account.
 	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

@@ -68,7 +68,7 @@ impl StatusBuilder {
         self
     }
 
-    /// Adds the outcome of a change. A query has none.
+    /// Adds the outcome of a change. A query has one only if it was shed.
     fn with_outcome(self, outcome: Option<Outcome>) -> Self {
         match outcome {
             None => self,
