@@ -25,7 +25,7 @@ pub enum AccountState {
     Closed,
 }
 
-stored_names!(AccountState {
+names!(AccountState {
     Open = "open",
     Frozen = "frozen",
     Closed = "closed",
@@ -48,7 +48,7 @@ pub struct Account {
     pub overdraft_limit: Amount,
     /// No limit on how far below zero.
     pub unlimited_overdraft: bool,
-    /// A forced transaction has taken more than was available, and still nothing is.
+    /// True from the forced transaction that makes `available` negative until it is negative no longer.
     pub below_limit: bool,
     /// Whether money may move.
     pub state: AccountState,
@@ -187,7 +187,7 @@ pub enum AccountChangeKind {
     Closed,
 }
 
-stored_names!(AccountChangeKind {
+names!(AccountChangeKind {
     Updated = "updated",
     Frozen = "frozen",
     Unfrozen = "unfrozen",

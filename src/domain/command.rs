@@ -139,7 +139,13 @@ impl Command {
     /// Whether its result is stored, even if it is rejected.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
-        matches!(self, Self::Request(request) if !request.validate_only)
+        self.request().is_some() && !self.is_dry_run()
+    }
+
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.request().is_some_and(|request| request.validate_only)
     }
 
     /// Whether it changes a hold that stays open.

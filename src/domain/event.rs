@@ -43,22 +43,19 @@ pub enum EventKind {
     HoldUpdated,
 }
 
-impl EventKind {
-    /// All kinds.
-    pub const ALL: [Self; 11] = [
-        Self::Transaction,
-        Self::HoldPlaced,
-        Self::HoldCaptured,
-        Self::HoldReleased,
-        Self::HoldExpired,
-        Self::AccountOpened,
-        Self::AccountUpdated,
-        Self::AccountFrozen,
-        Self::AccountUnfrozen,
-        Self::AccountClosed,
-        Self::HoldUpdated,
-    ];
-}
+all_values!(EventKind {
+    Transaction,
+    HoldPlaced,
+    HoldCaptured,
+    HoldReleased,
+    HoldExpired,
+    AccountOpened,
+    AccountUpdated,
+    AccountFrozen,
+    AccountUnfrozen,
+    AccountClosed,
+    HoldUpdated,
+});
 
 /// Something that happened, with what it left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,13 +156,13 @@ impl Event {
 /// Selects events; all that is given must match.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// Beginnings of account ids, one of which has one of these. Empty: all accounts.
+    /// One of the accounts of an event has an id that begins with one of these. Empty: all accounts.
     pub account_id_prefixes: Vec<String>,
-    /// Their kinds. Empty: all.
+    /// The kinds that an event may have. Empty: all.
     pub kinds: Vec<EventKind>,
-    /// The currency of one of their accounts.
+    /// The currency of an amount or an account of an event. None: all.
     pub currency_code: Option<String>,
-    /// Labels that they all have.
+    /// Labels that an event must have, all of them.
     pub labels: Labels,
 }
 

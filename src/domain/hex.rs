@@ -4,8 +4,15 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// Two digits for each byte, in lower case.
 pub fn to_hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    push_hex(&mut text, bytes);
+    text
+}
+
+/// Appends two digits for each byte, in lower case.
+pub fn push_hex(text: &mut String, bytes: &[u8]) {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+    text.extend(digits.map(|digit| char::from(DIGITS[usize::from(digit)])));
 }
 
 /// The bytes of a text, if all of it is pairs of digits.

@@ -21,7 +21,7 @@ pub enum HoldState {
     Expired,
 }
 
-stored_names!(HoldState {
+names!(HoldState {
     Open = "open",
     Captured = "captured",
     Released = "released",

@@ -77,25 +77,12 @@ pub enum IdentityKind {
     Jwt,
 }
 
-impl IdentityKind {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Token, Self::Spiffe, Self::Dns, Self::Jwt];
-
-    /// The name in the policy.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::Spiffe => "spiffe",
-            Self::Dns => "dns",
-            Self::Jwt => "jwt",
-        }
-    }
-
-    /// The kind with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
+names!(IdentityKind {
+    Token = "token",
+    Spiffe = "spiffe",
+    Dns = "dns",
+    Jwt = "jwt",
+});
 
 /// The permanent name of a request: request ids are scoped to the identity of the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

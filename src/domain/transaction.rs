@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::domain::{
     account::Labels,
     effective_time::EffectivePosition,
+    hex::push_hex,
     ids::{AccountId, Identity, RequestId, TransactionId},
     money::{Amount, Currency},
 };
@@ -28,7 +29,7 @@ pub enum TransactionKind {
     Reversal,
 }
 
-stored_names!(TransactionKind {
+names!(TransactionKind {
     Deposit = "deposit",
     Withdrawal = "withdrawal",
     Transfer = "transfer",
@@ -158,10 +159,7 @@ impl Entry {
             None => "passbook.entry.v1\n",
             Some(_) => "passbook.entry.v2\n",
         });
-        for byte in previous {
-            text.push(HEX_DIGITS[usize::from(byte >> 4)]);
-            text.push(HEX_DIGITS[usize::from(byte & 15)]);
-        }
+        push_hex(&mut text, previous);
         // Writing to a String cannot fail.
         let _ = write!(
             text,
@@ -183,6 +181,3 @@ impl Entry {
 
 /// Bytes of nearly all texts of entries.
 const HASHED_TEXT_CAPACITY: usize = 320;
-
-const HEX_DIGITS: [char; 16] =
-    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];

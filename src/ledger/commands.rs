@@ -343,13 +343,13 @@ impl Ledger {
     async fn enqueue(&self, audit: Option<&audit::Call>, jobs: Vec<Arc<Job>>) {
         let mut records = begin_audit(audit, &jobs).await.map(Vec::into_iter);
         for job in jobs {
-            match (is_change(&job.command), &mut records) {
-                (true, Ok(records)) => job.set_audit(records.next()),
-                (true, Err(error)) => {
+            match (job.command.is_dry_run(), &mut records) {
+                (true, _) => {}
+                (false, Ok(records)) => job.set_audit(records.next()),
+                (false, Err(error)) => {
                     job.fail(error.clone());
                     continue;
                 }
-                (false, _) => {}
             }
             self.queue.enqueue(job);
         }
@@ -364,18 +364,13 @@ impl Submission {
     }
 }
 
-/// Whether a command changes the ledger. A dry run does not.
-fn is_change(command: &Command) -> bool {
-    !matches!(command, Command::Request(request) if request.validate_only)
-}
-
 /// Begins the records of the changes of one call in the audit log, if there is one. Waits until the
 /// latest of their deadlines.
 async fn begin_audit(
     audit: Option<&audit::Call>,
     jobs: &[Arc<Job>],
 ) -> Result<Vec<PendingChange>, Error> {
-    let changes = || jobs.iter().filter(|job| is_change(&job.command));
+    let changes = || jobs.iter().filter(|job| !job.command.is_dry_run());
     let last = changes().max_by_key(|job| job.deadline);
     let (Some(call), Some(last)) = (audit, last) else { return Ok(Vec::new()) };
     let commands = changes().map(|job| job.command.clone()).collect();

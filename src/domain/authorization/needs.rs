@@ -138,7 +138,7 @@ impl<'a> Needs<'a> {
         account_ids.into_iter().for_each(|it| self.right(Right::Read, it));
     }
 
-    /// What is taken by force is taken: it needs both rights.
+    /// Each forced debit needs both rights, `debit` and `force`.
     fn force(&mut self) {
         let debits = self.amounts.iter().filter(|((_, right, _), _)| *right == Right::Debit);
         let debits: Vec<_> = debits.map(|((id, _, code), sum)| (*id, *code, *sum)).collect();

@@ -21,28 +21,14 @@ pub enum Right {
     Force,
 }
 
-impl Right {
-    /// All rights.
-    pub const ALL: [Self; 6] =
-        [Self::Read, Self::Credit, Self::Debit, Self::Manage, Self::Overdraft, Self::Force];
-
-    /// The name in the policy and in errors.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Credit => "credit",
-            Self::Debit => "debit",
-            Self::Manage => "manage",
-            Self::Overdraft => "overdraft",
-            Self::Force => "force",
-        }
-    }
-
-    /// The right with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|right| right.name() == name)
-    }
-}
+names!(Right {
+    Read = "read",
+    Credit = "credit",
+    Debit = "debit",
+    Manage = "manage",
+    Overdraft = "overdraft",
+    Force = "force",
+});
 
 /// One rule: some rights on some accounts.
 #[derive(Clone, Debug, PartialEq, Eq)]

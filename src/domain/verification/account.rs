@@ -99,7 +99,7 @@ pub struct StoredAccount {
 
 /// Verifies an account against its entries, which are pushed in their order.
 pub struct AccountVerifier {
-    claim: StoredAccount,
+    stored: StoredAccount,
     sequence: i64,
     balance: Amount,
     hash: [u8; 32],
@@ -109,20 +109,20 @@ pub struct AccountVerifier {
 
 impl AccountVerifier {
     /// Starts before the first entry.
-    pub fn new(claim: StoredAccount) -> Self {
-        let balance = claim.currency.zero();
-        Self { claim, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
+    pub fn new(stored: StoredAccount) -> Self {
+        let balance = stored.currency.zero();
+        Self { stored, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
     }
 
     /// Starts after this entry, which another verifier checks.
-    pub fn after(claim: StoredAccount, entry: &Entry) -> Self {
+    pub fn after(stored: StoredAccount, entry: &Entry) -> Self {
         let Entry { sequence, balance_after: balance, hash, create_time_us: time_us, .. } = *entry;
-        Self { claim, sequence, balance, hash, time_us }
+        Self { stored, sequence, balance, hash, time_us }
     }
 
     /// The account.
-    pub fn claim(&self) -> &StoredAccount {
-        &self.claim
+    pub fn stored(&self) -> &StoredAccount {
+        &self.stored
     }
 
     /// The number of entries that were pushed.
@@ -136,16 +136,16 @@ impl AccountVerifier {
     /// The fault of the entry, or the gap before it.
     pub fn push(&mut self, entry: &Entry) -> Result<(), Fault> {
         let expected = self.sequence + 1;
-        if entry.sequence > self.claim.sequence {
-            self.require_through(self.claim.sequence)?;
+        if entry.sequence > self.stored.sequence {
+            self.require_through(self.stored.sequence)?;
         }
-        if entry.sequence > self.claim.sequence || entry.sequence < expected {
+        if entry.sequence > self.stored.sequence || entry.sequence < expected {
             return Err(self.surplus(entry.sequence));
         }
         if entry.sequence > expected {
             return Err(self.missing(format!("the next one there is {}", entry.sequence)));
         }
-        let sum = self.claim.currency.add(self.balance, entry.amount);
+        let sum = self.stored.currency.add(self.balance, entry.amount);
         if sum != Some(entry.balance_after) {
             let sum = sum.map_or("beyond the limit".to_owned(), |sum| sum.to_string());
             let description = format!(
@@ -183,14 +183,14 @@ impl AccountVerifier {
         if self.sequence >= sequence {
             return Ok(());
         }
-        Err(self.missing(format!("the account's sequence is {}", self.claim.sequence)))
+        Err(self.missing(format!("the account's sequence is {}", self.stored.sequence)))
     }
 
     /// Checks, after the last entry was pushed, that none is missing, and that the account's row has the
     /// sums of its entries and holds.
     pub fn finish(&self) -> Result<(), Fault> {
-        self.require_through(self.claim.sequence)?;
-        let StoredAccount { balance, held, last_hash, open_holds, .. } = self.claim;
+        self.require_through(self.stored.sequence)?;
+        let StoredAccount { balance, held, last_hash, open_holds, .. } = self.stored;
         if balance != self.balance {
             let description = format!(
                 "its balance is {balance}; its {} entries sum to {}",
@@ -208,11 +208,11 @@ impl AccountVerifier {
             return Err(self.fault(0, FaultKind::WrongBalance, description));
         }
         if held.decimal().mantissa() != open_holds {
-            let sum = self.claim.currency.format_units(open_holds);
+            let sum = self.stored.currency.format_units(open_holds);
             let description = format!("its held is {held}; its open holds sum to {sum}");
             return Err(self.fault(0, FaultKind::WrongHeld, description));
         }
-        let StoredAccount { available, below_limit, .. } = self.claim;
+        let StoredAccount { available, below_limit, .. } = self.stored;
         if available.is_some_and(Amount::is_negative) != below_limit {
             let available = available.map_or("without a limit".to_owned(), |it| it.to_string());
             let mark = if below_limit { "it is" } else { "it is not" };
@@ -223,7 +223,7 @@ impl AccountVerifier {
             return Err(self.fault(0, FaultKind::WrongLimit, description));
         }
         self.require_empty_if_closed()?;
-        let update_time_us = self.claim.update_time_us;
+        let update_time_us = self.stored.update_time_us;
         if update_time_us < self.time_us {
             let description = format!(
                 "its update_time is {update_time_us} microseconds since 1970, before the {} of its last \
@@ -237,7 +237,7 @@ impl AccountVerifier {
 
     /// Checks that a closed account has no money, whose balance and holds were checked before.
     fn require_empty_if_closed(&self) -> Result<(), Fault> {
-        let StoredAccount { balance, held, is_closed, .. } = self.claim;
+        let StoredAccount { balance, held, is_closed, .. } = self.stored;
         if is_closed && balance.units() != 0 {
             let description = format!("it is closed, but its balance is {balance}");
             return Err(self.fault(0, FaultKind::WrongBalance, description));
@@ -252,7 +252,7 @@ impl AccountVerifier {
     /// The fault of an entry that the account's sequence does not count.
     pub fn surplus(&self, sequence: i64) -> Fault {
         let description =
-            format!("it is surplus: the account's sequence is {}", self.claim.sequence);
+            format!("it is surplus: the account's sequence is {}", self.stored.sequence);
         self.fault(sequence, FaultKind::SurplusEntry, description)
     }
 
@@ -269,6 +269,6 @@ impl AccountVerifier {
     }
 
     fn fault(&self, sequence: i64, kind: FaultKind, description: String) -> Fault {
-        Fault { account_id: self.claim.account_id.clone(), sequence, kind, description }
+        Fault { account_id: self.stored.account_id.clone(), sequence, kind, description }
     }
 }

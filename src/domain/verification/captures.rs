@@ -11,9 +11,9 @@ use crate::domain::{
 /// What was captured of a hold before something and after it.
 #[derive(Clone, Copy, Debug)]
 pub struct CapturedStep {
-    /// Before it.
+    /// The captured amount before.
     pub before: Amount,
-    /// After it.
+    /// The captured amount after.
     pub after: Amount,
 }
 

@@ -35,7 +35,7 @@ fn account() -> (StoredAccount, Vec<Entry>) {
         entries.push(entry);
     }
     let held = currency.zero();
-    let claim = StoredAccount {
+    let stored = StoredAccount {
         account_id,
         account_key: 1,
         currency,
@@ -49,11 +49,11 @@ fn account() -> (StoredAccount, Vec<Entry>) {
         is_closed: false,
         update_time_us: 3,
     };
-    (claim, entries)
+    (stored, entries)
 }
 
-fn verify(claim: StoredAccount, entries: &[Entry]) -> Result<i64, Fault> {
-    let mut verification = AccountVerifier::new(claim);
+fn verify(stored: StoredAccount, entries: &[Entry]) -> Result<i64, Fault> {
+    let mut verification = AccountVerifier::new(stored);
     entries.iter().try_for_each(|entry| verification.push(entry))?;
     verification.finish()?;
     Ok(verification.sequence())
@@ -66,18 +66,18 @@ fn assert_fault(
     kind: FaultKind,
     words: &str,
 ) {
-    let (mut claim, mut entries) = account();
-    change(&mut claim, &mut entries);
-    let fault = verify(claim, &entries).expect_err("a fault");
+    let (mut stored, mut entries) = account();
+    change(&mut stored, &mut entries);
+    let fault = verify(stored, &entries).expect_err("a fault");
     assert_eq!((fault.sequence, fault.kind), (sequence, kind), "{fault}");
     assert!(fault.description.contains(words), "{fault}");
 }
 
 #[test]
 fn an_account_that_is_what_its_entries_say_has_no_fault() {
-    let (claim, entries) = account();
-    assert_eq!(verify(claim.clone(), &entries), Ok(3));
-    let mut rest = AccountVerifier::after(claim, &entries[1]);
+    let (stored, entries) = account();
+    assert_eq!(verify(stored.clone(), &entries), Ok(3));
+    let mut rest = AccountVerifier::after(stored, &entries[1]);
     assert_eq!(rest.push(&entries[2]).and_then(|()| rest.finish()), Ok(()));
 }
 
@@ -87,7 +87,7 @@ fn a_gap_and_an_early_end_are_missing_entries() {
     assert_fault(|_, entries| drop(entries.remove(0)), 1, missing, "next one there is 2");
     assert_fault(|_, entries| drop(entries.remove(1)), 2, missing, "next one there is 3");
     assert_fault(|_, entries| entries.truncate(2), 3, missing, "sequence is 3");
-    assert_fault(|claim, _| claim.sequence = 4, 4, missing, "sequence is 4");
+    assert_fault(|stored, _| stored.sequence = 4, 4, missing, "sequence is 4");
     // What is beyond the account's sequence does not hide what is missing before it.
     let far = |_: &mut StoredAccount, entries: &mut Vec<Entry>| entries[2].sequence = 9;
     assert_fault(far, 3, missing, "sequence is 3");
@@ -96,7 +96,7 @@ fn a_gap_and_an_early_end_are_missing_entries() {
 #[test]
 fn an_entry_that_the_account_does_not_count_is_surplus() {
     let surplus = FaultKind::SurplusEntry;
-    assert_fault(|claim, _| claim.sequence = 2, 3, surplus, "sequence is 2");
+    assert_fault(|stored, _| stored.sequence = 2, 3, surplus, "sequence is 2");
     assert_fault(|_, entries| entries[0].sequence = 0, 0, surplus, "surplus");
     let twice = |_: &mut StoredAccount, entries: &mut Vec<Entry>| entries[2] = entries[1].clone();
     assert_fault(twice, 2, surplus, "surplus");
@@ -104,13 +104,13 @@ fn an_entry_that_the_account_does_not_count_is_surplus() {
 
 #[test]
 fn a_time_that_goes_back_is_found_though_the_hashes_are_right() {
-    let (mut claim, mut entries) = account();
+    let (mut stored, mut entries) = account();
     entries[2].create_time_us = 1;
     entries[2].hash = entries[2].chained_hash(&entries[1].hash);
-    claim.last_hash = entries[2].hash;
-    let fault = verify(claim.clone(), &entries).expect_err("a fault");
+    stored.last_hash = entries[2].hash;
+    let fault = verify(stored.clone(), &entries).expect_err("a fault");
     assert_eq!((fault.sequence, fault.kind), (3, FaultKind::WrongTime), "{fault}");
-    let mut rest = AccountVerifier::after(claim, &entries[1]);
+    let mut rest = AccountVerifier::after(stored, &entries[1]);
     assert_eq!(
         rest.push(&entries[2]),
         Err(fault),
@@ -143,8 +143,8 @@ fn a_change_that_adds_up_breaks_the_hash() {
 #[test]
 fn a_row_that_is_not_what_its_last_entry_says_is_found() {
     let wrong = FaultKind::WrongBalance;
-    assert_fault(|claim, _| claim.balance = dollars("12.01"), 0, wrong, "12.01; its 3 entries");
-    assert_fault(|claim, _| claim.last_hash[0] ^= 1, 0, wrong, "last_hash");
+    assert_fault(|stored, _| stored.balance = dollars("12.01"), 0, wrong, "12.01; its 3 entries");
+    assert_fault(|stored, _| stored.last_hash[0] ^= 1, 0, wrong, "last_hash");
 }
 
 #[test]
@@ -157,10 +157,10 @@ fn an_account_is_below_its_limit_if_and_only_if_it_is_marked() {
         (it.available, it.below_limit) = (None, true);
     };
     assert_fault(unlimited, 0, wrong, "without a limit, but it is marked");
-    let (mut claim, entries) = account();
-    below(&mut claim);
-    claim.below_limit = true;
-    assert_eq!(verify(claim, &entries), Ok(3));
+    let (mut stored, entries) = account();
+    below(&mut stored);
+    stored.below_limit = true;
+    assert_eq!(verify(stored, &entries), Ok(3));
 }
 
 #[test]
@@ -168,12 +168,12 @@ fn a_closed_account_has_no_money() {
     let closed = |it: &mut StoredAccount, _: &mut Vec<Entry>| it.is_closed = true;
     assert_fault(closed, 0, FaultKind::WrongBalance, "it is closed, but its balance is 12.00");
     let empty = |held: &str| {
-        let (claim, _) = account();
-        let (balance, open_holds) = (claim.currency.zero(), dollars(held).units());
+        let (stored, _) = account();
+        let (balance, open_holds) = (stored.currency.zero(), dollars(held).units());
         let (sequence, last_hash, available) = (0, [0; 32], None);
         let held = dollars(held);
         let is_closed = true;
-        let claim = StoredAccount {
+        let stored = StoredAccount {
             balance,
             held,
             sequence,
@@ -181,9 +181,9 @@ fn a_closed_account_has_no_money() {
             open_holds,
             available,
             is_closed,
-            ..claim
+            ..stored
         };
-        verify(claim, &[])
+        verify(stored, &[])
     };
     assert_eq!(empty("0"), Ok(0));
     let fault = empty("1.05").expect_err("a fault");
@@ -195,13 +195,13 @@ fn a_closed_account_has_no_money() {
 fn an_account_is_not_older_than_its_last_entry() {
     let wrong = FaultKind::WrongTime;
     assert_fault(|it, _| it.update_time_us = 2, 0, wrong, "before the 3 of its last entry");
-    let (claim, entries) = account();
-    assert_eq!(verify(StoredAccount { update_time_us: 4, ..claim }, &entries), Ok(3));
+    let (stored, entries) = account();
+    assert_eq!(verify(StoredAccount { update_time_us: 4, ..stored }, &entries), Ok(3));
 }
 
 #[test]
 fn held_must_be_the_sum_of_the_open_holds() {
     let wrong = FaultKind::WrongHeld;
-    assert_fault(|claim, _| claim.held = dollars("2"), 0, wrong, "held is 2.00; its open");
-    assert_fault(|claim, _| claim.open_holds = -105, 0, wrong, "sum to -1.05");
+    assert_fault(|stored, _| stored.held = dollars("2"), 0, wrong, "held is 2.00; its open");
+    assert_fault(|stored, _| stored.open_holds = -105, 0, wrong, "sum to -1.05");
 }

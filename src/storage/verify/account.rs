@@ -59,15 +59,15 @@ impl Store {
         );
         let statement = kind.statement(sql, [account_id.as_str().into()]);
         let Some(row) = self.readers.query_one_raw(statement).await? else { return Ok(None) };
-        let claim = match rows::stored_account(&row) {
-            Ok(claim) => claim,
+        let stored = match rows::stored_account(&row) {
+            Ok(stored) => stored,
             Err(fault) => {
                 let verified = VerifiedAccount { entries_verified: 0, fault: Some(fault) };
                 return Ok(Some(ControlFlow::Break(verified)));
             }
         };
         let surplus = row.try_get("", "surplus").unwrap_or_default();
-        let verifier = AccountVerifier::new(claim);
+        let verifier = AccountVerifier::new(stored);
         // From below the first entry, where there should be none.
         let verification = AccountVerification { verifier, surplus, after: i64::MIN };
         Ok(Some(self.verify_page(verification).await?))
@@ -83,13 +83,13 @@ impl Store {
                     AND sequence <= $3 ORDER BY sequence LIMIT {PAGE}"
         );
         let columns = entry_columns(self.kind());
-        let claim = verification.verifier.claim().clone();
-        let values = [claim.account_key.into(), verification.after.into(), claim.sequence.into()];
+        let stored = verification.verifier.stored().clone();
+        let values = [stored.account_key.into(), verification.after.into(), stored.sequence.into()];
         let page = read_packed(&self.readers, &columns, &from, values).await?;
         let verifier = &mut verification.verifier;
         for line in page.rows()?.map(EntryLine::new) {
             let number = line.sequence;
-            let verified = match line.entry(&claim.account_id, &claim.currency) {
+            let verified = match line.entry(&stored.account_id, &stored.currency) {
                 Ok(entry) => verifier.push(&entry),
                 Err(column) => Err(verifier.unreadable(number, column)),
             };
@@ -101,7 +101,7 @@ impl Store {
             verification.after = verification.verifier.sequence();
             return Ok(ControlFlow::Continue(verification));
         }
-        let all = verifier.require_through(claim.sequence);
+        let all = verifier.require_through(stored.sequence);
         let none_beyond = verification.surplus.map_or(Ok(()), |it| Err(verifier.surplus(it)));
         let fault = all.and(none_beyond).and_then(|()| verifier.finish()).err();
         Ok(verification.end(fault))

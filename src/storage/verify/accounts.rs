@@ -98,9 +98,9 @@ async fn partition_all(
         let mut accounts = Vec::new();
         let mut entries = 0;
         for row in &rows {
-            let claim = rows::stored_account(row)?;
-            let (account_key, sequence) = (claim.account_key, claim.sequence);
-            accounts.push(claim);
+            let stored = rows::stored_account(row)?;
+            let (account_key, sequence) = (stored.account_key, stored.sequence);
+            accounts.push(stored);
             entries += sequence;
             if entries < PARTITION_ENTRIES {
                 continue;
@@ -108,11 +108,11 @@ async fn partition_all(
             // A long account is split: each part continues from the last entry of the one before.
             let mut end = PARTITION_ENTRIES;
             while sequence - end > PARTITION_ENTRIES {
-                let claim = accounts.last().cloned();
+                let stored = accounts.last().cloned();
                 if !partitioner.send(accounts, (account_key, end)).await {
                     return Ok(());
                 }
-                accounts = claim.into_iter().collect();
+                accounts = stored.into_iter().collect();
                 end += PARTITION_ENTRIES;
             }
             if !partitioner.send(accounts, (account_key, i64::MAX)).await {
@@ -121,7 +121,7 @@ async fn partition_all(
             (accounts, entries) = (Vec::new(), 0);
         }
         let is_last = rows.len() < ACCOUNT_PAGE;
-        let last = accounts.last().map(|claim| claim.account_key);
+        let last = accounts.last().map(|stored| stored.account_key);
         // The last partition reaches beyond the last account, where there should be no entry.
         let until = if is_last { Some(i64::MAX) } else { last };
         if let Some(account_key) = until
@@ -186,18 +186,18 @@ impl PartitionVerifier {
     ) -> Result<Option<Self>, VerifyError> {
         let mut accounts = partition.accounts.clone().into_iter();
         let current = match (accounts.next(), partition.resumes_after()) {
-            (Some(claim), Some(sequence)) => {
+            (Some(stored), Some(sequence)) => {
                 let columns = entry_columns(DatabaseKind::of(connection));
                 let from = "FROM entries WHERE account_key = $1 AND sequence = $2";
-                let values = [claim.account_key.into(), sequence.into()];
+                let values = [stored.account_key.into(), sequence.into()];
                 let page = read_packed(connection, &columns, from, values).await?;
                 let line = page.rows()?.next().map(EntryLine::new);
                 let read =
-                    |line: EntryLine<'_>| line.entry(&claim.account_id, &claim.currency).ok();
+                    |line: EntryLine<'_>| line.entry(&stored.account_id, &stored.currency).ok();
                 let Some(entry) = line.and_then(read) else { return Ok(None) };
-                Some(AccountVerifier::after(claim, &entry))
+                Some(AccountVerifier::after(stored, &entry))
             }
-            (claim, _) => claim.map(AccountVerifier::new),
+            (stored, _) => stored.map(AccountVerifier::new),
         };
         let (compared, totals) = (CurrencyTotals::default(), LedgerTotals::default());
         Ok(Some(Self { accounts, current, comparison, compared, totals }))
@@ -206,14 +206,14 @@ impl PartitionVerifier {
     /// Verifies the next entry.
     fn push(&mut self, line: EntryLine<'_>) -> Result<(), VerifyError> {
         while let Some(current) = &self.current {
-            if current.claim().account_key >= line.account_key {
+            if current.stored().account_key >= line.account_key {
                 break;
             }
             self.finish_account()?;
         }
         let (account_key, sequence) = (line.account_key, line.sequence);
         let current = self.current.as_mut();
-        let Some(current) = current.filter(|it| it.claim().account_key == account_key) else {
+        let Some(current) = current.filter(|it| it.stored().account_key == account_key) else {
             return Err(LedgerFault::Entry {
                 account_id: unknown_account(account_key),
                 sequence: sequence.unwrap_or_default(),
@@ -221,9 +221,9 @@ impl PartitionVerifier {
             }
             .into());
         };
-        let claim = current.claim();
+        let stored = current.stored();
         let entry = line
-            .entry(&claim.account_id, &claim.currency)
+            .entry(&stored.account_id, &stored.currency)
             .map_err(|column| current.unreadable(sequence, column))?;
         current.push(&entry)?;
         self.totals.entries += 1;
@@ -244,7 +244,7 @@ impl PartitionVerifier {
             }
             if let Some(current) = self.current.take() {
                 current.require_through(until)?;
-                self.add_compared(&current.claim().currency)?;
+                self.add_compared(&current.stored().currency)?;
             }
             return Ok(self.totals);
         }
@@ -258,11 +258,11 @@ impl PartitionVerifier {
     fn finish_account(&mut self) -> Result<(), VerifyError> {
         if let Some(done) = self.current.take() {
             done.finish()?;
-            let claim = done.claim();
+            let stored = done.stored();
             self.totals.accounts += 1;
             self.compared.accounts = 1;
-            self.compared.balances = claim.balance.units();
-            self.add_compared(&claim.currency)?;
+            self.compared.balances = stored.balance.units();
+            self.add_compared(&stored.currency)?;
         }
         self.current = self.accounts.next().map(AccountVerifier::new);
         Ok(())

@@ -6,8 +6,8 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        account::Labels, hold::Hold, ids::RequestId, rejection::Rejection,
-        transaction::TransactionKind, verification::LedgerFault,
+        account::Labels, fingerprint::FINGERPRINT_LENGTH, hold::Hold, ids::RequestId,
+        rejection::Rejection, transaction::TransactionKind, verification::LedgerFault,
     },
     storage::{
         StorageError,
@@ -40,7 +40,7 @@ pub fn request_columns(kind: DatabaseKind) -> String {
     let (applied, has_types) = (applied_columns(kind), has_types(kind));
     let (labels, details) = (kind.text("r.labels"), kind.text("r.details"));
     format!(
-        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = 16 THEN 1 ELSE 0 END, \
+        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = {FINGERPRINT_LENGTH} THEN 1 ELSE 0 END, \
          r.request_id, COALESCE({labels}, ''), COALESCE(r.rejection, ''), \
          CASE WHEN r.hold_id IS NULL THEN 'none' \
              WHEN EXISTS (SELECT 1 FROM holds h WHERE h.hold_id = r.hold_id) THEN 'found' \
