@@ -144,6 +144,12 @@ pub enum IdError {
     /// A character outside the alphabet.
     #[error("has a character outside {0}")]
     Alphabet(&'static str),
+    /// What follows [`HOLD_OWNER`] is no identity.
+    #[error(
+        "has no identity of 1-{IDENTITY_LENGTH_MAX} printable ASCII characters without spaces after \
+         the first {HOLD_OWNER}"
+    )]
+    HoldOwner,
 }
 
 impl Identity {
@@ -243,14 +249,13 @@ impl HoldId {
     /// Reads the id of a hold, with or without the identity that placed the hold.
     ///
     /// # Errors
-    /// Empty, too long, or outside the alphabet.
+    /// Empty, too long, outside the alphabet, or with another text than an identity behind the name.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let Some((name, placed_by)) = text.split_once(HOLD_OWNER) else {
             return Self::parse_new(text);
         };
         Self::parse_new(name)?;
-        Identity::parse(placed_by)
-            .map_err(|_| IdError::Alphabet("[A-Za-z0-9._:-], `@` and an identity"))?;
+        Identity::parse(placed_by).map_err(|_| IdError::HoldOwner)?;
         Ok(Self(text.into()))
     }
 

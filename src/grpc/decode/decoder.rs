@@ -276,9 +276,9 @@ impl<'a> Decoder<'a> {
                     // Without the path itself, which may be long: details travel in a header.
                     let allowed: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
                     let allowed = allowed.join(", ");
-                    let description =
-                        format!("has a path, number {index}, that is not one of {allowed}");
-                    self.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
+                    let field = format_args!("update_mask.paths[{index}]");
+                    let description = format!("is not one of {allowed}");
+                    self.report(ErrorReason::InvalidUpdateMask, field, description);
                 }
             }
         }
