@@ -9,7 +9,7 @@ pub enum Credential {
     Malformed,
     /// A verified client certificate, by its SHA-256 fingerprint.
     Certificate([u8; 32]),
-    /// None.
+    /// The caller sent no credential.
     None,
 }
 

@@ -53,6 +53,9 @@ const REQUEST_BYTES: Maxima =
 /// Bytes of responses that their callers have not read yet.
 const RESPONSE_BYTES: Maxima =
     Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 8 * MIB, connection: 32 * MIB };
+/// Bytes of a request or of a response that are charged to no share if there are no more: the limits on
+/// calls bound small ones, and large messages of others never shed a deposit.
+pub const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// Streams of WatchEntries and WatchEvents. Each may keep one unread message in memory.
 const WATCHERS: Maxima =
     Maxima { server: 10_000, identity: 5000, anonymous: 0, connection: usize::MAX };
@@ -126,7 +129,9 @@ impl Limit {
             Self::ResponseBytes => "bytes of responses that are not read yet",
             Self::Queue => "changes that wait or are being applied",
             Self::Watchers => "watchers",
-            Self::Records => "rejections, fences, changes of accounts and audited repeats a minute",
+            Self::Records => {
+                "rejections, fences, changes of accounts and holds, and audited repeats a minute"
+            }
             Self::Connections => "connections",
         }
     }
@@ -140,7 +145,7 @@ pub struct BudgetConfig {
     pub is_authenticated: bool,
     /// Calls of AccountService in flight.
     pub calls_max: u32,
-    /// Of one identity.
+    /// Calls of AccountService in flight of one identity.
     pub identity_calls_max: u32,
     /// Calls a second of one identity, with a burst of as many. None: no limit.
     pub identity_rate_max: Option<NonZeroU32>,
@@ -148,7 +153,7 @@ pub struct BudgetConfig {
     pub queue_capacity: u32,
     /// Records a minute that move no money.
     pub records_max: u32,
-    /// Of one identity.
+    /// Records a minute of one identity that move no money.
     pub identity_records_max: u32,
     /// Open connections.
     pub connections_max: u32,

@@ -65,9 +65,9 @@ impl Maxima {
 /// A budget is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// Of what.
+    /// The budget that has no room.
     pub limit: Limit,
-    /// Whose.
+    /// Whose budget it is.
     pub scope: Scope,
     /// The size of the budget.
     pub max: usize,

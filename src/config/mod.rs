@@ -101,7 +101,8 @@ pub struct ServeConfig {
     #[arg(value_parser = clap::value_parser!(u32).range(i64::from(CONNECTIONS_MIN)..=1000))]
     pub database_connections_max: u32,
 
-    /// The most legs in one database transaction. Too low: the server commits more often than it
+    /// The most legs in one database transaction; a request has one leg for each account that it changes.
+    /// The metric passbook_batch_size counts requests. Too low: the server commits more often than it
     /// needs to. Too high: each request waits longer for the rest of its batch.
     #[arg(long, env, default_value_t = 1000)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -5,7 +5,9 @@
 //! * `not_applied`: the request has no result, and was not applied: overload, a lock, a deadline.
 //! * `unknown`: nobody confirmed the commit. The request's record says whether it was applied.
 //!
-//! Not counted: queries, fences, requests with `validate_only`, and calls that their callers canceled.
+//! Not counted: queries, fences, requests with `validate_only` that are well-formed, and calls that their
+//! callers canceled. A change whose response finds no room is counted as applied: its caller gets an
+//! unknown outcome, which counts as a shed call.
 
 use std::sync::LazyLock;
 

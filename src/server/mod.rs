@@ -1,8 +1,9 @@
 //! The server process around the services: binds, serves, drains.
 //!
-//! Connections (`listener`, `tls`), readiness, the admin port, and the watch over files that
-//! are reloaded. This folder knows no message of the contract and no rule of money. The layers that
-//! a call passes are in `grpc::middleware`.
+//! Connections (`listener`, `frames`, `tls`), readiness, the admin port (`admin`, `admin_token`), the
+//! console's port, the keys for JWTs (`jwks`), and the watch over files that are reloaded. This folder
+//! knows no message of the contract and no rule of money. The layers that a call passes are in
+//! `grpc::middleware`.
 
 mod admin;
 mod admin_token;

@@ -20,8 +20,8 @@ const CALL_BUCKETS: [f64; 14] =
 const STEP_BUCKETS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
-/// Buckets of the batch size, in requests: from a batch of one request to 10,000, the largest value
-/// of `batch_size_max`. Its default of 1000 is a boundary.
+/// Buckets of the batch size, in requests: from one to 10,000, the largest value of `batch_size_max`,
+/// which counts the legs of these requests. Its default of 1000 is a boundary.
 const BATCH_BUCKETS: [f64; 12] =
     [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 10_000.0];
 /// The interval at which recorded values move into the buckets of histograms. Until then each value

@@ -31,8 +31,8 @@ use opentelemetry_sdk::{
 };
 use tonic::transport::ClientTlsConfig;
 
-/// The most links of one span: the default of `batch_size_max`, which is the number of calls in the
-/// largest database transaction. A link takes some 50 bytes in an export.
+/// The most links of one span: the default of `batch_size_max`, which counts legs, so a database
+/// transaction has no more calls. A link takes some 50 bytes in an export.
 const LINKS_MAX: u32 = 1000;
 /// The timeout of one export to the collector. Spans of a failed export are dropped, and so are spans
 /// beyond the limit of the export queue: no call waits for the collector.

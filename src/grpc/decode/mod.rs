@@ -37,7 +37,7 @@ const LABEL_VALUE_LENGTH_MAX: usize = 256;
 /// The most legs of one transaction.
 const LEGS_MAX: usize = 100;
 /// The most requests in one batch.
-const BATCH_MAX: usize = 1000;
+pub const BATCH_MAX: usize = 1000;
 /// The most legs in one BatchPostTransactions: their entries must fit into a response of 4 MiB,
 /// which clients accept by default.
 const BATCH_LEGS_MAX: usize = 5000;

@@ -13,6 +13,15 @@ use crate::{
     proto::ErrorReason,
 };
 
+/// After a lock of another program: it may be held for long, and each attempt waits for it again.
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// After the server's own retries: the transactions in conflict have ended by then.
+const CONTENTION_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// What must be repaired or restarted takes seconds at least.
+const REPAIR_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Another server takes the call, and a client has found one by then.
+const OTHER_SERVER_RETRY_DELAY: Duration = Duration::from_millis(100);
+
 impl From<Error> for StatusBuilder {
     fn from(error: Error) -> Self {
         use ErrorReason as E;
@@ -40,13 +49,13 @@ impl From<Error> for StatusBuilder {
                     "another database transaction kept an account locked until the deadline";
                 Self::new(Code::Aborted, E::LockTimeout, message)
                     .with_outcome(not_applied)
-                    .with_retry(Duration::from_millis(200))
+                    .with_retry(LOCK_RETRY_DELAY)
             }
             Error::Contention => {
                 let message = "the database aborted the change repeatedly";
                 Self::new(Code::Aborted, E::Contention, message)
                     .with_outcome(not_applied)
-                    .with_retry(Duration::from_millis(100))
+                    .with_retry(CONTENTION_RETRY_DELAY)
             }
             Error::DeadlineExceeded(outcome) => {
                 let message = "the deadline passed before there was a result";
@@ -86,7 +95,7 @@ impl From<Error> for StatusBuilder {
                 let message = "the database cannot be reached or written";
                 Self::new(Code::Unavailable, E::DatabaseUnavailable, message)
                     .with_outcome(outcome)
-                    .with_retry(Duration::from_secs(1))
+                    .with_retry(REPAIR_RETRY_DELAY)
             }
             Error::SchemaNotMigrated(outcome) => {
                 let message = "the database does not have this server's schema; see `passbook migrate status`";
@@ -96,12 +105,12 @@ impl From<Error> for StatusBuilder {
                 let message = "the audit log, without which nothing changes, cannot be written";
                 Self::new(Code::Unavailable, E::AuditUnavailable, message)
                     .with_outcome(not_applied)
-                    .with_retry(Duration::from_secs(1))
+                    .with_retry(REPAIR_RETRY_DELAY)
             }
             Error::ShuttingDown => {
                 Self::new(Code::Unavailable, E::ShuttingDown, "the server is shutting down")
                     .with_outcome(not_applied)
-                    .with_retry(Duration::from_millis(100))
+                    .with_retry(OTHER_SERVER_RETRY_DELAY)
             }
             Error::Internal(outcome) => {
                 let message = "internal error; see the server's log";

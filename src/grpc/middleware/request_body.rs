@@ -12,14 +12,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::Share,
+    budget::{SMALL_BYTES_MAX, Share},
     grpc::error,
     ledger::{Error, Outcome},
 };
 
-/// Headers and a message of at most this many bytes together are not charged: the limits on calls
-/// bound small requests, and large requests of others never shed a deposit.
-const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of one call that HTTP/2 keeps until the call reads them: flow control stops a client that
 /// sends faster. Lower, and large messages over long distances are slow, because so many bytes
 /// travel in each round trip.

@@ -28,15 +28,13 @@ use tokio::{
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::{BriefCall, Budget, Connection, Share, Unread},
+    budget::{BriefCall, Budget, Connection, SMALL_BYTES_MAX, Share, Unread},
     domain::ids::Identity,
     grpc::error,
     ledger::Outcome,
     proto::methods::Method,
 };
 
-/// A frame of at most this many bytes is not charged: the limits on calls bound small ones.
-const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// The room that a stream of results waits for before its next message is encoded: more than its next
 /// results have. A result is not lost because its caller has too much unread.
 const RESULTS_BYTES_MAX: usize = 64 * 1024;

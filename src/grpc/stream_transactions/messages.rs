@@ -6,8 +6,9 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::{
-    budget::Share,
-    grpc::{error::invalid::Invalid, middleware::deadline::Deadline},
+    budget::{SMALL_BYTES_MAX, Share},
+    domain::ids::ID_LENGTH_MAX,
+    grpc::{decode::BATCH_MAX, error::invalid::Invalid, middleware::deadline::Deadline},
     ledger::Error,
     proto::{
         ErrorReason, Leg, ResultOrder, StreamTransactionsRequest, StreamedRequest,
@@ -15,14 +16,8 @@ use crate::{
     },
 };
 
-/// The most requests in one message: as many as in a batch.
-const MESSAGE_REQUESTS_MAX: usize = 1000;
-/// A message of at most this many bytes in memory takes no room: the limits on calls bound small ones.
-const SMALL_BYTES_MAX: usize = 4 * 1024;
 /// About the memory of a label beside its texts: two strings, in a tree.
 const LABEL_BYTES: usize = 128;
-/// The most bytes of a `request_id` that a result repeats: as many as a valid one has.
-const REQUEST_ID_LENGTH_MAX: usize = 64;
 
 /// One request of a stream, as it was sent.
 pub struct StreamedItem {
@@ -132,9 +127,8 @@ fn split(
     }
     let is_first = stream_order.replace(order).is_none();
     let count = requests.len() + usize::from(request.is_some());
-    if count > MESSAGE_REQUESTS_MAX {
-        let description =
-            format!("has {count} requests; at most {MESSAGE_REQUESTS_MAX} are allowed");
+    if count > BATCH_MAX {
+        let description = format!("has {count} requests; at most {BATCH_MAX} are allowed");
         return invalid("requests", description);
     }
     let has_order = result_order != i32::from(ResultOrder::Unspecified);
@@ -177,7 +171,7 @@ impl ReplyForm {
             Some(Request::ReleaseHold(it)) => &it.request_id,
         };
         // A part of it could be the id of another request.
-        let is_allowed = request_id.len() <= REQUEST_ID_LENGTH_MAX;
+        let is_allowed = request_id.len() <= ID_LENGTH_MAX;
         Self::Listed { request_id: if is_allowed { request_id.to_owned() } else { String::new() } }
     }
 }

@@ -19,7 +19,7 @@ pub const WATCHER_PAGE_SIZE: usize = 50;
 const SHARED_PAGES_MAX: usize = 320;
 /// Watchers that read the database at the same time: half of the connections that are reserved for
 /// the service. Other watchers wait.
-const CATCH_UP_READS_SHARE: u32 = 2;
+const RESERVED_DIVISOR: u32 = 2;
 
 /// See the module.
 pub struct CatchUp {
@@ -44,7 +44,7 @@ struct PageKey {
 
 impl CatchUp {
     pub fn new(store: Arc<Store>, budgets: &Budgets) -> Self {
-        let reads_max = (store.connection_counts().reserved / CATCH_UP_READS_SHARE).max(1) as usize;
+        let reads_max = (store.connection_counts().reserved / RESERVED_DIVISOR).max(1) as usize;
         let (reads, gate) = (Semaphore::new(reads_max), budgets.gate(reads_max / 2));
         Self { store, reads, gate, shared: SharedPages::new(SHARED_PAGES_MAX) }
     }

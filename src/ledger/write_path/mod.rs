@@ -19,7 +19,7 @@
 //! | read holds | 1, only if holds are named or accounts have holds |
 //! | read transactions to reverse, their reversals, openings | 1 each, only if needed |
 //! | read changes of accounts | 1, only if an update may have been committed before |
-//! | write requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
+//! | write the commit, requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
 //! | commit | 1 |
 //!
 //! A change of an account is also that a forced request takes it below its limit, or that it gets above.

@@ -8,6 +8,7 @@ use crate::storage::{
     StorageError,
     connect::{
         session::Role,
+        sqlite_file::BUSY_TIMEOUT,
         store::{Backend, Store},
     },
     dialect::DatabaseKind,
@@ -15,8 +16,10 @@ use crate::storage::{
 
 /// Time limit for moving the log into a file that is no longer at its path.
 const FOLD_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long the move waits for the locks of other connections. Below [`FOLD_TIME_MAX`].
+const FOLD_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long writers wait for readers that keep the log from being restarted.
-const SHORTEN_WAIT_MAX_MS: u32 = 100;
+const SHORTEN_WAIT_MAX: Duration = Duration::from_millis(100);
 
 impl Store {
     /// Closes the readers' connections.
@@ -43,16 +46,16 @@ impl Store {
         if !file.has_log() {
             return Ok(());
         }
-        let admin = self.open(Role::Maintenance).await?;
+        let maintenance = self.open(Role::Maintenance).await?;
         // If another process is reading, its own close moves the log.
-        admin.execute_unprepared("PRAGMA busy_timeout = 500").await?;
-        if truncate_log(&admin).await? {
+        maintenance.execute_unprepared(&busy_timeout(FOLD_WAIT_MAX)).await?;
+        if truncate_log(&maintenance).await? {
             tracing::warn!(
                 "another process uses the database, so a part of it is still in the write-ahead log: \
                  the database file alone is no whole copy"
             );
         }
-        Ok(admin.close().await?)
+        Ok(maintenance.close().await?)
     }
 
     /// Checks that changes go to the right database: on PostgreSQL, that no second host of the URL
@@ -74,10 +77,9 @@ impl Store {
 
     /// Moves the log into the open file, on an open connection.
     async fn fold_log(&self) {
-        // Below FOLD_TIME_MAX.
-        let fold = "PRAGMA busy_timeout = 500; PRAGMA wal_checkpoint(TRUNCATE); \
-            PRAGMA busy_timeout = 10000";
-        let folding = self.readers.execute_unprepared(fold);
+        let (shorter, usual) = (busy_timeout(FOLD_WAIT_MAX), busy_timeout(BUSY_TIMEOUT));
+        let fold = format!("{shorter}; PRAGMA wal_checkpoint(TRUNCATE); {usual}");
+        let folding = self.readers.execute_unprepared(&fold);
         match tokio::time::timeout(FOLD_TIME_MAX, folding).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
@@ -97,22 +99,26 @@ impl Store {
         if !file.has_long_log() {
             return Ok(false);
         }
-        let admin = self.open(Role::Maintenance).await?;
-        let wait = format!("PRAGMA busy_timeout = {SHORTEN_WAIT_MAX_MS}");
-        admin.execute_unprepared(&wait).await?;
+        let maintenance = self.open(Role::Maintenance).await?;
+        maintenance.execute_unprepared(&busy_timeout(SHORTEN_WAIT_MAX)).await?;
         // Most of the work, beside writers.
-        admin.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
-        let is_busy = truncate_log(&admin).await?;
-        admin.close().await?;
+        maintenance.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await?;
+        let is_busy = truncate_log(&maintenance).await?;
+        maintenance.close().await?;
         Ok(is_busy)
     }
 }
 
+/// The statement that sets how long a connection waits for the locks of others.
+fn busy_timeout(wait: Duration) -> String {
+    format!("PRAGMA busy_timeout = {}", wait.as_millis())
+}
+
 /// Moves the log into the database's file, and empties it. Returns whether another connection
 /// prevented that, which is no error of SQLite.
-async fn truncate_log(admin: &DatabaseConnection) -> Result<bool, StorageError> {
+async fn truncate_log(maintenance: &DatabaseConnection) -> Result<bool, StorageError> {
     let truncate = DatabaseKind::Sqlite.statement("PRAGMA wal_checkpoint(TRUNCATE)", []);
-    let row = admin.query_one_raw(truncate).await?;
+    let row = maintenance.query_one_raw(truncate).await?;
     let is_busy: i32 = row.map_or(Ok(0), |row| row.try_get_by_index(0))?;
     Ok(is_busy != 0)
 }

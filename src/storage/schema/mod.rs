@@ -130,9 +130,9 @@ impl Store {
         &self,
         steps: impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let admin = self.open(Role::Maintenance).await?;
+        let maintenance = self.open(Role::Maintenance).await?;
         for _ in 0..MIGRATION_ATTEMPTS_MAX {
-            match try_to_migrate(&admin, &steps).await {
+            match try_to_migrate(&maintenance, &steps).await {
                 Err(StorageError::LockTimeout(_)) => {
                     tracing::warn!(
                         "a long transaction uses the tables; the migration is tried again"
@@ -148,11 +148,11 @@ impl Store {
 }
 
 async fn try_to_migrate(
-    admin: &DatabaseConnection,
+    maintenance: &DatabaseConnection,
     steps: &impl AsyncFn(&DatabaseTransaction) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    let transaction = transaction::begin(admin).await?;
-    if DatabaseKind::of(admin) == DatabaseKind::Postgres {
+    let transaction = transaction::begin(maintenance).await?;
+    if DatabaseKind::of(maintenance) == DatabaseKind::Postgres {
         // The lock ends with the transaction, however the process ends.
         let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         transaction.execute_unprepared(&lock).await?;

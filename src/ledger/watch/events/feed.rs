@@ -38,7 +38,7 @@ const DELAY_MIN: Duration = Duration::from_secs(1);
 const SHARED_PAGES_MAX: usize = 16;
 /// Watchers that read the database at the same time: a quarter of the connections that are reserved
 /// for the service. Other watchers wait.
-const READS_SHARE: u32 = 4;
+const RESERVED_DIVISOR: u32 = 4;
 
 /// How far the ledger is complete.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,7 @@ struct PageKey {
 impl EventFeed {
     /// Starts to poll.
     pub fn start(store: Arc<Store>, budgets: &Budgets) -> Arc<Self> {
-        let reads_max = (store.connection_counts().reserved / READS_SHARE).max(1) as usize;
+        let reads_max = (store.connection_counts().reserved / RESERVED_DIVISOR).max(1) as usize;
         let feed = Arc::new(Self {
             store,
             state: watch::Sender::default(),
