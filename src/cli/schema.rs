@@ -13,7 +13,10 @@ pub async fn connect_to_read(database: &DatabaseConfig) -> Result<Store, CliErro
     let url = database.url().map_err(CliError::Usage)?;
     let store = Store::connect_to_read(url).await.map_err(CliError::run)?;
     require_current(store.schema_status().await.map_err(CliError::run)?)?;
-    Ok(store)
+    match store.missing_key().await.map_err(CliError::run)? {
+        Some(missing) => Err(CliError::Run(format!("the database is not whole: {missing}"))),
+        None => Ok(store),
+    }
 }
 
 /// Applies pending migrations if that is allowed. Returns an error that names the right command if

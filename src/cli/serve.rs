@@ -250,6 +250,9 @@ async fn start_ledger(
     budgets: Arc<Budgets>,
 ) -> Result<(Arc<Ledger>, Arc<Currencies>), CliError> {
     schema::prepare(store, config.migrate).await?;
+    if let Some(missing) = store.missing_guard().await.map_err(CliError::run)? {
+        return Err(CliError::Run(format!("the database cannot be used: {missing}")));
+    }
     let kept = store
         .register_currencies(currencies.configured())
         .await

@@ -204,7 +204,13 @@ impl Ledger {
                 let pending = pending.join(", ");
                 return Err(NotReady::Schema(format!("the schema lacks {pending}")));
             }
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => {
+                if matches!(error, StorageError::Unavailable(_)) {
+                    // A restart has cut all connections: no call is to find that out once more.
+                    self.store.invalidate_connections();
+                }
+                error.to_string()
+            }
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
         // Finds the primary if it has moved, or gives a better reason.
@@ -213,8 +219,16 @@ impl Ledger {
     }
 
     /// Checks that the tables can be used: at the start, if the schema is a newer program's, and if the
-    /// last change could not be written. Then also that a connection can write.
+    /// last change could not be written. Then also that a connection can write. Checks keys and guards
+    /// each time, unless the schema is a newer program's, which may have others.
     async fn check_writes(&self, is_ahead: bool) -> Result<(), NotReady> {
+        if !is_ahead {
+            let missing = self.own_reads.missing_guard().await;
+            let missing = missing.map_err(|error| NotReady::Database(error.summary()))?;
+            if let Some(missing) = missing {
+                return Err(NotReady::Schema(missing));
+            }
+        }
         let cannot_write = self.stats.cannot_write();
         if is_ahead || cannot_write || !self.has_checked_tables.load(Ordering::Relaxed) {
             self.own_reads.check_tables().await.map_err(|error| match error {

@@ -21,6 +21,8 @@ pub struct ServerIdentity {
     pub state: ServerState,
     /// The system identifier: the same for a primary and all of its standbys.
     system: String,
+    /// The object id of the database: another one after it was dropped and restored.
+    database: String,
     /// The timeline: it grows by one with each promotion. None for a standby.
     timeline: Option<u32>,
     /// When it was started, in microseconds since the Unix epoch.
@@ -30,8 +32,9 @@ pub struct ServerIdentity {
 impl ServerIdentity {
     /// The columns that [`parse`](Self::parse) takes. On a standby the timeline is NULL: it writes no
     /// log.
-    pub const COLUMNS: [&str; 3] = [
+    pub const COLUMNS: [&str; 4] = [
         "(SELECT system_identifier::text FROM pg_control_system())",
+        "(SELECT oid::text FROM pg_database WHERE datname = current_database())",
         // A log file is named after the timeline, in hexadecimal digits.
         "CASE WHEN NOT pg_is_in_recovery() \
             THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END",
@@ -41,7 +44,7 @@ impl ServerIdentity {
     /// Reads the values of the columns.
     pub fn parse(
         state: ServerState,
-        system: String,
+        [system, database]: [String; 2],
         timeline: Option<&str>,
         started_us: &str,
     ) -> Result<Self, String> {
@@ -50,6 +53,7 @@ impl ServerIdentity {
         Ok(Self {
             state,
             system,
+            database,
             timeline: timeline.map_err(wrong)?,
             started_us: started_us.parse().map_err(wrong)?,
         })
@@ -69,6 +73,10 @@ impl ServerIdentity {
         if self.system != known.system {
             let than = "than the server used before";
             return Err(format!("belongs to another cluster ({self}) {than} ({known})"));
+        }
+        if self.database != known.database {
+            let name = "has another database of this name than the one used before";
+            return Err(format!("{name}: if it was restored, restart all servers"));
         }
         if self.timeline.is_some() && known.is_later_than(self) {
             let later = "a later one was used before";
@@ -98,7 +106,8 @@ mod tests {
         timeline: Option<&str>,
         started_us: &str,
     ) -> Result<ServerIdentity, String> {
-        ServerIdentity::parse(state, system.to_owned(), timeline, started_us)
+        let identity = [system, "16384"].map(str::to_owned);
+        ServerIdentity::parse(state, identity, timeline, started_us)
     }
 
     fn server(system: &str, timeline: &str) -> ServerIdentity {

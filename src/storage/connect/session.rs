@@ -71,7 +71,7 @@ pub enum Role {
 type Setting = (&'static str, &'static str);
 
 /// The settings on which promises rest: the URL must not give them another value.
-const PROMISES: [&str; 5] = [
+const PROMISES: [&str; 6] = [
     // An acknowledged change is on disk. `remote_apply` promises more, and is allowed, too.
     "synchronous_commit",
     // Servers recognize each other by it.
@@ -80,6 +80,8 @@ const PROMISES: [&str; 5] = [
     "standard_conforming_strings",
     // At a higher level a statement after the lock does not see what was committed during the wait.
     "default_transaction_isolation",
+    // Otherwise rows that a policy of the table hides look as if they were not there.
+    "row_security",
 ];
 
 /// Settings that are not set here, and the values that promises need.
@@ -93,7 +95,7 @@ const REQUIRED: [(&str, &[&str]); 3] = [
 ];
 
 /// The settings of every session.
-const OF_ALL: [Setting; 12] = [
+const OF_ALL: [Setting; 13] = [
     ("application_name", APPLICATION_NAME),
     ("synchronous_commit", "on"),
     ("client_encoding", "UTF8"),
@@ -102,6 +104,8 @@ const OF_ALL: [Setting; 12] = [
     ("tcp_keepalives_idle", KEEPALIVES_IDLE),
     ("tcp_keepalives_interval", KEEPALIVES_INTERVAL),
     ("tcp_keepalives_count", KEEPALIVES_COUNT),
+    // A statement with hidden rows is an error, not an answer without them.
+    ("row_security", "off"),
     // A pool keeps idle sessions.
     ("idle_session_timeout", NO_LIMIT),
     // Compiling these short statements costs more than running them.
@@ -185,12 +189,10 @@ impl Session {
         for (name, value) in role.settings() {
             let given = of_url.remove(name);
             let is_promise = PROMISES.contains(&name);
-            let allowed = match name {
-                "synchronous_commit" => vec![value, "remote_apply"],
-                _ if is_promise || given.is_none() && !name.starts_with(NOT_COMPARED) => {
-                    vec![value]
-                }
-                _ => Vec::new(),
+            let is_compared = given.is_none() && !name.starts_with(NOT_COMPARED);
+            let allowed = match is_promise || is_compared {
+                true => allowed_instead(name, value),
+                false => Vec::new(),
             };
             columns.push(set(name, given.as_deref().unwrap_or(value)));
             expected.push((name, allowed));
@@ -246,9 +248,9 @@ impl Session {
             (TargetSession::Primary, ServerState::Standby) => Err("is a standby".to_owned()),
             (TargetSession::Primary, ServerState::ReadOnly) => Err("is read-only".to_owned()),
             _ => {
-                let (system, started) = (column(next + 2)?, column(next + 4)?);
-                let timeline = text_or_null(&row, next + 3)?;
-                ServerIdentity::parse(state, system, timeline.as_deref(), &started)
+                let identity = [column(next + 2)?, column(next + 3)?];
+                let (timeline, started) = (text_or_null(&row, next + 4)?, column(next + 5)?);
+                ServerIdentity::parse(state, identity, timeline.as_deref(), &started)
             }
         }
     }
@@ -257,6 +259,27 @@ impl Session {
 /// The start-up options of a session: only what a pooler accepts.
 pub fn start_up(options: PgConnectOptions) -> PgConnectOptions {
     options.application_name(APPLICATION_NAME).extra_float_digits(None)
+}
+
+/// The first setting in a URL with which no connection could be used, as far as the URL alone says.
+pub fn unsafe_option(options: &PgConnectOptions) -> Option<String> {
+    let of_url = settings_in(options.get_options().unwrap_or_default());
+    let promises = Role::Writer.settings().filter(|(name, _)| PROMISES.contains(name));
+    let promises = promises.map(|(name, value)| (name, allowed_instead(name, value)));
+    let required = REQUIRED.map(|(name, allowed)| (name, allowed.to_vec()));
+    let mut held = promises.chain(required);
+    held.find_map(|(name, allowed)| {
+        let given = of_url.get(name)?;
+        (!allowed.contains(&given.as_str())).then(|| unsafe_setting(name, given, &allowed))
+    })
+}
+
+/// The values that a promise allows for a setting with this one.
+fn allowed_instead(name: &str, value: &'static str) -> Vec<&'static str> {
+    match name {
+        "synchronous_commit" => vec![value, "remote_apply"],
+        _ => vec![value],
+    }
 }
 
 /// The settings of this file that a URL overrides, for the log.
@@ -386,5 +409,12 @@ mod tests {
         assert_eq!(allowed("enable_seqscan"), ["off"]);
         assert_eq!(allowed("synchronous_commit"), ["on", "remote_apply"]);
         assert_eq!(overridden(&given), ["plan_cache_mode=auto", "synchronous_commit=off"]);
+        let why = unsafe_option(&given).unwrap();
+        assert!(why.starts_with("synchronous_commit is off"), "{why}");
+        let fsync = unsafe_option(&options("options[fsync]=off")).unwrap();
+        assert!(fsync.starts_with("fsync is off"), "{fsync}");
+        for allowed in ["options[synchronous_commit]=remote_apply", "options[jit]=on", ""] {
+            assert_eq!(unsafe_option(&options(allowed)), None, "{allowed}");
+        }
     }
 }

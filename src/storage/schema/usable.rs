@@ -1,4 +1,5 @@
-//! Whether a server can work with the tables: their columns, and the rights of the database's role.
+//! Whether a server can work with the tables: their columns, the rights of the database's role, and the
+//! keys and guards on which promises rest.
 
 use sea_orm::ConnectionTrait;
 
@@ -6,6 +7,59 @@ use crate::storage::{StorageError, Store, dialect::DatabaseKind, tables::TABLES}
 
 /// Tables whose rows are changed. To all of them rows are only added.
 const UPDATED: [&str; 2] = ["accounts", "holds"];
+
+/// The indexes beside the primary keys, with their tables. A repeated request is found by a unique index,
+/// also one that comes with the end of a restore. A test compares this list and the next two with what
+/// the migrations make.
+const INDEXES: [(&str, &str); 6] = [
+    ("entries", "entries_by_effective_time"),
+    ("entries", "entries_with_effective_time"),
+    ("holds", "holds_of_account"),
+    ("holds", "holds_that_expire"),
+    ("requests", "requests_reverses_transaction_id"),
+    ("requests", "requests_transaction_id"),
+];
+
+/// The triggers that guard rows which must not change.
+const TRIGGERS_OF_POSTGRES: [(&str, &str); 11] = [
+    ("account_changes", "account_changes_are_immutable"),
+    ("accounts", "account_keys_are_kept"),
+    ("accounts", "accounts_are_kept"),
+    ("accounts", "scales_are_kept"),
+    ("accounts", "who_opened_accounts_is_kept"),
+    ("commits", "commits_are_immutable"),
+    ("entries", "entries_are_immutable"),
+    ("holds", "holds_are_ended_once"),
+    ("holds", "holds_are_kept"),
+    ("holds", "who_placed_holds_is_kept"),
+    ("requests", "requests_are_immutable"),
+];
+
+/// The same on SQLite.
+const TRIGGERS_OF_SQLITE: [(&str, &str); 22] = [
+    ("account_changes", "account_changes_are_not_deleted"),
+    ("account_changes", "account_changes_are_not_replaced"),
+    ("account_changes", "account_changes_are_not_updated"),
+    ("accounts", "account_keys_are_kept"),
+    ("accounts", "accounts_are_not_deleted"),
+    ("accounts", "accounts_are_not_replaced"),
+    ("accounts", "scales_are_kept"),
+    ("accounts", "scales_that_change_are_kept"),
+    ("accounts", "who_opened_accounts_is_kept"),
+    ("commits", "commits_are_not_deleted"),
+    ("commits", "commits_are_not_replaced"),
+    ("commits", "commits_are_not_updated"),
+    ("entries", "entries_are_not_deleted"),
+    ("entries", "entries_are_not_replaced"),
+    ("entries", "entries_are_not_updated"),
+    ("holds", "holds_are_ended_once"),
+    ("holds", "holds_are_not_deleted"),
+    ("holds", "holds_are_not_replaced"),
+    ("holds", "who_placed_holds_is_kept"),
+    ("requests", "requests_are_not_deleted"),
+    ("requests", "requests_are_not_replaced"),
+    ("requests", "requests_are_not_updated"),
+];
 
 impl Store {
     /// Checks that a server of this program can read and write all tables.
@@ -25,13 +79,10 @@ impl Store {
             return Ok(());
         }
         let added = TABLES.iter().map(|table| (table.name, "INSERT"));
-        let needed = added.chain(UPDATED.map(|name| (name, "UPDATE")));
-        let needed: Vec<_> =
-            needed.map(|(table, right)| format!("('{table}', '{right}')")).collect();
+        let needed = values(added.chain(UPDATED.map(|name| (name, "UPDATE"))));
         let missing = format!(
-            "SELECT table_name, table_right FROM (VALUES {}) AS needed(table_name, table_right) \
-             WHERE NOT has_table_privilege(table_name, table_right) LIMIT 1",
-            needed.join(", ")
+            "SELECT table_name, table_right FROM (VALUES {needed}) AS needed(table_name, table_right) \
+             WHERE NOT has_table_privilege(table_name, table_right) LIMIT 1"
         );
         let Some(row) = self.readers.query_one_raw(kind.statement(missing, [])).await? else {
             return Ok(());
@@ -39,4 +90,110 @@ impl Store {
         let (table, right): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
         Err(StorageError::Forbidden(format!("the database's role lacks {right} on table {table}")))
     }
+
+    /// Finds a key or a guard of this program's schema that is not there or not in force, as after a
+    /// restore that was broken off, and what makes PostgreSQL hide, drop or lose rows. Returns what it
+    /// is and what to do.
+    pub async fn missing_guard(&self) -> Result<Option<String>, StorageError> {
+        self.fault(match self.kind() {
+            DatabaseKind::Sqlite => missing_on_sqlite(),
+            DatabaseKind::Postgres => missing_on_postgres(),
+        })
+        .await
+    }
+
+    /// Finds a primary key that is not there, without which a request can be recorded twice. SQLite
+    /// cannot lose one.
+    pub async fn missing_key(&self) -> Result<Option<String>, StorageError> {
+        match self.kind() {
+            DatabaseKind::Sqlite => Ok(None),
+            DatabaseKind::Postgres => self.fault(missing_indexes(&primary_keys())).await,
+        }
+    }
+
+    async fn fault(&self, statement: String) -> Result<Option<String>, StorageError> {
+        let statement = self.kind().statement(format!("{statement} LIMIT 1"), []);
+        let row = self.readers.query_one_raw(statement).await?;
+        Ok(row.map(|row| row.try_get_by_index(0)).transpose()?)
+    }
+}
+
+fn missing_on_sqlite() -> String {
+    let needed = |kind, needed: &[(&str, &str)]| {
+        let needed = needed.iter().map(|(table, name)| format!("('{kind}', '{table}', '{name}')"));
+        needed.collect::<Vec<_>>().join(", ")
+    };
+    let (indexes, triggers) = (needed("index", &INDEXES), needed("trigger", &TRIGGERS_OF_SQLITE));
+    format!(
+        "WITH needed (kind, of_table, name) AS (VALUES {indexes}, {triggers}) \
+         SELECT 'table ' || of_table || ' has no ' || kind || ' ' || name || \
+             ': restore the database again, as a whole' FROM needed \
+         WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema s WHERE s.type = needed.kind \
+             AND s.tbl_name = needed.of_table AND s.name = needed.name)"
+    )
+}
+
+fn missing_on_postgres() -> String {
+    let tables: Vec<_> = TABLES.iter().map(|table| format!("('{}')", table.name)).collect();
+    let indexes = missing_indexes(&format!("{}, {}", primary_keys(), values(INDEXES)));
+    let triggers = values(TRIGGERS_OF_POSTGRES);
+    format!(
+        "WITH tables AS (SELECT of_table, to_regclass(of_table) AS id \
+             FROM (VALUES {tables}) AS needed(of_table)), \
+         triggers AS (SELECT of_table, name, to_regclass(of_table) AS id \
+             FROM (VALUES {triggers}) AS needed(of_table, name)) \
+         {indexes} \
+         UNION ALL \
+         SELECT 'the trigger ' || name || ' of table ' || of_table || ' is missing or disabled: ' || \
+             'restore the database again, as a whole, or ALTER TABLE ' || of_table || \
+             ' ENABLE TRIGGER ' || name \
+         FROM triggers WHERE NOT EXISTS (SELECT 1 FROM pg_trigger \
+             WHERE tgrelid = triggers.id AND tgname = name AND tgenabled IN ('O', 'A')) \
+         UNION ALL \
+         SELECT 'table ' || of_table || ' is not logged, so a crash of the database would empty it: ' || \
+             'ALTER TABLE ' || of_table || ' SET LOGGED' \
+         FROM tables JOIN pg_class ON pg_class.oid = id WHERE relpersistence <> 'p' \
+         UNION ALL \
+         SELECT 'row-level security may hide rows of table ' || of_table || ': ALTER TABLE ' || \
+             of_table || ' DISABLE ROW LEVEL SECURITY, or ALTER ROLE ... BYPASSRLS' \
+         FROM tables WHERE row_security_active(id) \
+         UNION ALL \
+         SELECT 'the trigger ' || tgname || ' of table ' || of_table || \
+             ' may change or drop rows: only triggers that run AFTER an event may be added' \
+         FROM tables JOIN pg_trigger ON tgrelid = id \
+         WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 3 = 3 \
+             AND (of_table, tgname) NOT IN (SELECT of_table, name FROM triggers) \
+         UNION ALL \
+         SELECT 'the rule ' || rulename || ' of table ' || of_table || \
+             ' may change or drop rows: DROP RULE ' || rulename || ' ON ' || of_table \
+         FROM tables JOIN pg_rewrite ON ev_class = id WHERE ev_enabled <> 'D' \
+         UNION ALL \
+         SELECT 'fsync is ' || current_setting('fsync') || ' and must be on: set it in ' || \
+             'postgresql.conf, and reload the configuration' \
+         WHERE current_setting('fsync') <> 'on'",
+        tables = tables.join(", "),
+    )
+}
+
+fn missing_indexes(needed: &str) -> String {
+    format!(
+        "SELECT 'table ' || of_table || ' has no valid index ' || name || \
+             ': restore the database again, as a whole, or make the index' \
+         FROM (VALUES {needed}) AS needed(of_table, name) \
+         WHERE NOT EXISTS (SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid \
+             WHERE indrelid = to_regclass(of_table) AND c.relname = name \
+                 AND indisvalid AND indisready)"
+    )
+}
+
+/// The primary keys and the other key of PostgreSQL, with their tables, as rows.
+fn primary_keys() -> String {
+    let keys = TABLES.iter().map(|table| format!("('{0}', '{0}_pkey')", table.name));
+    keys.chain(["('accounts', 'accounts_account_key')".to_owned()]).collect::<Vec<_>>().join(", ")
+}
+
+/// Pairs of names as rows.
+fn values<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let rows = pairs.into_iter().map(|(left, right)| format!("('{left}', '{right}')"));
+    rows.collect::<Vec<_>>().join(", ")
 }

@@ -18,9 +18,8 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
     // The key of the entries is a second line of defense, so it is dropped as well.
     let unprotect = "ALTER TABLE entries DROP CONSTRAINT entries_pkey;
          CREATE INDEX entries_by_account ON entries (account_key, sequence)";
-    database.execute(unprotect).await;
 
-    let (dump, history) = load_without_row_locks(&database).await;
+    let (dump, history) = load_without_row_locks(&database, unprotect).await;
 
     let faults = checker::faults(&dump, &history);
     println!("{} faults, such as {:#?}", faults.len(), &faults[..faults.len().min(6)]);
@@ -35,7 +34,7 @@ async fn without_row_locks_and_keys_the_real_write_path_loses_updates_and_is_cau
 async fn without_row_locks_the_key_of_the_entries_still_prevents_silent_loss() {
     let database = TestDatabase::create_for(Kind::Postgres, Load::Heavy).await;
 
-    let (dump, history) = load_without_row_locks(&database).await;
+    let (dump, history) = load_without_row_locks(&database, "SELECT 1").await;
 
     let faults = checker::faults(&dump, &history);
     assert!(faults.is_empty(), "{} faults: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
@@ -54,14 +53,16 @@ async fn without_row_locks_the_updates_of_other_programs_are_overwritten() {
     assert!(lost > 0, "foreign updates are not protected by the row lock");
 }
 
-/// The load of `locking` over a proxy that removes `FOR UPDATE`.
-async fn load_without_row_locks(database: &TestDatabase) -> (LedgerDump, History) {
+/// The load of `locking` over a proxy that removes `FOR UPDATE`. Runs this statement when the servers
+/// have started, which they would not without the keys.
+async fn load_without_row_locks(database: &TestDatabase, unprotect: &str) -> (LedgerDump, History) {
     let proxy = PostgresProxy::start(database.url()).await;
     proxy.strip_locks();
     let mut servers = Vec::new();
     for _ in 0..3 {
         servers.push(Server::start_at(&database.url_at(proxy.address), &[]).await);
     }
+    database.execute(unprotect).await;
     let clients: Vec<Client> = servers.iter().map(Server::client).collect();
     let (accounts, mut history) = open_ring(&clients[0], 6).await;
 
@@ -98,10 +99,10 @@ async fn faults_of_handwritten_deposits(begin: &'static str, commit: &'static st
         CREATE TABLE entries (account_key INTEGER, sequence INTEGER, transaction_id BLOB,
             amount TEXT, balance_after TEXT, create_time_us INTEGER, effective_time_us INTEGER,
             hash BLOB)";
-    database.execute(unprotect).await;
     let server = Server::start(&database).await;
     open(&server.client(), "alice").await;
     drop(server);
+    database.execute(unprotect).await;
     let mut sessions = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let session = database.connect().await;

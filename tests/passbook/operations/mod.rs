@@ -14,6 +14,7 @@ mod ephemeral;
 mod export_import;
 mod export_import_files;
 mod export_import_large;
+mod guards;
 mod heads;
 mod migrations;
 mod migrations_beside_other_programs;

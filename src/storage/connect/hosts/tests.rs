@@ -7,7 +7,7 @@ fn hosts(target: TargetSession) -> Hosts {
 }
 
 fn identity(state: ServerState, system: &str, timeline: Option<&str>) -> ServerIdentity {
-    ServerIdentity::parse(state, system.to_owned(), timeline, "1").unwrap()
+    ServerIdentity::parse(state, [system, "5"].map(str::to_owned), timeline, "1").unwrap()
 }
 
 #[test]
