@@ -30,6 +30,7 @@ mod lock;
 mod network;
 mod panic_message;
 pub mod proto;
+mod regular_file;
 mod restart;
 pub mod server;
 pub mod storage;

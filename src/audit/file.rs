@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{OFlags, fcntl_setfl};
+
 /// The path that means standard output.
 pub const STDOUT: &str = "-";
 
@@ -35,7 +37,12 @@ impl AuditFile {
             let is_regular = file.metadata()?.is_file();
             return Ok(Self { path: None, file, is_regular, is_torn: false });
         }
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        // Otherwise opening a pipe waits until somebody reads from it.
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        options.append(true).create(true).mode(0o600).custom_flags(nonblocking);
+        let file = options.open(path)?;
+        fcntl_setfl(&file, OFlags::APPEND)?;
         let is_regular = file.metadata()?.is_file();
         let is_torn = is_regular && ends_within_a_line(path);
         if let (true, Some(folder)) = (is_regular, fs::canonicalize(path)?.parent()) {

@@ -28,25 +28,34 @@ impl Source {
     /// A file that was read with this content.
     #[must_use]
     pub fn new(file: &Path, content: &[u8]) -> Self {
-        Self::with(file, Some(content))
+        Self::of_sha256(file, &Sha256::digest(content))
     }
 
-    /// A file of which it is not known whether it can be read.
+    /// A file that was read, with the SHA-256 of its content.
     #[must_use]
-    pub fn read(file: &Path) -> Self {
-        Self::with(file, fs::read(file).ok().as_deref())
-    }
-
-    fn with(file: &Path, content: Option<&[u8]>) -> Self {
+    pub fn of_sha256(file: &Path, sha256: &[u8]) -> Self {
         let metadata = fs::metadata(file).ok();
         let modified = metadata.as_ref().and_then(|it| it.modified().ok());
         Self {
-            file: file.to_owned(),
-            sha256: content.map(|content| to_hex(&Sha256::digest(content))),
+            sha256: Some(to_hex(sha256)),
             owner_uid: metadata.as_ref().map(MetadataExt::uid),
             modify_time: modified.map(timestamp),
-            key_ids: None,
+            ..Self::unread(file)
         }
+    }
+
+    /// A file that could not be read. It is not touched again, because a file system that hangs would stop the server.
+    #[must_use]
+    pub fn unread(file: &Path) -> Self {
+        let file = file.to_owned();
+        Self { file, sha256: None, owner_uid: None, modify_time: None, key_ids: None }
+    }
+
+    /// What a URL returned. None: nothing.
+    #[must_use]
+    pub fn of_url(url: &str, content: Option<&[u8]>) -> Self {
+        let sha256 = content.map(|content| to_hex(&Sha256::digest(content)));
+        Self { sha256, ..Self::unread(Path::new(url)) }
     }
 
     /// The same for a key set that has these keys.

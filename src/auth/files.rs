@@ -20,7 +20,7 @@ use crate::{
         ids::{Identity, IdentityKind},
         money::Currencies,
     },
-    toml_text,
+    regular_file, toml_text,
 };
 
 /// The most tokens. Each call compares its token with all of them.
@@ -65,7 +65,7 @@ impl CredentialFiles {
     /// A file cannot be read. One line, with the name of the file.
     pub fn read(&self) -> Result<CredentialTexts, String> {
         let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
+            regular_file::read_text(path)
                 .map_err(|error| format!("{}: cannot be read: {error}", path.display()))
         };
         let policy = read(&self.policy)?;

@@ -20,7 +20,7 @@ mod serve;
 mod token;
 mod verify;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use passbook_bench::Bench;
@@ -124,6 +124,9 @@ enum Command {
     Man(man::Man),
 }
 
+/// How long the end of the process waits for threads that are blocked.
+const BLOCKED_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Parses the command line, runs its command, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -166,6 +169,8 @@ pub fn main() -> ExitCode {
             Command::Man(man) => man.run(file::document_keys(command())),
         }
     });
+    // A file that cannot be read because its file system hangs must not keep the process.
+    runtime.shutdown_timeout(BLOCKED_TIME_MAX);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Usage(message)) => {

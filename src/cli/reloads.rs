@@ -60,7 +60,7 @@ pub fn sources_of_credentials(
         }
         None => {
             let files = [&files.policy].into_iter().chain(&files.tokens);
-            files.map(|file| Source::read(file)).collect()
+            files.map(|file| Source::unread(file)).collect()
         }
     }
 }
@@ -96,6 +96,7 @@ pub async fn reload_credentials(
         }
         Ok(())
     };
-    let read = || files.read();
+    let read_files = files.clone();
+    let read = move || read_files.read();
     file_watch::reload_on_change("tokens and policy", in_force, read, reload).await;
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, parser::ValueSource};
 
-use crate::storage::DatabaseUrl;
+use crate::{regular_file, storage::DatabaseUrl};
 
 const DATABASE_URL_DEFAULT: &str = "sqlite://passbook.db?mode=rwc";
 
@@ -50,6 +50,15 @@ impl DatabaseConfig {
         ))
     }
 
+    /// The files that the database consists of, and the one with its password. None for a URL that is
+    /// not valid.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let url = DatabaseUrl::parse(&self.database_url);
+        let files = url.map(|url| url.files()).unwrap_or_default();
+        files.into_iter().chain(self.database_password_file.clone()).collect()
+    }
+
     /// The parsed URL, with the password of the file.
     ///
     /// # Errors
@@ -64,11 +73,17 @@ impl DatabaseConfig {
                 "database_password_file and database_url both have a password: keep one".to_owned()
             );
         }
-        let password = std::fs::read_to_string(path).map_err(|error| {
+        let password = regular_file::read_text(path).map_err(|error| {
             format!("database_password_file {} cannot be read: {error}", path.display())
         })?;
         // Editors add a byte order mark or a line break.
         let password = password.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+        if password.is_empty() || password.contains(['\r', '\n']) {
+            return Err(format!(
+                "database_password_file {}: must have one line, the password",
+                path.display()
+            ));
+        }
         url.with_password(password)
             .map_err(|error| format!("database_password_file is set, but database_url {error}"))
     }

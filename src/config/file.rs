@@ -3,7 +3,7 @@
 //! them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::C
 
 use crate::{
     config::error_text::{one_line, suggestion},
-    toml_text,
+    regular_file, toml_text,
 };
 
 /// The id of the setting with the path of the file. The file itself cannot set it.
@@ -38,7 +38,7 @@ impl Settings {
     /// The file cannot be read, is no TOML, or has an unknown key or a value of the wrong type.
     pub fn read(path: &Path, command: &Command) -> Result<Self, FileError> {
         let fail = |what: String| FileError { path: path.to_owned(), what };
-        let text = std::fs::read_to_string(path)
+        let text = regular_file::read_text(path)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
         let table: toml::Table = toml_text::parse(&text).map_err(fail)?;
         let known = settings(command);
@@ -96,21 +96,24 @@ impl Settings {
     }
 }
 
-/// The command with `[key: ...]` in the long help of each setting.
+/// The command with `[key: ...]` in the long help of each argument that the file may set.
 #[must_use]
 pub fn document_keys(command: Command) -> Command {
+    let keys = settings(&command).into_keys().map(str::to_owned).collect();
+    document(command, &keys)
+}
+
+fn document(command: Command, keys: &BTreeSet<String>) -> Command {
     command
         .mut_args(|argument| {
+            let key = argument.get_id().to_string();
             let help = argument.get_long_help().or(argument.get_help()).cloned();
-            match help.filter(|_| is_setting(&argument)) {
-                Some(help) => {
-                    let key = argument.get_id().to_string();
-                    argument.long_help(format!("{help}\n\n[key: {key}]"))
-                }
+            match help.filter(|_| keys.contains(&key)) {
+                Some(help) => argument.long_help(format!("{help}\n\n[key: {key}]")),
                 None => argument,
             }
         })
-        .mut_subcommands(document_keys)
+        .mut_subcommands(|subcommand| document(subcommand, keys))
 }
 
 /// Whether an argument is a setting: it has a variable, and is not the path of the file.

@@ -1,7 +1,6 @@
 //! The bearer token of the admin port. Reloads its file when it changes.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
 };
@@ -13,15 +12,23 @@ use subtle::ConstantTimeEq;
 use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::bearer,
-    lock,
+    lock, regular_file,
     server::file_watch,
 };
 
 /// The token that requests for the admin port must have.
 pub struct AdminToken {
     file: PathBuf,
+    current: RwLock<Hashes>,
+}
+
+/// What is kept of a file with a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Hashes {
     /// The SHA-256 of the token, which itself is not kept.
-    sha256: RwLock<[u8; 32]>,
+    token: [u8; 32],
+    /// The SHA-256 of the file, for the audit log.
+    file: [u8; 32],
 }
 
 impl AdminToken {
@@ -30,8 +37,8 @@ impl AdminToken {
     /// # Errors
     /// The file cannot be read, or its content is no token. One line, with the file's name.
     pub fn load(file: PathBuf) -> Result<Self, String> {
-        let sha256 = RwLock::new(read(&file)?);
-        Ok(Self { file, sha256 })
+        let current = RwLock::new(read(&file)?);
+        Ok(Self { file, current })
     }
 
     /// Whether the only `authorization` of these headers has the token. Compares hashes in constant
@@ -40,33 +47,37 @@ impl AdminToken {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(authorization), None) = (values.next(), values.next()) else { return false };
         let Some(token) = bearer(authorization) else { return false };
-        lock::read(&self.sha256).ct_eq(&Sha256::digest(token)).into()
+        lock::read(&self.current).token.ct_eq(&Sha256::digest(token)).into()
     }
 
     /// Reloads the file after every change, for as long as the future is polled. Content that is no
     /// token changes nothing.
     pub async fn reload_on_change(&self, audit: Option<Arc<AuditLog>>) {
-        let in_force = *lock::read(&self.sha256);
+        let in_force = *lock::read(&self.current);
         let mut reloads = Reloads::new(audit, vec![self.source()]);
-        let reload = |sha256: Result<&[u8; 32], &String>| {
-            let sha256 = sha256.copied().map_err(String::clone);
-            reloads.record(vec![self.source()], &sha256);
-            *lock::write(&self.sha256) = sha256?;
+        let file = self.file.clone();
+        let reload = |hashes: Result<&Hashes, &String>| {
+            let hashes = hashes.copied().map_err(String::clone);
+            let source = match &hashes {
+                Ok(hashes) => Source::of_sha256(&self.file, &hashes.file),
+                Err(_) => Source::unread(&self.file),
+            };
+            reloads.record(vec![source], &hashes);
+            *lock::write(&self.current) = hashes?;
             Ok(())
         };
-        file_watch::reload_on_change("admin token", in_force, || read(&self.file), reload).await;
+        file_watch::reload_on_change("admin token", in_force, move || read(&file), reload).await;
     }
 
-    /// The file, as the audit log names it.
+    /// The file in force, as the audit log names it.
     #[must_use]
     pub fn source(&self) -> Source {
-        Source::read(&self.file)
+        Source::of_sha256(&self.file, &lock::read(&self.current).file)
     }
 }
 
-/// The SHA-256 of the token in a file.
-fn read(file: &Path) -> Result<[u8; 32], String> {
-    let text = fs::read_to_string(file)
+fn read(file: &Path) -> Result<Hashes, String> {
+    let text = regular_file::read_text(file)
         .map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -75,5 +86,5 @@ fn read(file: &Path) -> Result<[u8; 32], String> {
             file.display()
         ));
     }
-    Ok(Sha256::digest(token).into())
+    Ok(Hashes { token: Sha256::digest(token).into(), file: Sha256::digest(&text).into() })
 }

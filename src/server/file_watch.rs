@@ -6,7 +6,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::gauge;
-use tokio::time::sleep;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::{sleep, timeout},
+};
 
 /// How often the files are read. A token that is removed from its file stays valid for this long at
 /// most, and for [`SETTLE_INTERVAL`].
@@ -14,16 +17,18 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Changed files count when two reads with this pause have the same content: a program that writes
 /// them may be in the middle.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
+/// A read that takes longer counts as failed: the file system hangs.
+const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Calls `reload` after every change of the files, with the new content or the error of reading it, for
 /// as long as the future is polled. If `reload` returns an error, the old content stays in force, and
-/// log and metrics say so.
+/// log and metrics say so. `read` may block: it has a thread of its own.
 ///
 /// `files` names the files in log and metrics, and `in_force` is their content at the start.
-pub async fn reload_on_change<Content: PartialEq>(
+pub async fn reload_on_change<Content: PartialEq + Send + 'static>(
     files: &'static str,
     in_force: Content,
-    read: impl Fn() -> Result<Content, String>,
+    read: impl Fn() -> Result<Content, String> + Clone + Send + 'static,
     mut reload: impl FnMut(Result<&Content, &String>) -> Result<(), String>,
 ) {
     report(files, true);
@@ -35,7 +40,8 @@ pub async fn reload_on_change<Content: PartialEq>(
             Err(error) => tracing::error!(error, "{files} not reloaded"),
         }
     };
-    poll([POLL_INTERVAL, SETTLE_INTERVAL], in_force, read, reload).await;
+    let reader = Reader { read, time_max: READ_TIME_MAX, pending: None };
+    poll([POLL_INTERVAL, SETTLE_INTERVAL], in_force, reader, reload).await;
 }
 
 /// Publishes whether the last content could be used, and since when the content in force is.
@@ -48,20 +54,44 @@ fn report(files: &'static str, is_in_force: bool) {
     }
 }
 
+/// Reads files in time.
+struct Reader<Read, Content> {
+    read: Read,
+    time_max: Duration,
+    /// The read that is late.
+    pending: Option<JoinHandle<Result<Content, String>>>,
+}
+
+impl<Read, Content> Reader<Read, Content>
+where
+    Read: Fn() -> Result<Content, String> + Clone + Send + 'static,
+    Content: Send + 'static,
+{
+    /// Reads the files. While a read hangs, it is waited for again, and no other begins.
+    async fn read(&mut self) -> Result<Content, String> {
+        let pending = self.pending.get_or_insert_with(|| spawn_blocking(self.read.clone()));
+        let Ok(read) = timeout(self.time_max, pending).await else {
+            return Err(format!("not read within {:?}", self.time_max));
+        };
+        self.pending = None;
+        read.unwrap_or_else(|panic| Err(panic.to_string()))
+    }
+}
+
 /// Calls `reload` once for every change that lasts.
-async fn poll<Content: PartialEq>(
+async fn poll<Content: PartialEq + Send + 'static>(
     [interval, settle]: [Duration; 2],
     in_force: Content,
-    read: impl Fn() -> Result<Content, String>,
+    mut reader: Reader<impl Fn() -> Result<Content, String> + Clone + Send + 'static, Content>,
     mut reload: impl FnMut(Result<&Content, &String>),
 ) {
     let mut seen = Ok(in_force);
     loop {
         sleep(interval).await;
-        let mut content = read();
+        let mut content = reader.read().await;
         while content != seen {
             sleep(settle).await;
-            let again = read();
+            let again = reader.read().await;
             if again == content {
                 reload(content.as_ref());
                 seen = again;
@@ -74,23 +104,29 @@ async fn poll<Content: PartialEq>(
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
+    use crate::lock::lock;
 
     /// The contents that are reloaded if the reads return these, and the last one from then on.
-    async fn reloaded(reads: &[u32]) -> Vec<u32> {
-        let (read_count, reloads) = (Cell::new(0), RefCell::new(Vec::new()));
-        let read = || {
-            read_count.set(read_count.get() + 1);
-            Ok(*reads.get(read_count.get() - 1).or(reads.last()).expect("a content"))
+    async fn reloaded(reads: &'static [u32]) -> Vec<u32> {
+        let (read_count, reloads) = (Arc::new(AtomicUsize::new(0)), Mutex::new(Vec::new()));
+        let count = read_count.clone();
+        let read = move || {
+            let index = count.fetch_add(1, Ordering::Relaxed);
+            Ok(*reads.get(index).or(reads.last()).expect("a content"))
         };
-        let reload = |content: Result<&u32, &String>| reloads.borrow_mut().extend(content.ok());
+        let reader = Reader { read, time_max: READ_TIME_MAX, pending: None };
+        let reload = |content: Result<&u32, &String>| lock(&reloads).extend(content.ok());
         tokio::select! {
-            () = poll([Duration::ZERO; 2], 1, read, reload) => {}
-            () = async { while read_count.get() < 20 { tokio::task::yield_now().await } } => {}
+            () = poll([Duration::ZERO; 2], 1, reader, reload) => {}
+            () = async { while read_count.load(Ordering::Relaxed) < 20 { sleep(Duration::from_millis(1)).await } } => {}
         }
-        reloads.into_inner()
+        reloads.into_inner().unwrap()
     }
 
     #[tokio::test]
@@ -103,5 +139,26 @@ mod tests {
     async fn content_that_is_there_for_one_read_does_not_count() {
         assert!(reloaded(&[1, 0, 1]).await.is_empty());
         assert_eq!(reloaded(&[1, 0, 2]).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_hangs_is_an_error_and_no_second_one_begins() {
+        let (begun, (sender, receiver)) =
+            (Arc::new(AtomicUsize::new(0)), std::sync::mpsc::channel::<()>());
+        let (count, receiver) = (begun.clone(), Arc::new(Mutex::new(receiver)));
+        let read = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            // Until the test ends the wait.
+            let _ = lock(&receiver).recv();
+            Ok(1)
+        };
+        let mut reader = Reader { read, time_max: Duration::from_millis(20), pending: None };
+        for _ in 0..3 {
+            assert_eq!(reader.read().await, Err("not read within 20ms".to_owned()));
+        }
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
+        drop(sender);
+        reader.time_max = READ_TIME_MAX;
+        assert_eq!(reader.read().await, Ok(1));
     }
 }

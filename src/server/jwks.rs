@@ -1,7 +1,6 @@
 //! The keys that verify JWTs: read from a file or fetched from a URL, again and again.
 
 use std::{
-    fs,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -24,6 +23,7 @@ use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::{JwtIssuer, KeySet},
     config::JwksSource,
+    regular_file,
     server::file_watch,
 };
 
@@ -96,7 +96,7 @@ impl Jwks {
         match self.source.clone() {
             JwksSource::File(path) => {
                 let in_force = self.text.clone();
-                let read = || read_file(&path);
+                let read = move || read_file(&path);
                 let reload = |text: Result<&String, &String>| {
                     self.replace(text.cloned().map_err(String::clone), &mut reloads)
                 };
@@ -155,10 +155,11 @@ impl Jwks {
     }
 
     fn audited(&self, text: &Result<String, String>, keys: &Result<KeySet, String>) -> Source {
-        let name = self.source.to_string();
-        let source = match text {
-            Ok(text) => Source::new(Path::new(&name), text.as_bytes()),
-            Err(_) => Source::read(Path::new(&name)),
+        let content = text.as_ref().ok().map(String::as_bytes);
+        let source = match (&self.source, content) {
+            (JwksSource::Url(url), _) => Source::of_url(&url.to_string(), content),
+            (JwksSource::File(path), Some(content)) => Source::new(path, content),
+            (JwksSource::File(path), None) => Source::unread(path),
         };
         match keys {
             Ok(keys) => source.with_key_ids(keys.ids().map(str::to_owned).collect()),
@@ -184,7 +185,7 @@ fn note_fetch() {
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
+    regular_file::read_text(path).map_err(|error| format!("cannot be read: {error}"))
 }
 
 /// An HTTP client that trusts the certificate authorities of this machine and follows no redirects.

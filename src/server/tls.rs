@@ -2,7 +2,6 @@
 //! files when they change.
 
 use std::{
-    fs,
     path::Path,
     sync::{Arc, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -25,7 +24,7 @@ use crate::{
     budget::Connections,
     config::TlsFiles,
     domain::ids::{Identity, IdentityKind},
-    lock,
+    lock, regular_file,
     server::file_watch,
 };
 
@@ -93,7 +92,8 @@ impl Tls {
         audit: Option<Arc<AuditLog>>,
     ) {
         let mut reloads = Reloads::new(audit, self.sources());
-        let read = || contents(&self.files);
+        let files = self.files.clone();
+        let read = move || contents(&files);
         let reload = |contents: Result<&Contents, &String>| {
             let contents = contents.map_err(String::clone);
             let read = sources(&self.files, contents.as_ref().ok().copied());
@@ -210,13 +210,14 @@ fn sources(files: &TlsFiles, contents: Option<&Contents>) -> Vec<Source> {
             let read = paths.into_iter().zip(contents);
             read.filter_map(|(path, content)| Some(Source::new(path?, content))).collect()
         }
-        None => paths.into_iter().flatten().map(|path| Source::read(path)).collect(),
+        None => paths.into_iter().flatten().map(|path| Source::unread(path)).collect(),
     }
 }
 
 fn contents(files: &TlsFiles) -> Result<Contents, String> {
     let read = |path: &Path| {
-        fs::read(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+        let content = regular_file::read(path);
+        content.map_err(|error| format!("{}: cannot be read: {error}", path.display()))
     };
     let client_ca = files.client_ca.as_deref().map(read).transpose()?.unwrap_or_default();
     Ok([read(&files.certificate)?, read(&files.key)?, client_ca])

@@ -105,3 +105,29 @@ async fn a_file_that_is_being_written_does_not_count() {
         assert!(is_known(&server, "other").await, "{}", server.log());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_in_the_place_of_a_file_holds_up_nothing() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let callers = Callers::new(&[("a", "a-token")], &identity("a", &["read"], &[""]));
+    let server = callers.serve(&database, &ADMIN).await;
+    let admin = server.admin();
+    let (tokens, aside) = (callers.tokens_file(), callers.tokens_file().with_extension("pipe"));
+    let made = std::process::Command::new("mkfifo").arg(&aside).status().expect("mkfifo runs");
+    assert!(made.success());
+    std::fs::rename(&aside, &tokens).expect("renamed");
+
+    let why = "it is not a regular file";
+    eventually("the log says why", async || server.log().contains(why)).await;
+    assert_eq!(admin.metrics().await.value(FAILED), 1.0);
+    assert!(is_known(&server, "a-token").await);
+    let arguments = callers.arguments();
+    let mut check = vec!["config", "check"];
+    check.extend(arguments.iter().map(String::as_str));
+    passbook(&check).await.must_fail_with(2, why);
+
+    std::fs::remove_file(&tokens).expect("removed");
+    callers.set_tokens(&entry("a", "new-token"));
+    eventually("the new token counts", async || is_known(&server, "new-token").await).await;
+    assert!(!is_known(&server, "a-token").await);
+}

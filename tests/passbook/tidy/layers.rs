@@ -39,7 +39,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("domain", &[]),
 ];
 /// Helpers that every module may import, and that import no module.
-const LEAVES: [&str; 5] = ["lock", "network", "panic_message", "restart", "toml_text"];
+const LEAVES: [&str; 6] =
+    ["lock", "network", "panic_message", "regular_file", "restart", "toml_text"];
 
 fn graph_of(sources: &[Source]) -> ImportGraph {
     ImportGraph::of(sources)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
-use crate::storage::connect::url::parameters::Parameters;
+use crate::{regular_file, storage::connect::url::parameters::Parameters};
 
 /// A file, and the parameter or variable that names it.
 #[derive(Clone)]
@@ -76,5 +76,5 @@ pub(super) fn check(files: &[NamedFile]) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))
+    regular_file::read(path).map_err(|error| format!("cannot be read: {error}"))
 }

@@ -1,0 +1,82 @@
+//! Files of settings and secrets: how they are read, and which are the same. A pipe or a device at the
+//! path of one would be waited for, or have no end.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::Path,
+};
+
+use rustix::fs::OFlags;
+
+/// The most bytes of such a file: far more than any has.
+const SIZE_MAX: u64 = 64 << 20;
+
+/// The content of a regular file, or of the one that a symbolic link leads to.
+///
+/// # Errors
+/// It cannot be read, is a folder, a pipe or a device, or has more than 64 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    // Otherwise opening a pipe waits until somebody writes to it.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut content = Vec::new();
+    file.take(SIZE_MAX + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > SIZE_MAX {
+        return Err(io::Error::other("it has more than 64 MiB"));
+    }
+    Ok(content)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read(path)?).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
+/// Whether two paths lead to one file, also if it does not exist yet.
+pub fn is_same(left: &Path, right: &Path) -> bool {
+    match (left.metadata(), right.metadata()) {
+        (Ok(left), Ok(right)) => (left.dev(), left.ino()) == (right.dev(), right.ino()),
+        (Err(_), Err(_)) => {
+            let absolute = |path: &Path| {
+                let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+                Some(folder.join(path.file_name()?))
+            };
+            absolute(left).is_some_and(|left| Some(left) == absolute(right))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("file"), "text").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+
+        assert_eq!(read_text(&path("link")).unwrap(), "text");
+        for other in [path("pipe"), "/dev/zero".into(), folder.path().to_owned()] {
+            let error = read(&other).unwrap_err().to_string();
+            assert!(error.contains("not a regular file"), "{other:?}: {error}");
+        }
+        fs::write(path("file"), b"\xff").unwrap();
+        assert!(read_text(&path("file")).unwrap_err().to_string().contains("UTF-8"));
+    }
+}
