@@ -30,7 +30,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::panic_message::panic_message;
+use crate::{
+    panic_message::panic_message,
+    telemetry::stderr::{self, Stderr},
+};
 
 /// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,13 +49,14 @@ pub enum LogFormat {
 /// Installs the log for the process, with this filter and format. Panics are lines of it.
 pub fn start(filter: EnvFilter, format: LogFormat) {
     let is_terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Stderr);
     let subscriber = tracing_subscriber::registry().with(filter);
     let is_json = match format {
         LogFormat::Auto => !is_terminal,
         LogFormat::Console => false,
         LogFormat::Json => true,
     };
+    stderr::set_json(is_json);
     if is_json {
         // One flat object on each line, without nested fields.
         let json = format::format().json().flatten_event(true);

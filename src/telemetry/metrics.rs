@@ -86,6 +86,10 @@ fn describe() {
         "Calls and requests that were shed, by the limit that was reached and its scope."
     );
     describe_counter!(
+        "passbook_log_lines_lost_total",
+        "Lines of the log that were dropped because nobody read standard error in time."
+    );
+    describe_counter!(
         "passbook_requests_total",
         "Requests that ended, by outcome and reason. Each request of a batch or a stream counts. \
          Dry runs do not count."

@@ -9,4 +9,5 @@
 
 pub mod log;
 pub mod metrics;
+mod stderr;
 pub mod traces;

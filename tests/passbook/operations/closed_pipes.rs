@@ -1,6 +1,7 @@
 //! Output that is not read to its end: `passbook export | head -1`.
 
 use std::{
+    io::Read,
     net::{Ipv4Addr, TcpListener},
     process::{Child, Command, Output, Stdio},
 };
@@ -10,6 +11,7 @@ use crate::harness::*;
 on_both_databases! {
     commands_end_quietly_when_their_output_pipe_is_closed,
     a_server_serves_whether_or_not_its_ready_line_is_read,
+    a_server_serves_although_nobody_reads_its_log,
 }
 
 fn spawn(arguments: &[&str], stderr: Stdio) -> Child {
@@ -68,11 +70,46 @@ async fn a_server_serves_whether_or_not_its_ready_line_is_read(kind: Kind) {
     let mut child = spawn(&arguments, Stdio::piped());
     drop((child.stdout.take(), child.stderr.take()));
     let target = format!("http://{listen}");
-    eventually("it serves", async || {
-        passbook(&["healthcheck", "--target", &target]).await.code == Some(0)
-    })
-    .await;
+    eventually("it serves", async || is_healthy(&target).await).await;
     assert!(child.try_wait().expect("it can be asked").is_none(), "it goes on");
     child.kill().expect("it can be ended");
     child.wait().expect("it ends");
+}
+
+async fn is_healthy(target: &str) -> bool {
+    passbook(&["healthcheck", "--target", target]).await.code == Some(0)
+}
+
+async fn a_server_serves_although_nobody_reads_its_log(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let listen = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let url = database.url();
+    let arguments = ["serve", "--listen", &listen, "--database-url", url, "--log", "trace"];
+    let mut child = spawn(&arguments, Stdio::piped());
+    let target = format!("http://{listen}");
+    eventually("it serves", async || is_healthy(&target).await).await;
+    let mut log = child.stderr.take().expect("a pipe");
+
+    // The pipe has been full for long.
+    for _ in 0..30 {
+        assert!(is_healthy(&target).await, "it serves");
+    }
+
+    let reading = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        log.read_to_end(&mut text).map(|_| text)
+    });
+    tokio::time::sleep(seconds(2)).await;
+    assert!(is_healthy(&target).await, "it serves");
+    child.kill().expect("it can be ended");
+    child.wait().expect("it ends");
+    let log = reading.join().expect("no panic").expect("it is read");
+    let log = String::from_utf8_lossy(&log);
+    assert!(log.len() > 64 * 1024, "it filled the pipe: {}", log.len());
+    assert!(log.contains("lines of the log were lost"), "{}", log.len());
+    // No line is in the middle of another one.
+    let torn = log.lines().filter(|line| line.matches("\"timestamp\"").count() > 1);
+    assert_eq!(torn.count(), 0);
 }
