@@ -14,7 +14,7 @@ pub struct Config {
 #[derive(Subcommand)]
 enum Action {
     /// Read all flags, variables and files that `serve` would read, and report the first error in
-    /// them with exit code 2. Connects to nothing.
+    /// them with exit code 2. Examines the file of SQLite from outside, and connects to nothing.
     Check(ServeConfig),
 }
 
@@ -22,6 +22,10 @@ impl Config {
     pub fn run(self) -> Result<(), CliError> {
         let Action::Check(config) = self.action;
         let settings = CheckedSettings::read(config).map_err(CliError::Usage)?;
+        if !settings.config.ephemeral {
+            let url = settings.config.database.url().map_err(CliError::Usage)?;
+            url.check_for_changes().map_err(CliError::Usage)?;
+        }
         for warning in settings.config.warnings() {
             tracing::warn!("{warning}");
         }

@@ -23,6 +23,21 @@ pub fn shared_file_system(path: &Path) -> Option<&'static str> {
     name_of(rustix::fs::statfs(path).ok()?.f_type as u32)
 }
 
+/// Whether a file is mounted by itself, as `docker run -v ledger.db:/data/ledger.db` does. Known on Linux
+/// since 5.8.
+#[cfg(target_os = "linux")]
+pub fn is_mount_point(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    found.is_ok_and(|it| it.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Not known on other systems.
+#[cfg(not(target_os = "linux"))]
+pub fn is_mount_point(_path: &Path) -> bool {
+    false
+}
+
 fn name_of(magic: u32) -> Option<&'static str> {
     SHARED.iter().find(|(number, _)| *number == magic).map(|(_, name)| *name)
 }

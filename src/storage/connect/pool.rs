@@ -8,7 +8,7 @@ use sea_orm::{
         self, ConnectOptions, Connection,
         pool::{PoolConnectionMetadata, PoolOptions},
         postgres::{PgPool, Postgres},
-        sqlite::SqlitePool,
+        sqlite::{SqliteConnection, SqlitePool},
     },
 };
 use tokio::sync::mpsc;
@@ -62,6 +62,9 @@ pub async fn open_sqlite(
         Role::Reader => {
             let mut first = file.options(Role::Maintenance).connect().await?;
             sqlx::raw_sql("SELECT 1 FROM sqlite_schema LIMIT 1").execute(&mut first).await?;
+            if !file.is_read_only() {
+                require_log(&mut first).await?;
+            }
             Some(first)
         }
         _ => None,
@@ -82,6 +85,17 @@ pub async fn open_sqlite(
         first.close().await?;
     }
     Ok(pool.into())
+}
+
+/// Checks that a database has a write-ahead log: where SQLite cannot make one it goes on without.
+async fn require_log(connection: &mut SqliteConnection) -> Result<(), SqlxError> {
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(connection).await?;
+    match mode.as_str() {
+        "wal" => Ok(()),
+        _ => Err(SqlxError::Protocol(format!(
+            "its journal mode is {mode} and must be wal, which needs memory that processes share"
+        ))),
+    }
 }
 
 /// Makes a pool of one connection, with the session of this role.

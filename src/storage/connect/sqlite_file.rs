@@ -27,7 +27,7 @@ use sea_orm::sqlx::{
 
 use crate::storage::connect::{
     connect_error::{ConnectError, cannot_open},
-    file_system::shared_file_system,
+    file_system::{is_mount_point, shared_file_system},
     session::Role,
     target::TargetSession,
 };
@@ -37,7 +37,7 @@ use crate::storage::connect::{
 /// more evenly.
 const WRITER_BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 /// How long readers and maintenance wait for a lock, which is rare (recovery, another migration).
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pages of 4 KiB in the write-ahead log before they are moved into the database's file. A page
 /// that changes often is moved once for many changes; the log takes 64 MiB on the disk.
 const CHECKPOINT_PAGES: &str = "16384";
@@ -48,6 +48,13 @@ const LOG_BYTES_MAX: u64 = 96 << 20;
 /// The writer's cache in KiB (SQLite's notation is a negative number). It must hold the pages that
 /// a batch changes: others are written before the commit.
 const CACHE_SIZE: &str = "-16384";
+
+/// SQLite's usual access to files on Unix. The others have no locks between processes, or no shared
+/// memory, without which there is no write-ahead log.
+const VFS: &str = "unix";
+/// What is added to the path of a database for the names of its files: itself, its write-ahead log, and
+/// the index of the log.
+pub const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// A database file and the options of the URL.
 #[derive(Clone)]
@@ -75,11 +82,23 @@ pub fn is_file(options: &SqliteConnectOptions) -> bool {
     is_named && !has_parameter(options, "mode", "memory") && !has_parameter(options, "vfs", "memdb")
 }
 
-/// Whether the URL has a parameter with this value. sqlx's options do not say so directly.
+/// Whether the URL has a parameter with this value.
 fn has_parameter(options: &SqliteConnectOptions, name: &str, value: &str) -> bool {
+    parameter(options, name).is_some_and(|it| it == value)
+}
+
+/// The value of a parameter of the URL. sqlx's options do not say so directly.
+fn parameter(options: &SqliteConnectOptions, name: &str) -> Option<String> {
     // Some file names cannot be written as a URL.
     let url = options.clone().filename("file").to_url_lossy();
-    url.query_pairs().any(|pair| pair.0 == name && pair.1 == value)
+    url.query_pairs().find(|pair| pair.0 == name).map(|(_, value)| value.into_owned())
+}
+
+/// The path of a file that SQLite makes beside the database's.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
 }
 
 impl DatabaseFile {
@@ -118,8 +137,7 @@ impl DatabaseFile {
     /// The same file, opened as immutable, which needs no right to write beside it. None if the
     /// file has a log, which would be ignored.
     pub fn as_immutable(&self) -> Option<Self> {
-        let has_log = fs::metadata(self.beside("-wal")).is_ok_and(|log| log.len() > 0);
-        let may_be = self.is_read_only() && !self.is_immutable() && !has_log;
+        let may_be = self.is_read_only() && !self.is_immutable() && !self.has_log();
         let options = self.options.clone().immutable(true);
         may_be.then(|| Self { options, identity: Arc::default() })
     }
@@ -162,8 +180,17 @@ impl DatabaseFile {
 
     /// Why the file cannot be used where it is. An immutable file needs no locks.
     fn shared_place(&self) -> Option<String> {
+        if let Some(vfs) = parameter(&self.options, "vfs").filter(|vfs| vfs != VFS) {
+            return Some(format!(
+                "vfs={vfs} is not supported: only {VFS}, the default, has the locks and the log that \
+                 several processes need"
+            ));
+        }
         if self.is_immutable() {
             return None;
+        }
+        if let Some(why) = self.other_name() {
+            return Some(why);
         }
         let place = if self.path().exists() { self.path().to_owned() } else { self.folder() };
         shared_file_system(&place).map(|name| {
@@ -171,6 +198,23 @@ impl DatabaseFile {
                 "it is on a network file system ({name}), where SQLite's locks and shared memory \
                  do not work between machines: use a disk of this machine, or PostgreSQL"
             )
+        })
+    }
+
+    /// Why the file may be open under another name. SQLite looks for the log and the locks beside the name
+    /// under which it opened the file, so servers under two names overwrite each other's changes.
+    fn other_name(&self) -> Option<String> {
+        let links = fs::metadata(self.path()).map_or(1, |metadata| metadata.nlink());
+        if links > 1 {
+            return Some(format!(
+                "it has {links} names (hard links), and its write-ahead log can be beside one only: \
+                 keep one name"
+            ));
+        }
+        is_mount_point(self.path()).then(|| {
+            "it is mounted by itself, and its write-ahead log would be outside of what is mounted: \
+             mount its folder"
+                .to_owned()
         })
     }
 
@@ -196,9 +240,7 @@ impl DatabaseFile {
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = OsString::from(self.path());
-        name.push(suffix);
-        name.into()
+        beside(self.path(), suffix)
     }
 
     /// Remembers the identities of the open file.
@@ -208,7 +250,7 @@ impl DatabaseFile {
     }
 
     fn identities(&self) -> [Option<FileIdentity>; 3] {
-        ["", "-wal", "-shm"].map(|suffix| {
+        SUFFIXES.map(|suffix| {
             let metadata = fs::metadata(self.beside(suffix)).ok()?;
             Some((metadata.dev(), metadata.ino()))
         })
@@ -221,7 +263,7 @@ impl DatabaseFile {
         let wrong = known.iter().zip(there).position(|(known, there)| *known != there);
         let Some(wrong) = wrong else { return Ok(()) };
         let (name, fate) = (
-            self.beside(["", "-wal", "-shm"][wrong]).display().to_string(),
+            self.beside(SUFFIXES[wrong]).display().to_string(),
             if there[wrong].is_some() { "is not the file that is open" } else { "is gone" },
         );
         Err(format!("the database file was moved, replaced or deleted: {name} {fate}"))

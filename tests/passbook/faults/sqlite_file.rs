@@ -343,3 +343,27 @@ async fn an_endless_read_does_not_block_changes() {
         tokio::time::sleep(ms(20)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_two_names_or_without_locks_is_not_served() {
+    let _slot = slots::take(Load::Light).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = stopped_ledger(folder.path()).await;
+    let url = url(&path);
+    for vfs in ["unix-none", "unix-dotfile", "unix-excl", "nope"] {
+        let url = format!("{url}&vfs={vfs}");
+        for command in
+            [&["serve", "--listen", "127.0.0.1:0"][..], &["config", "check"], &["verify"]]
+        {
+            let outcome = passbook(&[command, &["--database-url", &url]].concat()).await;
+            assert!(matches!(outcome.code, Some(1 | 2)), "{command:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("vfs="), "{command:?}: {}", outcome.stderr);
+        }
+    }
+    drop(Server::start_at(&format!("{url}&vfs=unix"), &[]).await);
+
+    std::fs::hard_link(&path, folder.path().join("other.db")).expect("a second name");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", &url];
+    passbook(&serve).await.must_fail_with(1, "hard links");
+    passbook(&["config", "check", "--database-url", &url]).await.must_fail_with(2, "hard links");
+}

@@ -6,7 +6,7 @@ mod files;
 mod parameters;
 mod parts;
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use sea_orm::sqlx::{
     ConnectOptions,
@@ -16,7 +16,14 @@ use sea_orm::sqlx::{
 
 pub use self::error::DatabaseUrlError;
 use self::{files::NamedFile, parameters::Parameters, parts::Parts};
-use crate::storage::{connect::sqlite_file, dialect::DatabaseKind};
+use crate::storage::{
+    connect::{
+        session,
+        sqlite_file::{self, DatabaseFile, SUFFIXES},
+        target::TargetSession,
+    },
+    dialect::DatabaseKind,
+};
 
 /// A database URL. Its `Debug` shows no part of the URL, which may hold a password.
 #[derive(Clone)]
@@ -83,6 +90,32 @@ impl DatabaseUrl {
                 Ok(Self(Options::Postgres(with_it.collect()), self.1))
             }
             Options::Sqlite(_) => Err(DatabaseUrlError::NoPassword),
+        }
+    }
+
+    /// The files that a database on SQLite consists of. None on PostgreSQL.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Options::Sqlite(options) = &self.0 else { return Vec::new() };
+        let path = options.get_filename();
+        SUFFIXES.iter().map(|suffix| sqlite_file::beside(path, suffix)).collect()
+    }
+
+    /// Checks that a server can change the database, as far as can be seen without a connection.
+    ///
+    /// # Errors
+    /// On SQLite, why the file cannot be opened or may not be; on PostgreSQL, a setting in the URL that
+    /// breaks a promise.
+    pub fn check_for_changes(&self) -> Result<(), String> {
+        match &self.0 {
+            Options::Sqlite(options) => {
+                let file = DatabaseFile::new((**options).clone(), TargetSession::Primary);
+                file.map(drop).map_err(|error| error.to_string())
+            }
+            Options::Postgres(hosts) => {
+                let unsafe_option = hosts.iter().find_map(session::unsafe_option);
+                unsafe_option.map_or(Ok(()), Err)
+            }
         }
     }
 
