@@ -51,11 +51,23 @@ pub fn parse_output_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The longest duration: longer ones could overflow when they are added to a time.
+const DURATION_MAX: Duration = Duration::from_secs(10_000 * 365 * 24 * 60 * 60);
+
 /// Parses a duration above zero, such as 500ms or 10s.
 ///
 /// # Errors
-/// The text is no duration, or the duration is zero.
+/// The text is no duration, or the duration is zero or has more than 10,000 years.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let duration = parse_duration_or_zero(text)?;
     if duration.is_zero() { Err("must be above zero".to_owned()) } else { Ok(duration) }
+}
+
+/// Parses a duration, such as 0s, 500ms or 10s.
+///
+/// # Errors
+/// The text is no duration, or the duration has more than 10,000 years.
+pub fn parse_duration_or_zero(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration <= DURATION_MAX { Ok(duration) } else { Err("must be at most 10000 years".into()) }
 }

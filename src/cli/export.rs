@@ -42,21 +42,24 @@ pub struct Export {
 
 impl Export {
     pub async fn run(self) -> Result<(), CliError> {
+        let mut inputs = self.database.files();
+        inputs.extend(self.heads_key.clone());
         let heads_key = self.heads_key.as_deref().map(SigningKey::read);
         let heads_key = heads_key.transpose().map_err(CliError::Usage)?;
         let store = schema::connect_to_read(&self.database).await?;
         let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         let snapshot = store.snapshot(1).await.map_err(CliError::run)?;
         if let (Some(path), Some(key)) = (&self.heads, &heads_key) {
-            let mut file = PublishedFile::create(path)?;
+            let mut file = PublishedFile::create(path, &inputs)?;
             heads::sign(&snapshot, key, &time, file.output()).await?;
             file.publish()?;
+            inputs.push(path.clone());
         }
         let Some(path) = self.output else {
             let mut output = BufWriter::new(io::stdout());
             return write(&snapshot, &time, &mut output).await.map(drop);
         };
-        let mut file = PublishedFile::create(&path)?;
+        let mut file = PublishedFile::create(&path, &inputs)?;
         let lines = write(&snapshot, &time, file.output()).await?;
         file.publish()?;
         output::line(format_args!("exported: {lines} lines to {}", path.display()))

@@ -59,6 +59,8 @@ impl Heads {
                 output::lines(&key.public_key().to_pem())
             }
             Action::Sign { database, key, output } => {
+                let mut inputs = database.files();
+                inputs.push(key.clone());
                 let key = SigningKey::read(&key).map_err(CliError::Usage)?;
                 let store = schema::connect_to_read(&database).await?;
                 let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
@@ -67,7 +69,7 @@ impl Heads {
                     let mut output = BufWriter::new(io::stdout());
                     return sign(&snapshot, &key, &time, &mut output).await.map(drop);
                 };
-                let mut file = PublishedFile::create(&path)?;
+                let mut file = PublishedFile::create(&path, &inputs)?;
                 let heads = sign(&snapshot, &key, &time, file.output()).await?;
                 file.publish()?;
                 output::line(format_args!("signed: {heads} heads to {}", path.display()))

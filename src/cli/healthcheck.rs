@@ -6,7 +6,7 @@ use clap::Args;
 use passbook_command::{
     CliError,
     client::{ClientConfig, reason},
-    output,
+    output, parse_duration,
 };
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -20,7 +20,7 @@ pub struct Healthcheck {
 
     /// The timeout of the connection, and of the health check on it.
     #[arg(long, env, default_value = "2s")]
-    #[arg(value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(value_name = "DURATION", value_parser = parse_duration)]
     timeout: Duration,
 
     #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -19,6 +19,8 @@ use crate::domain::{
 const PREFIX: &str = "pbk_";
 /// The number of random bytes in a token.
 const SECRET_LENGTH: usize = 32;
+/// The first time that RFC 3339 cannot express, since the Unix epoch.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
 #[derive(Args)]
 pub struct Token {
@@ -57,12 +59,7 @@ impl Token {
         let quoted = toml::Value::from(identity.as_str());
         let expire_time = match expires_in {
             None => "\"never\"".to_owned(),
-            Some(duration) => {
-                let time = SystemTime::now().checked_add(duration);
-                let time =
-                    time.ok_or_else(|| CliError::Usage("--expires-in is too long".to_owned()))?;
-                humantime::format_rfc3339_seconds(time).to_string()
-            }
+            Some(duration) => expire_time(SystemTime::now(), duration)?,
         };
         let lines = format!(
             "[[token]]\nidentity = {quoted}\nsha256 = \"{sha256}\"\nexpire_time = {expire_time}\n"
@@ -77,6 +74,19 @@ impl Token {
             CliError::Run(format!("the token is lost, because it could not be written: {error}"))
         })
     }
+}
+
+/// The time after this duration, as in RFC 3339.
+fn expire_time(now: SystemTime, duration: Duration) -> Result<String, CliError> {
+    let time = now.checked_add(duration).filter(|time| *time < UNIX_EPOCH + YEAR_10000);
+    let time = time.ok_or_else(|| {
+        CliError::Usage(
+            "--expires-in must end before the year 10000: leave it out for a token \
+             without an end"
+                .to_owned(),
+        )
+    })?;
+    Ok(humantime::format_rfc3339_seconds(time).to_string())
 }
 
 fn token_identity(name: &str) -> Result<Identity, String> {

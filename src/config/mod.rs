@@ -16,14 +16,14 @@ mod values;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
 };
 
 use clap::Args;
-use passbook_command::parse_duration;
+use passbook_command::{parse_duration, parse_duration_or_zero};
 
 pub use crate::config::{
     audit::AuditSettings,
@@ -40,19 +40,20 @@ use crate::{
         parse_deadline, parse_switch,
     },
     domain::{balancing::ContraAccounts, money::Currencies},
+    regular_file,
     storage::{CONNECTIONS_MAX_DEFAULT, CONNECTIONS_MIN},
 };
 
-const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
+/// As in most examples of gRPC.
+const PORT_DEFAULT: u16 = 50051;
 
 /// The settings of `passbook serve`.
 #[derive(Args, Clone)]
 pub struct ServeConfig {
     /// The address of the gRPC server: ADDRESS:PORT, NAME:PORT, or :PORT for all IPv4 addresses of
-    /// this machine. Port 0 selects a free port.
-    #[arg(long, env, default_value_t = LISTEN_DEFAULT)]
-    #[arg(value_name = "ADDRESS", value_parser = parse_address)]
-    listen: SocketAddr,
+    /// this machine. Port 0 selects a free port. Without it 127.0.0.1:50051.
+    #[arg(long, env, value_name = "ADDRESS", value_parser = parse_address)]
+    listen: Option<SocketAddr>,
 
     /// Serve a ledger for the tests of another program: empty, in a temporary file, which the server
     /// removes when it ends. `listen` is then a free port of 127.0.0.1, unless it is set. When the
@@ -89,7 +90,7 @@ pub struct ServeConfig {
     /// starting or the name of its host is unknown. During the wait the server listens, and calls
     /// get UNAVAILABLE. A permanent error, such as a wrong password, ends the server at once.
     #[arg(long, env, default_value = "30s")]
-    #[arg(value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(value_name = "DURATION", value_parser = parse_duration_or_zero)]
     pub database_wait: Duration,
 
     /// The most connections to PostgreSQL that this server opens, at least 3. The server stays
@@ -132,7 +133,7 @@ pub struct ServeConfig {
     /// NOT_SERVING during this time, so that load balancers stop sending calls. Kubernetes needs
     /// some seconds.
     #[arg(long, env, default_value = "0s")]
-    #[arg(value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(value_name = "DURATION", value_parser = parse_duration_or_zero)]
     pub shutdown_delay: Duration,
 
     /// How long the server completes accepted calls at shutdown, after the shutdown delay.
@@ -151,11 +152,40 @@ impl ServeConfig {
             return Err("ephemeral has a database of its own: do not set database_url".to_owned());
         }
         self.audit.validate()?;
+        self.validate_audit_file()?;
         self.security.validate()?;
         self.security.validate_exposure("listen", self.listen_address())?;
         self.console.validate(&self.security)?;
         self.telemetry.validate(&self.security)?;
         self.validate_addresses()
+    }
+
+    /// Checks that the audit log is not appended to a file that the server reads.
+    fn validate_audit_file(&self) -> Result<(), String> {
+        let Some(audit_file) = &self.audit.audit_file else { return Ok(()) };
+        let security = &self.security;
+        let jwks = match security.jwt() {
+            Some((_, JwksSource::File(path))) => Some(path),
+            _ => None,
+        };
+        let files = [
+            security.policy_file.as_ref(),
+            security.tokens_file.as_ref(),
+            security.tls_certificate_file.as_ref(),
+            security.tls_key_file.as_ref(),
+            security.tls_client_ca_file.as_ref(),
+            self.telemetry.admin_token_file.as_ref(),
+            jwks.as_ref(),
+        ];
+        let files = files.into_iter().flatten().cloned().chain(self.database.files());
+        match files.into_iter().find(|file| regular_file::is_same(file, audit_file)) {
+            Some(file) => Err(format!(
+                "audit_file {} would be appended to {}, which the server reads",
+                audit_file.display(),
+                file.display()
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Checks that each port has an address of its own. Port 0 is a free port.
@@ -180,10 +210,8 @@ impl ServeConfig {
     /// The address of the gRPC server. Port 0 selects a free port.
     #[must_use]
     pub fn listen_address(&self) -> SocketAddr {
-        if self.ephemeral && self.listen == LISTEN_DEFAULT {
-            return SocketAddr::new(LISTEN_DEFAULT.ip(), 0);
-        }
-        self.listen
+        let port = if self.ephemeral { 0 } else { PORT_DEFAULT };
+        self.listen.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
     }
 
     /// What is allowed and seldom right: an admin port and connections to the database that other
@@ -256,6 +284,7 @@ mod tests {
             (&[][..], "127.0.0.1:50051"),
             (&["--ephemeral"], "127.0.0.1:0"),
             (&["--ephemeral", "--listen", "127.0.0.1:7000"], "127.0.0.1:7000"),
+            (&["--ephemeral", "--listen", "127.0.0.1:50051"], "127.0.0.1:50051"),
         ] {
             assert_eq!(parse(arguments).listen_address().to_string(), address, "{arguments:?}");
         }

@@ -144,6 +144,54 @@ async fn only_their_owner_may_read_the_files_that_commands_create() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_command_replaces_or_appends_to_what_it_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a plain path").to_owned();
+    let [ledger, key] = ["ledger.db", "witness.pem"].map(path);
+    let url = format!("sqlite://{ledger}?mode=rwc");
+    passbook(&["migrate", "up", "--database-url", &url]).await.must_succeed();
+    passbook(&["heads", "create-key", "--key", &key]).await.must_succeed();
+    let content = |path: &str| std::fs::read(path).expect("it is there");
+    let before = [&ledger, &key].map(|path| content(path));
+    let pipe = path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
+    std::os::unix::fs::symlink(&ledger, path("link")).expect("a link");
+    let sign = ["heads", "sign", "--database-url", &url, "--key", &key, "--output"];
+    for (command, outputs) in [
+        (&["export", "--database-url", &url, "--output"][..], [&ledger, &path("link")]),
+        (&sign[..], [&ledger, &key]),
+    ] {
+        for output in outputs {
+            let outcome = passbook(&[command, &[output.as_str()]].concat()).await;
+            outcome.must_fail_with(2, "would replace");
+        }
+        passbook(&[command, &[&pipe]].concat()).await.must_fail_with(2, "not a regular file");
+    }
+
+    let callers = Callers::new(&[("a", "token")], &identity("a", &["read"], &[""]));
+    let arguments = callers.arguments();
+    let tokens = callers.tokens_file().to_str().expect("a plain path").to_owned();
+    for file in [&ledger, &format!("{ledger}-wal"), &tokens] {
+        let mut check = vec!["config", "check", "--database-url", &url, "--audit-file", file];
+        check.extend(arguments.iter().map(String::as_str));
+        passbook(&check).await.must_fail_with(2, "would be appended to");
+    }
+    assert!([&ledger, &key].map(|path| content(path)) == before, "nothing changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_ends_before_the_year_10000() {
+    let create = ["token", "create", "--identity", "a", "--expires-in"];
+    for lifetime in ["9000years", "99999999999years"] {
+        let outcome = passbook(&[&create[..], &[lifetime]].concat()).await;
+        assert_eq!(outcome.code, Some(2), "{lifetime}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains("expires-in"), "{lifetime}: {}", outcome.stderr);
+    }
+    let outcome = passbook(&[&create[..], &["7000years"]].concat()).await;
+    assert!(outcome.must_succeed().stderr.contains("expire_time = 9"), "it is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secrets_that_all_users_can_read_are_warned_of() {
     let callers = Callers::new(&[("a", "token")], &identity("a", &["read"], &[""]));
     let arguments = callers.arguments();
