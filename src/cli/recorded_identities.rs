@@ -9,6 +9,9 @@ use crate::{
     storage::Store,
 };
 
+/// The most identities that a warning names.
+const WARNED_OF_MAX: usize = 10;
+
 /// Checks that every identity under which requests are recorded still belongs to a caller, for
 /// example after authentication was switched on or off. A repeat of a request of another identity
 /// would be applied a second time.
@@ -49,7 +52,8 @@ pub async fn check(
         ),
         (true, _, None) => {
             tracing::warn!(
-                identities = ?unknown,
+                count = unknown.len(),
+                first = ?&unknown[..unknown.len().min(WARNED_OF_MAX)],
                 "the ledger has requests of identities that are not in the policy: if an identity \
                  was renamed, set `recorded_as`, or its repeats are applied a second time"
             );

@@ -3,7 +3,7 @@
 
 use crate::harness::{
     checker,
-    credentials::{Callers, entry, identity},
+    credentials::{Callers, entry, identity, identity_known_by},
     *,
 };
 
@@ -12,6 +12,7 @@ on_both_databases! {
     a_request_of_a_renamed_identity_is_not_applied_twice,
     a_request_of_an_identity_is_not_applied_twice_without_authentication,
     a_request_is_not_applied_twice_because_an_edit_loses_the_former_name,
+    the_former_name_is_found_behind_any_number_of_other_names,
 }
 
 const TOKENS: [(&str, &str); 2] = [("billing", "billing-token"), ("shop", "shop-token")];
@@ -147,6 +148,35 @@ async fn a_request_is_not_applied_twice_because_an_edit_loses_the_former_name(ki
     assert!(invoicing.deposit(request).await.expect("found").replayed, "applied before");
     assert_eq!(balance(&invoicing, "alice").await, "10.00");
     checker::assert_consistent(&database).await;
+}
+
+async fn the_former_name_is_found_behind_any_number_of_other_names(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let before = Callers::new(&[("z-reports", "z-token")], &policy(&[("z-reports", None)]));
+    let server = before.serve(&database, &[]).await;
+    let client = server.client_of("z-token");
+    open(&client, "alice").await;
+    client.deposit(deposit("alice", "10")).await.expect("applied");
+    drop(server);
+    let random_id = match kind {
+        Kind::Sqlite => "randomblob(16)",
+        Kind::Postgres => "gen_random_uuid()",
+    };
+    // As of the members of a group, whose identities are in no file.
+    let others = format!(
+        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys,
+             create_time_us)
+         SELECT 'jwt:' || n, 'r', fingerprint, {random_id}, kind, entry_keys, create_time_us
+         FROM {}, (SELECT * FROM requests LIMIT 1) r",
+        database.numbers(20_001)
+    );
+    database.execute(&others).await;
+    let renamed = identity_known_by("dns", "z-reports", &["*"], &[""]);
+    let callers = Callers::new(&TOKENS[1..], &(policy(&[("shop", None)]) + &renamed));
+
+    let why = does_not_serve(&database, Some(&callers)).await;
+
+    assert!(why.contains("\"dns:z-reports\" now"), "{why}");
 }
 
 /// The server reads these files. Returns whether they are in force now.
