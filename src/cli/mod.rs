@@ -65,7 +65,7 @@ const GLOBAL: &str = "Global options";
 
 /// Passbook: a gRPC account service, the one place where account balances change.
 ///
-/// Every setting is a flag, an environment variable PASSBOOK_..., and a key of a TOML file
+/// Every setting of `serve` is a flag, an environment variable PASSBOOK_..., and a key of a TOML file
 /// (--config). The key is the name of the flag with _ for -. A flag overrides the variable, the
 /// variable overrides the file, and the file overrides the default.
 ///

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use clap::Args;
 use passbook_command::{CliError, output};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -42,6 +43,8 @@ const JWKS_WAIT: Duration = Duration::from_secs(30);
 const WAITING_FOR_KEYS: &str = "starting, waiting for the keys for JWTs";
 /// The pause after an error of the first fetch of these keys.
 const JWKS_BACKOFF: Duration = Duration::from_secs(1);
+/// Open files beside connections: ports, logs, files that are read again, the admin port's connections.
+const OTHER_FILES: u32 = 100;
 
 #[derive(Args)]
 pub struct Serve {
@@ -114,6 +117,7 @@ impl Serve {
             let Some((ledger, currencies)) = opened.await? else { return Ok(()) };
             server.open(ledger.clone(), currencies).await;
             warn(&config, password_in_arguments);
+            allow_open_files(&config);
             announce(address, kind, ephemeral.as_ref())?;
             server.run(&ledger, signals).await.map_err(CliError::run)
         };
@@ -165,6 +169,25 @@ fn warn(config: &ServeConfig, password_in_arguments: bool) {
         tracing::warn!(
             "the database's password is on the command line, where every user of this machine can \
              read it: use database_password_file or PASSBOOK_DATABASE_URL"
+        );
+    }
+}
+
+/// Raises the limit of open files as far as this process may, and warns if that is too few.
+fn allow_open_files(config: &ServeConfig) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: maximum, maximum };
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    };
+    let needed = config.limits.connections_max + config.database_connections_max + OTHER_FILES;
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < u64::from(needed)) {
+        tracing::warn!(
+            allowed,
+            needed,
+            "fewer files may be open than connections_max and database_connections_max need: raise \
+             the limit (ulimit -n, LimitNOFILE)"
         );
     }
 }
@@ -332,7 +355,8 @@ async fn load_keys(
             return Err(CliError::Run(format!("no keys for JWTs: {error}")));
         }
         if !is_announced {
-            tracing::warn!(error, "waiting for the keys for JWTs, up to 30 s");
+            let seconds = JWKS_WAIT.as_secs();
+            tracing::warn!(error, "waiting for the keys for JWTs, up to {seconds} s");
             is_announced = true;
         }
         if timeout(JWKS_BACKOFF, signals.recv()).await.is_ok() {

@@ -59,7 +59,7 @@ impl Setting {
             ("log", _) => Some("info".to_owned()),
             ("currency", _) => Some("ETH=18".to_owned()),
             ("contra_account", _) => Some("USD=world:usd".to_owned()),
-            ("admin_listen" | "console_listen", _) => Some("127.0.0.1:0".to_owned()),
+            ("listen" | "admin_listen" | "console_listen", _) => Some("127.0.0.1:0".to_owned()),
             ("otlp_endpoint", _) => Some("http://127.0.0.1:4317".to_owned()),
             ("ephemeral" | "migrate" | "insecure", _) => Some("true".to_owned()),
             (_, Some(default)) => Some(default.clone()),
@@ -169,6 +169,20 @@ async fn flags_win_over_variables_over_the_file_over_defaults() {
         assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
         let opened = format!("/no/such/folder/{who}.db");
         assert!(outcome.stderr.contains(&opened), "{who}: {}", outcome.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_help_names_no_key_that_the_file_may_not_have() {
+    let keys: Vec<_> = settings().await.into_iter().map(|setting| setting.key).collect();
+    for command in ["healthcheck", "bench", "migrate", "export", "import", "deposit"] {
+        let help = passbook(&[command, "--help"]).await.must_succeed().stdout;
+        let named = help.split("[key: ").skip(1).filter_map(|rest| rest.split(']').next());
+        let named: Vec<_> = named.collect();
+        assert!(named.contains(&"log"), "{command}: {named:?}");
+        let unknown: Vec<_> =
+            named.iter().filter(|key| !keys.iter().any(|it| it == *key)).collect();
+        assert!(unknown.is_empty(), "{command}: {unknown:?}");
     }
 }
 
