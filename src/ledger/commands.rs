@@ -330,6 +330,9 @@ impl Ledger {
         if self.closed.load(Ordering::Relaxed) {
             return Err(Error::ShuttingDown);
         }
+        if self.lacks_key.load(Ordering::Relaxed) {
+            return Err(Error::DatabaseUnavailable(Some(Outcome::NotApplied)));
+        }
         if context.deadline <= Instant::now() {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }

@@ -83,6 +83,9 @@ pub enum NotReady {
     /// The schema is not that of this program.
     #[error("{0}")]
     Schema(String),
+    /// The database lacks a key or a guard, or may hide or lose rows.
+    #[error("{0}")]
+    Unsafe(String),
     /// The database cannot be reached or written.
     #[error("{0}")]
     Database(String),

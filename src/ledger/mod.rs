@@ -79,6 +79,9 @@ pub struct Ledger {
     closed: AtomicBool,
     /// The tables could be used when they were checked last.
     has_checked_tables: AtomicBool,
+    /// Whether the database lacks a primary key: nothing is changed then, because a repeat would be
+    /// applied again.
+    lacks_key: AtomicBool,
 }
 
 /// How many reads of one identity run at the same time: half of what the database has connections for.
@@ -132,6 +135,7 @@ impl Ledger {
             budgets,
             closed: AtomicBool::new(false),
             has_checked_tables: AtomicBool::new(false),
+            lacks_key: AtomicBool::new(false),
         })
     }
 
@@ -204,13 +208,7 @@ impl Ledger {
                 let pending = pending.join(", ");
                 return Err(NotReady::Schema(format!("the schema lacks {pending}")));
             }
-            Ok(Err(error)) => {
-                if matches!(error, StorageError::Unavailable(_)) {
-                    // A restart has cut all connections: no call is to find that out once more.
-                    self.store.invalidate_connections();
-                }
-                error.to_string()
-            }
+            Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the database does not answer within {timeout:?}"),
         };
         // Finds the primary if it has moved, or gives a better reason.
@@ -222,13 +220,6 @@ impl Ledger {
     /// last change could not be written. Then also that a connection can write. Checks keys and guards
     /// each time, unless the schema is a newer program's, which may have others.
     async fn check_writes(&self, is_ahead: bool) -> Result<(), NotReady> {
-        if !is_ahead {
-            let missing = self.own_reads.missing_guard().await;
-            let missing = missing.map_err(|error| NotReady::Database(error.summary()))?;
-            if let Some(missing) = missing {
-                return Err(NotReady::Schema(missing));
-            }
-        }
         let cannot_write = self.stats.cannot_write();
         if is_ahead || cannot_write || !self.has_checked_tables.load(Ordering::Relaxed) {
             self.own_reads.check_tables().await.map_err(|error| match error {
@@ -236,6 +227,16 @@ impl Ledger {
                 _ => NotReady::Database(error.summary()),
             })?;
             self.has_checked_tables.store(true, Ordering::Relaxed);
+        }
+        if !is_ahead {
+            let missing = self.own_reads.missing_guard().await;
+            let missing = missing.map_err(|error| NotReady::Database(error.summary()))?;
+            if let Some(missing) = missing {
+                let key = self.own_reads.missing_key().await;
+                self.lacks_key.store(!matches!(key, Ok(None)), Ordering::Relaxed);
+                return Err(NotReady::Unsafe(missing));
+            }
+            self.lacks_key.store(false, Ordering::Relaxed);
         }
         if cannot_write {
             let writer = self.store.writer().await;

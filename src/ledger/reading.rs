@@ -82,7 +82,6 @@ impl Ledger {
         });
         let (own_scan, own, scan, permit) = permits.await.map_err(late)?;
         let (query, gate) = (query(self.store.clone()), self.read_gate.clone());
-        let store = self.store.clone();
         let reading = tokio::spawn(async move {
             let start = Instant::now();
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
@@ -91,16 +90,11 @@ impl Ledger {
             if let Some(own_scan) = own_scan {
                 own_scan.drop_after(start.elapsed());
             }
-            let result = result.unwrap_or_else(|_| {
+            result.unwrap_or_else(|_| {
                 let seconds = READ_TIME_MAX.as_secs();
                 let text = format!("no answer from the database within {seconds} s");
                 Err(StorageError::Unavailable(text))
-            });
-            if let Err(StorageError::Unavailable(_)) = &result {
-                // A restart has cut them all: one read fails, not one for each connection.
-                store.invalidate_connections();
-            }
-            result
+            })
         });
         match timeout_at(deadline, reading).await.map_err(late)? {
             Ok(result) => result.map_err(Error::from_read),

@@ -96,6 +96,7 @@ async fn probe(ledger: Arc<Ledger>, state: Arc<watch::Sender<Readiness>>, health
 fn kind(reason: &NotReady) -> &'static str {
     match reason {
         NotReady::Schema(_) => "the schema of the database is not this server's",
+        NotReady::Unsafe(_) => "the database lacks a key or a guard, or may hide or lose rows",
         NotReady::Database(_) => "the database cannot be reached or written",
     }
 }

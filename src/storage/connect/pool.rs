@@ -7,7 +7,7 @@ use sea_orm::{
     sqlx::{
         self, ConnectOptions, Connection,
         pool::{PoolConnectionMetadata, PoolOptions},
-        postgres::{PgPool, Postgres},
+        postgres::{PgConnection, PgPool, Postgres},
         sqlite::{SqliteConnection, SqlitePool},
     },
 };
@@ -137,9 +137,23 @@ pub async fn open_postgres(hosts: &Arc<Hosts>, role: Role) -> Result<PgPool, Sto
 /// failover: a standby may lack changes that were acknowledged.
 pub fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> {
     let (session, preparing) = (Arc::new(hosts.session(Role::Reader)), hosts.clone());
-    let hosts = hosts.clone();
+    let (hosts, cut) = (hosts.clone(), hosts.clone());
     pool_options(Role::Reader, size)
         .acquire_timeout(hosts.connect_time_max())
+        .after_release(move |connection: &mut PgConnection, _| {
+            let hosts = cut.clone();
+            Box::pin(async move {
+                match tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await {
+                    Ok(Ok(())) => Ok(true),
+                    Ok(Err(_)) => {
+                        // A restart has cut all of them: one read fails, not one for each.
+                        hosts.invalidate_connections();
+                        Err(connection_lost())
+                    }
+                    Err(_) => Err(connection_lost()),
+                }
+            })
+        })
         .after_connect(move |connection, _| {
             let (hosts, session) = (preparing.clone(), session.clone());
             Box::pin(async move {

@@ -9,8 +9,8 @@ use crate::storage::{StorageError, Store, dialect::DatabaseKind, tables::TABLES}
 const UPDATED: [&str; 2] = ["accounts", "holds"];
 
 /// The indexes beside the primary keys, with their tables. A repeated request is found by a unique index,
-/// also one that comes with the end of a restore. A test compares this list and the next two with what
-/// the migrations make.
+/// also one that comes with the end of a restore. A test drops each index and each trigger of the schema
+/// once, and a server must not start.
 const INDEXES: [(&str, &str); 6] = [
     ("entries", "entries_by_effective_time"),
     ("entries", "entries_with_effective_time"),
@@ -19,6 +19,9 @@ const INDEXES: [(&str, &str); 6] = [
     ("requests", "requests_reverses_transaction_id"),
     ("requests", "requests_transaction_id"),
 ];
+
+/// Those of them that are unique.
+const UNIQUE: [&str; 2] = ["requests_reverses_transaction_id", "requests_transaction_id"];
 
 /// The triggers that guard rows which must not change.
 const TRIGGERS_OF_POSTGRES: [(&str, &str); 11] = [
@@ -119,23 +122,31 @@ impl Store {
 }
 
 fn missing_on_sqlite() -> String {
-    let needed = |kind, needed: &[(&str, &str)]| {
-        let needed = needed.iter().map(|(table, name)| format!("('{kind}', '{table}', '{name}')"));
-        needed.collect::<Vec<_>>().join(", ")
-    };
-    let (indexes, triggers) = (needed("index", &INDEXES), needed("trigger", &TRIGGERS_OF_SQLITE));
+    let indexes = INDEXES.map(|(table, name)| {
+        format!("('index', '{table}', '{name}', {})", u8::from(UNIQUE.contains(&name)))
+    });
+    let triggers =
+        TRIGGERS_OF_SQLITE.map(|(table, name)| format!("('trigger', '{table}', '{name}', 0)"));
     format!(
-        "WITH needed (kind, of_table, name) AS (VALUES {indexes}, {triggers}) \
+        "WITH needed (kind, of_table, name, is_unique) AS (VALUES {}, {}) \
          SELECT 'table ' || of_table || ' has no ' || kind || ' ' || name || \
              ': restore the database again, as a whole' FROM needed \
          WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema s WHERE s.type = needed.kind \
-             AND s.tbl_name = needed.of_table AND s.name = needed.name)"
+             AND s.tbl_name = needed.of_table AND s.name = needed.name) \
+         OR is_unique AND NOT EXISTS (SELECT 1 FROM pragma_index_list(of_table) list \
+             WHERE list.name = needed.name AND list.\"unique\")",
+        indexes.join(", "),
+        triggers.join(", "),
     )
 }
 
 fn missing_on_postgres() -> String {
     let tables: Vec<_> = TABLES.iter().map(|table| format!("('{}')", table.name)).collect();
-    let indexes = missing_indexes(&format!("{}, {}", primary_keys(), values(INDEXES)));
+    let others = INDEXES.map(|(table, name)| {
+        let is_unique = if UNIQUE.contains(&name) { "true" } else { "false" };
+        format!("('{table}', '{name}', {is_unique}, '')")
+    });
+    let indexes = missing_indexes(&format!("{}, {}", primary_keys(), others.join(", ")));
     let triggers = values(TRIGGERS_OF_POSTGRES);
     format!(
         "WITH tables AS (SELECT of_table, to_regclass(of_table) AS id \
@@ -161,12 +172,12 @@ fn missing_on_postgres() -> String {
          SELECT 'the trigger ' || tgname || ' of table ' || of_table || \
              ' may change or drop rows: only triggers that run AFTER an event may be added' \
          FROM tables JOIN pg_trigger ON tgrelid = id \
-         WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 3 = 3 \
+         WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 3 = 3 \
              AND (of_table, tgname) NOT IN (SELECT of_table, name FROM triggers) \
          UNION ALL \
          SELECT 'the rule ' || rulename || ' of table ' || of_table || \
              ' may change or drop rows: DROP RULE ' || rulename || ' ON ' || of_table \
-         FROM tables JOIN pg_rewrite ON ev_class = id WHERE ev_enabled <> 'D' \
+         FROM tables JOIN pg_rewrite ON ev_class = id WHERE ev_enabled IN ('O', 'A') \
          UNION ALL \
          SELECT 'fsync is ' || current_setting('fsync') || ' and must be on: set it in ' || \
              'postgresql.conf, and reload the configuration' \
@@ -175,21 +186,31 @@ fn missing_on_postgres() -> String {
     )
 }
 
+/// `needed` are rows of a table, the name of an index, whether it is unique, and the columns of a key.
 fn missing_indexes(needed: &str) -> String {
     format!(
-        "SELECT 'table ' || of_table || ' has no valid index ' || name || \
-             ': restore the database again, as a whole, or make the index' \
-         FROM (VALUES {needed}) AS needed(of_table, name) \
+        "SELECT 'table ' || of_table || ' has no valid ' || \
+             CASE WHEN is_unique THEN 'unique ' ELSE '' END || 'index ' || name || \
+             ': restore the database again, as a whole' || \
+             CASE WHEN key_columns = '' THEN '' ELSE \
+                 ', or ALTER TABLE ' || of_table || ' ADD PRIMARY KEY (' || key_columns || ')' END \
+         FROM (VALUES {needed}) AS needed(of_table, name, is_unique, key_columns) \
          WHERE NOT EXISTS (SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid \
              WHERE indrelid = to_regclass(of_table) AND c.relname = name \
-                 AND indisvalid AND indisready)"
+                 AND indisvalid AND indisready AND (indisunique OR NOT is_unique) \
+                 AND (key_columns = '' OR \
+                     indisprimary AND pg_get_indexdef(indexrelid) LIKE '%(' || key_columns || ')'))"
     )
 }
 
-/// The primary keys and the other key of PostgreSQL, with their tables, as rows.
+/// The primary keys and the other key of PostgreSQL, as rows for [`missing_indexes`].
 fn primary_keys() -> String {
-    let keys = TABLES.iter().map(|table| format!("('{0}', '{0}_pkey')", table.name));
-    keys.chain(["('accounts', 'accounts_account_key')".to_owned()]).collect::<Vec<_>>().join(", ")
+    let keys = TABLES.iter().map(|table| {
+        let columns: Vec<_> = table.key().iter().map(|column| column.name).collect();
+        format!("('{0}', '{0}_pkey', true, '{1}')", table.name, columns.join(", "))
+    });
+    let other = "('accounts', 'accounts_account_key', true, '')".to_owned();
+    keys.chain([other]).collect::<Vec<_>>().join(", ")
 }
 
 /// Pairs of names as rows.

@@ -66,8 +66,9 @@ async fn old_events_of_one_time_come_in_the_order_of_each_account(kind: Kind) {
     let events = EventWatching::begin(&client, all_events()).await.take(count).await;
     drop(server);
 
-    let _tampering = Tampering::begin(&database).await;
+    let tampering = Tampering::begin(&database).await;
     forget_order(&database).await;
+    tampering.end().await;
     database.migrate_down_before("commits").await;
     database.passbook(&["migrate", "up"]).await.must_succeed();
 

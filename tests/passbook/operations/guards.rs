@@ -82,7 +82,20 @@ async fn each_index_and_trigger_of_the_schema_is_needed(kind: Kind) {
 }
 
 /// What makes PostgreSQL drop, hide or lose rows, a word of the error, and how it is undone.
-const UNSAFE: [(&str, &str, &str); 6] = [
+const UNSAFE: [(&str, &str, &str); 8] = [
+    (
+        "ALTER TABLE requests DROP CONSTRAINT requests_pkey;
+         CREATE INDEX requests_pkey ON requests (caller, request_id)",
+        "no valid unique index requests_pkey",
+        "DROP INDEX requests_pkey; ALTER TABLE requests ADD PRIMARY KEY (caller, request_id)",
+    ),
+    (
+        "ALTER TABLE requests DROP CONSTRAINT requests_pkey;
+         ALTER TABLE requests ADD PRIMARY KEY (caller, request_id, kind)",
+        "ADD PRIMARY KEY (caller, request_id)",
+        "ALTER TABLE requests DROP CONSTRAINT requests_pkey;
+         ALTER TABLE requests ADD PRIMARY KEY (caller, request_id)",
+    ),
     (
         "ALTER TABLE entries DISABLE TRIGGER entries_are_immutable",
         "entries_are_immutable",
@@ -136,10 +149,13 @@ async fn tables_that_drop_hide_or_lose_rows_are_not_served() {
         database.execute(undo).await;
     }
     drop(Server::start_at(&url, &[]).await);
-    // Triggers that run after an event change nothing.
-    let after = "CREATE TRIGGER look AFTER INSERT ON requests
-                     FOR EACH ROW EXECUTE FUNCTION nothing()";
-    database.execute(after).await;
+    // Triggers that run after an event, or only for replication, change nothing.
+    let harmless = "CREATE TRIGGER look AFTER INSERT ON requests
+             FOR EACH ROW EXECUTE FUNCTION nothing();
+         CREATE TRIGGER replicate BEFORE INSERT ON requests
+             FOR EACH ROW EXECUTE FUNCTION nothing();
+         ALTER TABLE requests ENABLE REPLICA TRIGGER replicate";
+    database.execute(harmless).await;
     drop(Server::start_at(&url, &[]).await);
     database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
 }
@@ -173,6 +189,52 @@ async fn rows_that_are_hidden_are_an_error_and_no_rejection_or_short_export() {
     drop(server);
     database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
     assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_not_applied_again_once_a_key_is_known_to_be_gone() {
+    let (database, server, client) = start_server(Kind::Postgres).await;
+    open(&client, "alice").await;
+    let request = deposit("alice", "1");
+    client.deposit(request.clone()).await.expect("applied");
+    let (drop, restore) = (
+        "ALTER TABLE requests DROP CONSTRAINT requests_pkey",
+        "ALTER TABLE requests ADD PRIMARY KEY (caller, request_id)",
+    );
+    database.execute(drop).await;
+    becomes(&server, "", ServingStatus::NotServing).await;
+
+    let status = client.deposit(request.clone()).await.expect_err("it would be applied again");
+    assert_reason(&status, Reason::DatabaseUnavailable);
+    assert_eq!(outcome(&status), "not_applied");
+
+    database.execute(restore).await;
+    becomes(&server, "", ServingStatus::Serving).await;
+    assert!(client.deposit(request).await.expect("found").replayed);
+    assert_eq!(balance(&client, "alice").await, "1.00");
+    assert_consistent(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_gets_no_connection_takes_none_from_changes() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (url, name) = role(&database).await;
+    let server = Server::start_at(&url, &[]).await;
+    let client = server.client();
+    open(&client, "alice").await;
+    // No more sessions than there are now.
+    database.execute(&format!("ALTER ROLE {name} CONNECTION LIMIT 1")).await;
+
+    let reads = (0..40).map(|_| client.get_account(within(seconds(5), account_named("alice"))));
+    futures_util::future::join_all(reads).await;
+    for _ in 0..5 {
+        let request = within(seconds(5), deposit("alice", "1"));
+        client.deposit(request).await.expect("its connection is still there");
+    }
+    database.execute(&format!("ALTER ROLE {name} CONNECTION LIMIT -1")).await;
+    becomes(&server, "", ServingStatus::Serving).await;
+    drop(server);
+    database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,18 +8,28 @@ const TABLES: [&str; 6] =
     ["accounts", "entries", "requests", "holds", "account_changes", "commits"];
 
 /// A database without its triggers, and a copy of its correct rows.
-pub struct Tampering<'a>(&'a TestDatabase);
+pub struct Tampering<'a> {
+    database: &'a TestDatabase,
+    /// The statements that restore triggers and index.
+    restore: Vec<String>,
+}
 
 impl<'a> Tampering<'a> {
     /// Drops the triggers and the unique index that prevent tampering.
     pub async fn begin(database: &'a TestDatabase) -> Self {
+        let mut restore = vec![
+            "CREATE UNIQUE INDEX requests_transaction_id ON requests (transaction_id)".to_owned(),
+        ];
         match database.kind {
             Kind::Postgres => {
                 for table in TABLES {
                     database.execute(&format!("ALTER TABLE {table} DISABLE TRIGGER ALL")).await;
+                    restore.push(format!("ALTER TABLE {table} ENABLE TRIGGER ALL"));
                 }
             }
             Kind::Sqlite => {
+                let triggers = "SELECT sql FROM sqlite_schema WHERE type = 'trigger'";
+                restore.extend(database.texts(triggers).await);
                 let triggers = "SELECT name FROM sqlite_schema WHERE type = 'trigger'";
                 for trigger in database.texts(triggers).await {
                     database.execute(&format!("DROP TRIGGER {trigger}")).await;
@@ -30,24 +40,31 @@ impl<'a> Tampering<'a> {
         for table in TABLES {
             database.execute(&format!("CREATE TABLE right_{table} AS SELECT * FROM {table}")).await;
         }
-        Self(database)
+        Self { database, restore }
+    }
+
+    /// Restores triggers and index, as a server needs them.
+    pub async fn end(self) {
+        for statement in &self.restore {
+            self.database.execute(statement).await;
+        }
     }
 
     /// Replaces all commits by those of the rows as they are.
     pub async fn make_commits(&self) {
-        self.0.execute("DELETE FROM commits").await;
-        write_commits(self.0.raw().await).await.expect("the commits are made");
+        self.database.execute("DELETE FROM commits").await;
+        write_commits(self.database.raw().await).await.expect("the commits are made");
     }
 
     /// Restores the rows.
     pub async fn undo(&self) {
         for table in TABLES {
-            let columns = self.0.columns(table).await.join(", ");
+            let columns = self.database.columns(table).await.join(", ");
             let undo = format!(
                 "DELETE FROM {table};
                  INSERT INTO {table} ({columns}) SELECT {columns} FROM right_{table}"
             );
-            self.0.execute(&undo).await;
+            self.database.execute(&undo).await;
         }
     }
 }
