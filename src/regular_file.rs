@@ -2,7 +2,7 @@
 //! path of one would be waited for, or have no end.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
@@ -39,6 +39,19 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// As [`read`], and if it is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
+/// The text of a file that is read at the start only. It may be a pipe, as in `--config <(decrypt ...)`.
+///
+/// # Errors
+/// It cannot be read, has more than 64 MiB, or is not UTF-8.
+pub fn read_text_once(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(SIZE_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SIZE_MAX {
+        return Err(io::Error::other("it has more than 64 MiB"));
+    }
+    Ok(text)
 }
 
 /// Whether two paths lead to one file, also if it does not exist yet.

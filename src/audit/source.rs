@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::{audit::entry::timestamp, domain::hex::to_hex};
+use crate::{audit::entry::timestamp, domain::hex::to_hex, regular_file};
 
 /// A file as it was read: its content, and who changed it when, as far as the file system says.
 #[derive(Clone, Debug, Serialize)]
@@ -34,19 +34,30 @@ impl Source {
     /// A file that was read, with the SHA-256 of its content.
     #[must_use]
     pub fn of_sha256(file: &Path, sha256: &[u8]) -> Self {
+        Self { sha256: Some(to_hex(sha256)), ..Self::unread(file) }
+    }
+
+    /// A file of which it is not known whether it can be read.
+    #[must_use]
+    pub fn read(file: &Path) -> Self {
+        let content = regular_file::read(file).ok();
+        content.map_or_else(|| Self::unread(file), |content| Self::new(file, &content))
+    }
+
+    /// A file whose content is not known.
+    fn unread(file: &Path) -> Self {
         let metadata = fs::metadata(file).ok();
         let modified = metadata.as_ref().and_then(|it| it.modified().ok());
         Self {
-            sha256: Some(to_hex(sha256)),
             owner_uid: metadata.as_ref().map(MetadataExt::uid),
             modify_time: modified.map(timestamp),
-            ..Self::unread(file)
+            ..Self::untouched(file)
         }
     }
 
-    /// A file that could not be read. It is not touched again, because a file system that hangs would stop the server.
+    /// A file on a file system that hangs, of which nothing is asked.
     #[must_use]
-    pub fn unread(file: &Path) -> Self {
+    pub fn untouched(file: &Path) -> Self {
         let file = file.to_owned();
         Self { file, sha256: None, owner_uid: None, modify_time: None, key_ids: None }
     }
@@ -55,7 +66,7 @@ impl Source {
     #[must_use]
     pub fn of_url(url: &str, content: Option<&[u8]>) -> Self {
         let sha256 = content.map(|content| to_hex(&Sha256::digest(content)));
-        Self { sha256, ..Self::unread(Path::new(url)) }
+        Self { sha256, ..Self::untouched(Path::new(url)) }
     }
 
     /// The same for a key set that has these keys.

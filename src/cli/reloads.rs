@@ -9,7 +9,10 @@ use crate::{
     auth::{Authenticator, CredentialFiles, CredentialTexts},
     budget::Connections,
     domain::money::Currencies,
-    server::{AdminToken, Jwks, Tls, file_watch},
+    server::{
+        AdminToken, Jwks, Tls,
+        file_watch::{self, ReadFailure},
+    },
 };
 
 /// How long after an identity is removed its connections are closed. Until then its calls get their
@@ -51,17 +54,16 @@ impl ReloadedFiles {
 /// The files of tokens and policy as the audit log names them, with their texts if they could be read.
 pub fn sources_of_credentials(
     files: &CredentialFiles,
-    texts: Option<&CredentialTexts>,
+    texts: Result<&CredentialTexts, &ReadFailure>,
 ) -> Vec<Source> {
+    let named = [&files.policy].into_iter().chain(&files.tokens);
     match texts {
-        Some(texts) => {
+        Ok(texts) => {
             let read = files.with_texts(texts);
             read.map(|(file, text)| Source::new(file, text.as_bytes())).collect()
         }
-        None => {
-            let files = [&files.policy].into_iter().chain(&files.tokens);
-            files.map(|file| Source::unread(file)).collect()
-        }
+        Err(ReadFailure::Unreadable(_)) => named.map(|file| Source::read(file)).collect(),
+        Err(ReadFailure::Late(_)) => named.map(|file| Source::untouched(file)).collect(),
     }
 }
 
@@ -76,9 +78,9 @@ pub async fn reload_credentials(
     connections: Arc<Connections>,
     mut reloads: Reloads,
 ) {
-    let reload = |texts: Result<&CredentialTexts, &String>| {
-        let texts = texts.map_err(String::clone);
-        let read = sources_of_credentials(&files, texts.as_ref().ok().copied());
+    let reload = |texts: Result<&CredentialTexts, &ReadFailure>| {
+        let read = sources_of_credentials(&files, texts);
+        let texts = texts.map_err(ToString::to_string);
         let parsed = texts.and_then(|texts| {
             let credentials = files.parse(texts, &currencies)?;
             let kept = authenticator.check_names_kept(&credentials);

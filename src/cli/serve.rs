@@ -86,7 +86,7 @@ impl Serve {
         };
         let traces = start_traces(&config.telemetry)?;
         let credential_sources = credentials
-            .map(|(files, texts)| sources_of_credentials(&files, Some(&texts)))
+            .map(|(files, texts)| sources_of_credentials(&files, Ok(&texts)))
             .unwrap_or_default();
         let reloaded = ReloadedFiles { tls: tls.clone(), admin_token, jwks };
         let audit = start_audit(&config.audit, || reloaded.sources(&credential_sources))?;
@@ -287,7 +287,7 @@ async fn start_ledger(
     if let Some((files, texts)) = &credentials {
         // Parses the limits of amounts again, with the decimals that the ledger has stored.
         let parsed = files.parse(texts, &currencies);
-        reloads.record(sources_of_credentials(files, Some(texts)), &parsed);
+        reloads.record(sources_of_credentials(files, Ok(texts)), &parsed);
         authenticator.replace(parsed.map_err(CliError::Usage)?);
     }
     recorded_identities::check(store, &authenticator, &config.security).await?;

@@ -73,7 +73,7 @@ impl DatabaseConfig {
                 "database_password_file and database_url both have a password: keep one".to_owned()
             );
         }
-        let password = regular_file::read_text(path).map_err(|error| {
+        let password = regular_file::read_text_once(path).map_err(|error| {
             format!("database_password_file {} cannot be read: {error}", path.display())
         })?;
         // Editors add a byte order mark or a line break.

@@ -38,7 +38,7 @@ impl Settings {
     /// The file cannot be read, is no TOML, or has an unknown key or a value of the wrong type.
     pub fn read(path: &Path, command: &Command) -> Result<Self, FileError> {
         let fail = |what: String| FileError { path: path.to_owned(), what };
-        let text = regular_file::read_text(path)
+        let text = regular_file::read_text_once(path)
             .map_err(|error| fail(format!("cannot be read: {error}")))?;
         let table: toml::Table = toml_text::parse(&text).map_err(fail)?;
         let known = settings(command);
@@ -108,7 +108,7 @@ fn document(command: Command, keys: &BTreeSet<String>) -> Command {
         .mut_args(|argument| {
             let key = argument.get_id().to_string();
             let help = argument.get_long_help().or(argument.get_help()).cloned();
-            match help.filter(|_| keys.contains(&key)) {
+            match help.filter(|_| keys.contains(&key) && is_setting(&argument)) {
                 Some(help) => argument.long_help(format!("{help}\n\n[key: {key}]")),
                 None => argument,
             }

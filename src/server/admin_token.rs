@@ -13,7 +13,7 @@ use crate::{
     audit::{AuditLog, Reloads, Source},
     auth::bearer,
     lock, regular_file,
-    server::file_watch,
+    server::file_watch::{self, ReadFailure},
 };
 
 /// The token that requests for the admin port must have.
@@ -56,12 +56,13 @@ impl AdminToken {
         let in_force = *lock::read(&self.current);
         let mut reloads = Reloads::new(audit, vec![self.source()]);
         let file = self.file.clone();
-        let reload = |hashes: Result<&Hashes, &String>| {
-            let hashes = hashes.copied().map_err(String::clone);
-            let source = match &hashes {
+        let reload = |hashes: Result<&Hashes, &ReadFailure>| {
+            let source = match hashes {
                 Ok(hashes) => Source::of_sha256(&self.file, &hashes.file),
-                Err(_) => Source::unread(&self.file),
+                Err(ReadFailure::Unreadable(_)) => Source::read(&self.file),
+                Err(ReadFailure::Late(_)) => Source::untouched(&self.file),
             };
+            let hashes = hashes.copied().map_err(ToString::to_string);
             reloads.record(vec![source], &hashes);
             *lock::write(&self.current) = hashes?;
             Ok(())

@@ -3,7 +3,10 @@
 //! Content is compared, not modification times: Kubernetes replaces a mounted file by swapping
 //! symbolic links.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use metrics::gauge;
 use tokio::{
@@ -20,6 +23,24 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 /// A read that takes longer counts as failed: the file system hangs.
 const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Why files were not read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadFailure {
+    /// One of them cannot be read. One line, with its name.
+    Unreadable(String),
+    /// Reading them takes longer than this: their file system hangs.
+    Late(Duration),
+}
+
+impl fmt::Display for ReadFailure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(why) => formatter.write_str(why),
+            Self::Late(limit) => write!(formatter, "not read within {limit:?}"),
+        }
+    }
+}
+
 /// Calls `reload` after every change of the files, with the new content or the error of reading it, for
 /// as long as the future is polled. If `reload` returns an error, the old content stays in force, and
 /// log and metrics say so. `read` may block: it has a thread of its own.
@@ -29,10 +50,10 @@ pub async fn reload_on_change<Content: PartialEq + Send + 'static>(
     files: &'static str,
     in_force: Content,
     read: impl Fn() -> Result<Content, String> + Clone + Send + 'static,
-    mut reload: impl FnMut(Result<&Content, &String>) -> Result<(), String>,
+    mut reload: impl FnMut(Result<&Content, &ReadFailure>) -> Result<(), String>,
 ) {
     report(files, true);
-    let reload = |content: Result<&Content, &String>| {
+    let reload = |content: Result<&Content, &ReadFailure>| {
         let reloaded = reload(content);
         report(files, reloaded.is_ok());
         match reloaded {
@@ -68,13 +89,13 @@ where
     Content: Send + 'static,
 {
     /// Reads the files. While a read hangs, it is waited for again, and no other begins.
-    async fn read(&mut self) -> Result<Content, String> {
+    async fn read(&mut self) -> Result<Content, ReadFailure> {
         let pending = self.pending.get_or_insert_with(|| spawn_blocking(self.read.clone()));
         let Ok(read) = timeout(self.time_max, pending).await else {
-            return Err(format!("not read within {:?}", self.time_max));
+            return Err(ReadFailure::Late(self.time_max));
         };
         self.pending = None;
-        read.unwrap_or_else(|panic| Err(panic.to_string()))
+        read.unwrap_or_else(|panic| Err(panic.to_string())).map_err(ReadFailure::Unreadable)
     }
 }
 
@@ -83,7 +104,7 @@ async fn poll<Content: PartialEq + Send + 'static>(
     [interval, settle]: [Duration; 2],
     in_force: Content,
     mut reader: Reader<impl Fn() -> Result<Content, String> + Clone + Send + 'static, Content>,
-    mut reload: impl FnMut(Result<&Content, &String>),
+    mut reload: impl FnMut(Result<&Content, &ReadFailure>),
 ) {
     let mut seen = Ok(in_force);
     loop {
@@ -121,7 +142,7 @@ mod tests {
             Ok(*reads.get(index).or(reads.last()).expect("a content"))
         };
         let reader = Reader { read, time_max: READ_TIME_MAX, pending: None };
-        let reload = |content: Result<&u32, &String>| lock(&reloads).extend(content.ok());
+        let reload = |content: Result<&u32, &ReadFailure>| lock(&reloads).extend(content.ok());
         tokio::select! {
             () = poll([Duration::ZERO; 2], 1, reader, reload) => {}
             () = async { while read_count.load(Ordering::Relaxed) < 20 { sleep(Duration::from_millis(1)).await } } => {}
@@ -154,11 +175,11 @@ mod tests {
         };
         let mut reader = Reader { read, time_max: Duration::from_millis(20), pending: None };
         for _ in 0..3 {
-            assert_eq!(reader.read().await, Err("not read within 20ms".to_owned()));
+            assert_eq!(reader.read().await, Err(ReadFailure::Late(reader.time_max)));
         }
-        assert_eq!(begun.load(Ordering::Relaxed), 1);
         drop(sender);
         reader.time_max = READ_TIME_MAX;
         assert_eq!(reader.read().await, Ok(1));
+        assert_eq!(begun.load(Ordering::Relaxed), 1);
     }
 }

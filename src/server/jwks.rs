@@ -24,7 +24,7 @@ use crate::{
     auth::{JwtIssuer, KeySet},
     config::JwksSource,
     regular_file,
-    server::file_watch,
+    server::file_watch::{self, ReadFailure},
 };
 
 /// The time between two fetches. A key that the issuer withdraws stays valid for this long.
@@ -97,8 +97,8 @@ impl Jwks {
             JwksSource::File(path) => {
                 let in_force = self.text.clone();
                 let read = move || read_file(&path);
-                let reload = |text: Result<&String, &String>| {
-                    self.replace(text.cloned().map_err(String::clone), &mut reloads)
+                let reload = |text: Result<&String, &ReadFailure>| {
+                    self.replace(text.cloned().map_err(ReadFailure::clone), &mut reloads)
                 };
                 file_watch::reload_on_change("keys for JWTs", in_force, read, reload).await;
             }
@@ -134,13 +134,13 @@ impl Jwks {
     /// Puts the keys in this text in force, and records this or the error.
     fn replace(
         &mut self,
-        text: Result<String, String>,
+        text: Result<String, ReadFailure>,
         reloads: &mut Reloads,
     ) -> Result<(), String> {
-        let keys = text.as_ref().map_err(String::clone).and_then(|text| KeySet::parse(text));
+        let keys = text.as_ref().map_err(ToString::to_string).and_then(|text| KeySet::parse(text));
         let keys = keys.map_err(|error| format!("{}: {error}", self.source));
         reloads.record(vec![self.audited(&text, &keys)], &keys);
-        let (keys, text) = (keys?, text?);
+        let (keys, text) = (keys?, text.map_err(|error| error.to_string())?);
         if text == self.text {
             return Ok(());
         }
@@ -154,12 +154,14 @@ impl Jwks {
         Ok(())
     }
 
-    fn audited(&self, text: &Result<String, String>, keys: &Result<KeySet, String>) -> Source {
-        let content = text.as_ref().ok().map(String::as_bytes);
-        let source = match (&self.source, content) {
-            (JwksSource::Url(url), _) => Source::of_url(&url.to_string(), content),
-            (JwksSource::File(path), Some(content)) => Source::new(path, content),
-            (JwksSource::File(path), None) => Source::unread(path),
+    fn audited(&self, text: &Result<String, ReadFailure>, keys: &Result<KeySet, String>) -> Source {
+        let source = match (&self.source, text) {
+            (JwksSource::Url(url), text) => {
+                Source::of_url(&url.to_string(), text.as_ref().ok().map(String::as_bytes))
+            }
+            (JwksSource::File(path), Ok(text)) => Source::new(path, text.as_bytes()),
+            (JwksSource::File(path), Err(ReadFailure::Unreadable(_))) => Source::read(path),
+            (JwksSource::File(path), Err(ReadFailure::Late(_))) => Source::untouched(path),
         };
         match keys {
             Ok(keys) => source.with_key_ids(keys.ids().map(str::to_owned).collect()),
@@ -167,14 +169,15 @@ impl Jwks {
         }
     }
 
-    async fn read(&self) -> Result<String, String> {
-        match &self.source {
+    async fn read(&self) -> Result<String, ReadFailure> {
+        let read = match &self.source {
             JwksSource::File(path) => read_file(path),
             JwksSource::Url(url) => {
                 let fetched = timeout(FETCH_TIME_MAX, fetch(&self.client, url)).await;
-                fetched.map_err(|_| "the fetch timed out")?
+                fetched.unwrap_or_else(|_| Err("the fetch timed out".to_owned()))
             }
-        }
+        };
+        read.map_err(ReadFailure::Unreadable)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     config::TlsFiles,
     domain::ids::{Identity, IdentityKind},
     lock, regular_file,
-    server::file_watch,
+    server::file_watch::{self, ReadFailure},
 };
 
 /// ALPN's name for HTTP/2.
@@ -94,9 +94,9 @@ impl Tls {
         let mut reloads = Reloads::new(audit, self.sources());
         let files = self.files.clone();
         let read = move || contents(&files);
-        let reload = |contents: Result<&Contents, &String>| {
-            let contents = contents.map_err(String::clone);
-            let read = sources(&self.files, contents.as_ref().ok().copied());
+        let reload = |contents: Result<&Contents, &ReadFailure>| {
+            let read = sources(&self.files, contents);
+            let contents = contents.map_err(ToString::to_string);
             let loaded = contents.and_then(|contents| load(&self.files, contents.clone()));
             reloads.record(read, &loaded);
             let loaded = Arc::new(loaded?);
@@ -114,7 +114,7 @@ impl Tls {
     /// The files in force, as the audit log names them.
     #[must_use]
     pub fn sources(&self) -> Vec<Source> {
-        sources(&self.files, Some(&self.loaded().contents))
+        sources(&self.files, Ok(&self.loaded().contents))
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -203,14 +203,16 @@ fn principal(certificate: &CertificateDer<'_>) -> Result<Principal, &'static str
 }
 
 /// The files as the audit log names them, with their contents if they could be read.
-fn sources(files: &TlsFiles, contents: Option<&Contents>) -> Vec<Source> {
+fn sources(files: &TlsFiles, contents: Result<&Contents, &ReadFailure>) -> Vec<Source> {
     let paths = [Some(&files.certificate), Some(&files.key), files.client_ca.as_ref()];
+    let named = paths.into_iter().flatten();
     match contents {
-        Some(contents) => {
+        Ok(contents) => {
             let read = paths.into_iter().zip(contents);
             read.filter_map(|(path, content)| Some(Source::new(path?, content))).collect()
         }
-        None => paths.into_iter().flatten().map(|path| Source::unread(path)).collect(),
+        Err(ReadFailure::Unreadable(_)) => named.map(|path| Source::read(path)).collect(),
+        Err(ReadFailure::Late(_)) => named.map(|path| Source::untouched(path)).collect(),
     }
 }
 

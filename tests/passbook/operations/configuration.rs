@@ -177,6 +177,9 @@ async fn the_help_names_no_key_that_the_file_may_not_have() {
     let keys: Vec<_> = settings().await.into_iter().map(|setting| setting.key).collect();
     for command in ["healthcheck", "bench", "migrate", "export", "import", "deposit"] {
         let help = passbook(&[command, "--help"]).await.must_succeed().stdout;
+        for argument in help.split("\n      --").filter(|text| text.contains("[key: ")) {
+            assert!(argument.contains("[env: PASSBOOK_"), "{command}: {argument}");
+        }
         let named = help.split("[key: ").skip(1).filter_map(|rest| rest.split(']').next());
         let named: Vec<_> = named.collect();
         assert!(named.contains(&"log"), "{command}: {named:?}");
