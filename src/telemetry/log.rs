@@ -56,7 +56,7 @@ pub fn start(filter: EnvFilter, format: LogFormat) {
         LogFormat::Console => false,
         LogFormat::Json => true,
     };
-    stderr::set_json(is_json);
+    stderr::start(is_json);
     if is_json {
         // One flat object on each line, without nested fields.
         let json = format::format().json().flatten_event(true);

@@ -5,19 +5,23 @@
 //! which are those that say why.
 
 use std::{
-    io::{self, Write},
-    mem,
+    fs::{File, OpenOptions},
+    io::{self, IsTerminal, Write},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     sync::Mutex,
     time::{Duration, Instant, SystemTime},
 };
 
 use metrics::counter;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 use crate::lock::lock;
 
-/// What can be written at once without waiting if a pipe has room for anything: `PIPE_BUF` of Linux.
-/// Other systems have less, and may wait for the rest.
+/// What can be written at once without waiting if a pipe or a socket has room for anything: `PIPE_BUF`
+/// of Linux.
 const CHUNK: usize = 4096;
 /// How long a line waits for its reader.
 const WAIT_MAX: Duration = Duration::from_millis(100);
@@ -25,9 +29,13 @@ const WAIT_MAX: Duration = Duration::from_millis(100);
 const WAIT_INTERVAL: Duration = Duration::from_secs(1);
 
 static STATE: Mutex<State> =
-    Mutex::new(State { waited: None, lost: 0, is_torn: false, is_json: false });
+    Mutex::new(State { terminal: None, waited: None, lost: 0, is_torn: false, is_json: false });
 
 struct State {
+    /// Standard error as a terminal, opened once more so that writing to it never waits: a terminal says
+    /// that there is room when there is less than a line needs. The flag of what this process was given
+    /// would be that of other processes, too.
+    terminal: Option<File>,
     /// The end of the last wait.
     waited: Option<Instant>,
     /// Lines that were lost since the last one that was written.
@@ -37,9 +45,17 @@ struct State {
     is_json: bool,
 }
 
-/// Sets the format of the line that says how many lines were lost.
-pub fn set_json(is_json: bool) {
-    lock(&STATE).is_json = is_json;
+/// Prepares for lines of this format.
+pub fn start(is_json: bool) {
+    let mut state = lock(&STATE);
+    state.is_json = is_json;
+    if io::stderr().is_terminal() {
+        let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(flags.bits().cast_signed());
+        // Without it, a terminal that stalls holds up the server, as it does most programs.
+        state.terminal = options.open("/dev/fd/2").ok();
+    }
 }
 
 /// Writes whole lines to standard error, or drops them.
@@ -48,17 +64,14 @@ pub struct Stderr;
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut state = lock(&STATE);
-        if !state.is_ready() {
+        let before = state.before_next_line();
+        if !state.write(before.as_bytes()) {
             state.lose();
             return Ok(line.len());
         }
-        let before = state.before_next_line();
-        for chunk in before.as_bytes().chunks(CHUNK).chain(line.chunks(CHUNK)) {
-            if !state.is_ready() || io::stderr().write_all(chunk).is_err() {
-                state.is_torn = true;
-                state.lose();
-                break;
-            }
+        (state.lost, state.is_torn) = (0, false);
+        if !state.write(line) {
+            state.lose();
         }
         Ok(line.len())
     }
@@ -86,13 +99,34 @@ impl State {
         counter!("passbook_log_lines_lost_total").increment(1);
     }
 
+    /// Writes a text, and returns whether all of it was written.
+    fn write(&mut self, mut text: &[u8]) -> bool {
+        while !text.is_empty() {
+            if !self.is_ready() {
+                return false;
+            }
+            let chunk = &text[..text.len().min(CHUNK)];
+            let written = match &mut self.terminal {
+                Some(terminal) => terminal.write(chunk),
+                None => io::stderr().write(chunk),
+            };
+            match written {
+                Ok(count @ 1..) => text = &text[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => return false,
+            }
+            self.is_torn = !text.is_empty();
+        }
+        true
+    }
+
     /// Ends a line that was cut off, and says how many were lost.
-    fn before_next_line(&mut self) -> String {
+    fn before_next_line(&self) -> String {
         let mut text = String::new();
-        if mem::take(&mut self.is_torn) {
+        if self.is_torn {
             text.push('\n');
         }
-        let lost = mem::take(&mut self.lost);
+        let lost = self.lost;
         if lost > 0 {
             let time = humantime::format_rfc3339_micros(SystemTime::now());
             let message = "lines of the log were lost, because nobody read them";
@@ -111,7 +145,7 @@ impl State {
 
 fn is_writable(wait: Duration) -> bool {
     let stderr = io::stderr();
-    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    let mut fds = [PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::OUT)];
     let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(wait.subsec_nanos()) };
     // What cannot be polled is written to: the write says what is wrong.
     poll(&mut fds, Some(&wait)).is_ok_and(|ready| ready > 0)
