@@ -276,9 +276,8 @@ impl<'a> Decoder<'a> {
                     // Without the path itself, which may be long: details travel in a header.
                     let allowed: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
                     let allowed = allowed.join(", ");
-                    let field = format_args!("update_mask.paths[{index}]");
-                    let description = format!("is not one of {allowed}");
-                    self.report(ErrorReason::InvalidUpdateMask, field, description);
+                    let description = format!("has paths[{index}], which is not one of {allowed}");
+                    self.report(ErrorReason::InvalidUpdateMask, "update_mask", description);
                 }
             }
         }

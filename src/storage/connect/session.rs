@@ -270,8 +270,19 @@ pub fn unsafe_option(options: &PgConnectOptions) -> Option<String> {
     let mut held = promises.chain(required);
     held.find_map(|(name, allowed)| {
         let given = of_url.get(name)?;
-        (!allowed.contains(&given.as_str())).then(|| unsafe_setting(name, given, &allowed))
+        let is_allowed = allowed.iter().any(|it| normal(it) == normal(given));
+        (!is_allowed).then(|| unsafe_setting(name, given, &allowed))
     })
+}
+
+/// One spelling of the values that PostgreSQL takes for the same.
+fn normal(value: &str) -> String {
+    match value.to_lowercase().as_str() {
+        "true" | "yes" | "1" => "on".to_owned(),
+        "false" | "no" | "0" => "off".to_owned(),
+        "utf-8" | "unicode" => "utf8".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// The values that a promise allows for a setting with this one.
@@ -413,7 +424,15 @@ mod tests {
         assert!(why.starts_with("synchronous_commit is off"), "{why}");
         let fsync = unsafe_option(&options("options[fsync]=off")).unwrap();
         assert!(fsync.starts_with("fsync is off"), "{fsync}");
-        for allowed in ["options[synchronous_commit]=remote_apply", "options[jit]=on", ""] {
+        for allowed in [
+            "options[synchronous_commit]=remote_apply",
+            "options[synchronous_commit]=True",
+            "options[row_security]=0",
+            "options[client_encoding]=utf-8",
+            "options[default_transaction_isolation]=READ%20COMMITTED",
+            "options[jit]=on",
+            "",
+        ] {
             assert_eq!(unsafe_option(&options(allowed)), None, "{allowed}");
         }
     }

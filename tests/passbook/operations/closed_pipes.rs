@@ -76,6 +76,16 @@ async fn a_server_serves_whether_or_not_its_ready_line_is_read(kind: Kind) {
     child.wait().expect("it ends");
 }
 
+/// A process that ends with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.kill().expect("it can be ended");
+        self.0.wait().expect("it ends");
+    }
+}
+
 async fn is_healthy(target: &str) -> bool {
     passbook(&["healthcheck", "--target", target]).await.code == Some(0)
 }
@@ -87,10 +97,10 @@ async fn a_server_serves_although_nobody_reads_its_log(kind: Kind) {
     drop(free);
     let url = database.url();
     let arguments = ["serve", "--listen", &listen, "--database-url", url, "--log", "trace"];
-    let mut child = spawn(&arguments, Stdio::piped());
+    let mut child = Ended(spawn(&arguments, Stdio::piped()));
     let target = format!("http://{listen}");
     eventually("it serves", async || is_healthy(&target).await).await;
-    let mut log = child.stderr.take().expect("a pipe");
+    let mut log = child.0.stderr.take().expect("a pipe");
 
     // The pipe has been full for long.
     for _ in 0..30 {
@@ -103,8 +113,7 @@ async fn a_server_serves_although_nobody_reads_its_log(kind: Kind) {
     });
     tokio::time::sleep(seconds(2)).await;
     assert!(is_healthy(&target).await, "it serves");
-    child.kill().expect("it can be ended");
-    child.wait().expect("it ends");
+    drop(child);
     let log = reading.join().expect("no panic").expect("it is read");
     let log = String::from_utf8_lossy(&log);
     assert!(log.len() > 64 * 1024, "it filled the pipe: {}", log.len());

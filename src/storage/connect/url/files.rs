@@ -15,6 +15,13 @@ pub(super) struct NamedFile {
     content: Content,
 }
 
+impl NamedFile {
+    /// The path.
+    pub(super) fn path(&self) -> PathBuf {
+        self.path.clone()
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Content {
     Certificates,

@@ -93,12 +93,17 @@ impl DatabaseUrl {
         }
     }
 
-    /// The files that a database on SQLite consists of. None on PostgreSQL.
+    /// The files that a database on SQLite consists of, or the certificates and keys that a URL of
+    /// PostgreSQL names.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let Options::Sqlite(options) = &self.0 else { return Vec::new() };
-        let path = options.get_filename();
-        SUFFIXES.iter().map(|suffix| sqlite_file::beside(path, suffix)).collect()
+        match &self.0 {
+            Options::Sqlite(options) => {
+                let path = options.get_filename();
+                SUFFIXES.iter().map(|suffix| sqlite_file::beside(path, suffix)).collect()
+            }
+            Options::Postgres(_) => self.1.iter().map(NamedFile::path).collect(),
+        }
     }
 
     /// Checks that a server can change the database, as far as can be seen without a connection.
