@@ -10,4 +10,5 @@ mod postings;
 mod precedence_of_holds_and_accounts;
 mod precedence_of_postings;
 mod queries;
+mod random_messages;
 mod validate_only;

@@ -13,6 +13,7 @@ pub mod http2;
 pub mod jwt;
 mod outcomes;
 mod queries;
+pub mod raw_codec;
 pub mod request;
 mod service_client;
 pub mod trace_collector;
