@@ -186,6 +186,7 @@ fn missing_on_postgres() -> String {
     )
 }
 
+/// Waits for no lock on a table, as `pg_get_indexdef` would: other programs may hold one for long.
 /// `needed` are rows of a table, the name of an index, whether it is unique, and the columns of a key.
 fn missing_indexes(needed: &str) -> String {
     format!(
@@ -198,8 +199,11 @@ fn missing_indexes(needed: &str) -> String {
          WHERE NOT EXISTS (SELECT 1 FROM pg_index JOIN pg_class c ON c.oid = indexrelid \
              WHERE indrelid = to_regclass(of_table) AND c.relname = name \
                  AND indisvalid AND indisready AND (indisunique OR NOT is_unique) \
-                 AND (key_columns = '' OR \
-                     indisprimary AND pg_get_indexdef(indexrelid) LIKE '%(' || key_columns || ')'))"
+                 AND (key_columns = '' OR indisprimary AND key_columns = ( \
+                     SELECT string_agg(attname::text, ', ' ORDER BY place) \
+                     FROM unnest(indkey::int2[]) WITH ORDINALITY AS keys(number, place) \
+                     JOIN pg_attribute ON attrelid = indrelid AND attnum = number \
+                     WHERE place <= indnkeyatts)))"
     )
 }
 
