@@ -144,7 +144,7 @@ pub enum IdError {
     /// A character outside the alphabet.
     #[error("has a character outside {0}")]
     Alphabet(&'static str),
-    /// What follows [`HOLD_OWNER`] is no identity.
+    /// What follows the first `@` is no identity.
     #[error(
         "has no identity of 1-{IDENTITY_LENGTH_MAX} printable ASCII characters without spaces after \
          the first {HOLD_OWNER}"
