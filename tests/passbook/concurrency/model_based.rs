@@ -20,7 +20,7 @@ on_both_databases! {
 /// Random calls of one caller, besides the comparisons of all accounts.
 const CALLS: usize = 2000;
 /// More rounds if a result is missing.
-const ROUNDS_MORE: usize = 8;
+const ROUNDS_MORE: usize = 24;
 const CALLS_MORE: usize = 500;
 const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
