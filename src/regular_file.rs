@@ -25,6 +25,26 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
+    whole(file)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    text(read(path)?)
+}
+
+/// The text of a file that is read at the start only. It may be a pipe, as in `--config <(decrypt ...)`.
+///
+/// # Errors
+/// It cannot be read, has more than 64 MiB, or is not UTF-8.
+pub fn read_text_once(path: &Path) -> io::Result<String> {
+    text(whole(File::open(path)?)?)
+}
+
+fn whole(file: File) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(SIZE_MAX + 1).read_to_end(&mut content)?;
     if content.len() as u64 > SIZE_MAX {
@@ -33,25 +53,13 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The same as text.
-///
-/// # Errors
-/// As [`read`], and if it is not UTF-8.
-pub fn read_text(path: &Path) -> io::Result<String> {
-    String::from_utf8(read(path)?).map_err(|_| io::Error::other("it is not UTF-8"))
+fn text(content: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
-/// The text of a file that is read at the start only. It may be a pipe, as in `--config <(decrypt ...)`.
-///
-/// # Errors
-/// It cannot be read, has more than 64 MiB, or is not UTF-8.
-pub fn read_text_once(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(SIZE_MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > SIZE_MAX {
-        return Err(io::Error::other("it has more than 64 MiB"));
-    }
-    Ok(text)
+/// The folder of a file. A name alone is in the working directory.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether two paths lead to one file, also if it does not exist yet.
@@ -59,11 +67,8 @@ pub fn is_same(left: &Path, right: &Path) -> bool {
     match (left.metadata(), right.metadata()) {
         (Ok(left), Ok(right)) => (left.dev(), left.ino()) == (right.dev(), right.ino()),
         (Err(_), Err(_)) => {
-            let absolute = |path: &Path| {
-                let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
-                let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
-                Some(folder.join(path.file_name()?))
-            };
+            let absolute =
+                |path: &Path| Some(folder(path).canonicalize().ok()?.join(path.file_name()?));
             absolute(left).is_some_and(|left| Some(left) == absolute(right))
         }
         _ => false,

@@ -45,9 +45,8 @@ impl PublishedFile {
         let mut partial = path.as_os_str().to_owned();
         partial.push(format!(".{}.partial", Uuid::now_v7()));
         let partial = PathBuf::from(partial);
-        let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        let folder = File::open(folder).map_err(|error| cannot(&path, &error))?;
+        let folder = File::open(regular_file::folder(&path));
+        let folder = folder.map_err(|error| cannot(&path, &error))?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
         let file = file.map_err(|error| cannot(&partial, &error))?;
         let output = BufWriter::new(file);

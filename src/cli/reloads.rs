@@ -56,14 +56,15 @@ pub fn sources_of_credentials(
     files: &CredentialFiles,
     texts: Result<&CredentialTexts, &ReadFailure>,
 ) -> Vec<Source> {
-    let named = [&files.policy].into_iter().chain(&files.tokens);
     match texts {
         Ok(texts) => {
             let read = files.with_texts(texts);
             read.map(|(file, text)| Source::new(file, text.as_bytes())).collect()
         }
-        Err(ReadFailure::Unreadable(_)) => named.map(|file| Source::read(file)).collect(),
-        Err(ReadFailure::Late(_)) => named.map(|file| Source::untouched(file)).collect(),
+        Err(failure) => {
+            let files = [&files.policy].into_iter().chain(&files.tokens);
+            files.map(|file| failure.source(file)).collect()
+        }
     }
 }
 

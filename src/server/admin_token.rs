@@ -59,8 +59,7 @@ impl AdminToken {
         let reload = |hashes: Result<&Hashes, &ReadFailure>| {
             let source = match hashes {
                 Ok(hashes) => Source::of_sha256(&self.file, &hashes.file),
-                Err(ReadFailure::Unreadable(_)) => Source::read(&self.file),
-                Err(ReadFailure::Late(_)) => Source::untouched(&self.file),
+                Err(failure) => failure.source(&self.file),
             };
             let hashes = hashes.copied().map_err(ToString::to_string);
             reloads.record(vec![source], &hashes);

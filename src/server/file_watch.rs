@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,6 +14,8 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
+
+use crate::audit::Source;
 
 /// How often the files are read. A token that is removed from its file stays valid for this long at
 /// most, and for [`SETTLE_INTERVAL`].
@@ -30,6 +33,18 @@ pub enum ReadFailure {
     Unreadable(String),
     /// Reading them takes longer than this: their file system hangs.
     Late(Duration),
+}
+
+impl ReadFailure {
+    /// A file that was not read for this reason, as the audit log names it. A file system that hangs is
+    /// asked for nothing more.
+    #[must_use]
+    pub fn source(&self, file: &Path) -> Source {
+        match self {
+            Self::Unreadable(_) => Source::read(file),
+            Self::Late(_) => Source::untouched(file),
+        }
+    }
 }
 
 impl fmt::Display for ReadFailure {
@@ -145,7 +160,11 @@ mod tests {
         let reload = |content: Result<&u32, &ReadFailure>| lock(&reloads).extend(content.ok());
         tokio::select! {
             () = poll([Duration::ZERO; 2], 1, reader, reload) => {}
-            () = async { while read_count.load(Ordering::Relaxed) < 20 { sleep(Duration::from_millis(1)).await } } => {}
+            () = async {
+                while read_count.load(Ordering::Relaxed) < 20 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            } => {}
         }
         reloads.into_inner().unwrap()
     }

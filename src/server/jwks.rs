@@ -160,8 +160,7 @@ impl Jwks {
                 Source::of_url(&url.to_string(), text.as_ref().ok().map(String::as_bytes))
             }
             (JwksSource::File(path), Ok(text)) => Source::new(path, text.as_bytes()),
-            (JwksSource::File(path), Err(ReadFailure::Unreadable(_))) => Source::read(path),
-            (JwksSource::File(path), Err(ReadFailure::Late(_))) => Source::untouched(path),
+            (JwksSource::File(path), Err(failure)) => failure.source(path),
         };
         match keys {
             Ok(keys) => source.with_key_ids(keys.ids().map(str::to_owned).collect()),

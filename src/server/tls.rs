@@ -205,14 +205,12 @@ fn principal(certificate: &CertificateDer<'_>) -> Result<Principal, &'static str
 /// The files as the audit log names them, with their contents if they could be read.
 fn sources(files: &TlsFiles, contents: Result<&Contents, &ReadFailure>) -> Vec<Source> {
     let paths = [Some(&files.certificate), Some(&files.key), files.client_ca.as_ref()];
-    let named = paths.into_iter().flatten();
     match contents {
         Ok(contents) => {
             let read = paths.into_iter().zip(contents);
             read.filter_map(|(path, content)| Some(Source::new(path?, content))).collect()
         }
-        Err(ReadFailure::Unreadable(_)) => named.map(|path| Source::read(path)).collect(),
-        Err(ReadFailure::Late(_)) => named.map(|path| Source::untouched(path)).collect(),
+        Err(failure) => paths.into_iter().flatten().map(|path| failure.source(path)).collect(),
     }
 }
 

@@ -143,15 +143,12 @@ pub fn postgres_readers(hosts: &Arc<Hosts>, size: u32) -> PoolOptions<Postgres> 
         .after_release(move |connection: &mut PgConnection, _| {
             let hosts = cut.clone();
             Box::pin(async move {
-                match tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await {
-                    Ok(Ok(())) => Ok(true),
-                    Ok(Err(_)) => {
-                        // A restart has cut all of them: one read fails, not one for each.
-                        hosts.invalidate_connections();
-                        Err(connection_lost())
-                    }
-                    Err(_) => Err(connection_lost()),
+                let answer = ping(connection).await;
+                if let Some(Err(_)) = answer {
+                    // A restart has cut all of them: one read fails, not one for each.
+                    hosts.invalidate_connections();
                 }
+                alive(answer)
             })
         })
         .after_connect(move |connection, _| {
@@ -180,9 +177,7 @@ pub fn pool_options<DB: sqlx::Database>(role: Role, size: u32) -> PoolOptions<DB
     }
     // A read that was dropped may leave a connection to a dead peer behind. A writer's pool is
     // dropped as a whole instead.
-    options.after_release(|connection, _| {
-        Box::pin(async move { ping(connection).await.then_some(true).ok_or_else(connection_lost) })
-    })
+    options.after_release(|connection, _| Box::pin(async move { alive(ping(connection).await) }))
 }
 
 async fn is_alive<C: Connection>(
@@ -190,7 +185,7 @@ async fn is_alive<C: Connection>(
     metadata: PoolConnectionMetadata,
 ) -> Result<bool, SqlxError> {
     let is_fresh = metadata.idle_for < TEST_AFTER_IDLE;
-    (is_fresh || ping(connection).await).then_some(true).ok_or_else(connection_lost)
+    if is_fresh { Ok(true) } else { alive(ping(connection).await) }
 }
 
 /// The error with which a pool closes a connection without another message to the peer.
@@ -198,6 +193,12 @@ fn connection_lost() -> SqlxError {
     SqlxError::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-async fn ping<C: Connection>(connection: &mut C) -> bool {
-    matches!(tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await, Ok(Ok(())))
+/// None: no answer in time.
+async fn ping<C: Connection>(connection: &mut C) -> Option<Result<(), SqlxError>> {
+    tokio::time::timeout(TEST_TIMEOUT, connection.ping()).await.ok()
+}
+
+/// What a hook of a pool returns after a test.
+fn alive(answer: Option<Result<(), SqlxError>>) -> Result<bool, SqlxError> {
+    if let Some(Ok(())) = answer { Ok(true) } else { Err(connection_lost()) }
 }

@@ -190,10 +190,8 @@ impl Session {
             let given = of_url.remove(name);
             let is_promise = PROMISES.contains(&name);
             let is_compared = given.is_none() && !name.starts_with(NOT_COMPARED);
-            let allowed = match is_promise || is_compared {
-                true => allowed_instead(name, value),
-                false => Vec::new(),
-            };
+            let has_limits = is_promise || is_compared;
+            let allowed = if has_limits { allowed_instead(name, value) } else { Vec::new() };
             columns.push(set(name, given.as_deref().unwrap_or(value)));
             expected.push((name, allowed));
         }

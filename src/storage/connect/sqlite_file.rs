@@ -25,11 +25,14 @@ use sea_orm::sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use crate::storage::connect::{
-    connect_error::{ConnectError, cannot_open},
-    file_system::{is_mount_point, shared_file_system},
-    session::Role,
-    target::TargetSession,
+use crate::{
+    regular_file,
+    storage::connect::{
+        connect_error::{ConnectError, cannot_open},
+        file_system::{is_mount_point, shared_file_system},
+        session::Role,
+        target::TargetSession,
+    },
 };
 
 /// How long SQLite itself waits for the write lock before the worker checks its jobs and retries.
@@ -235,8 +238,7 @@ impl DatabaseFile {
     }
 
     fn folder(&self) -> PathBuf {
-        let parent = self.path().parent().filter(|it| !it.as_os_str().is_empty());
-        parent.unwrap_or(Path::new(".")).to_owned()
+        regular_file::folder(self.path()).to_owned()
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
