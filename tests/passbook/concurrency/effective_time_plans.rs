@@ -43,18 +43,7 @@ async fn statements_by_effective_time_are_searched_by_indexes_and_complete(kind:
     // Each tenth entry takes effect before it was written.
     database.execute(&fill(&database, "a", ENTRIES, "n % 10 = 0", "-")).await;
     database.execute(&fill(&database, "other", ENTRIES, "n % 10 = 0", "-")).await;
-    let random_id = match kind {
-        Kind::Sqlite => "randomblob(16)",
-        Kind::Postgres => "gen_random_uuid()",
-    };
-    let requests = format!(
-        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys,
-             create_time_us)
-         SELECT 'other', 'r-' || n, fingerprint, {random_id}, kind, entry_keys, create_time_us
-         FROM {}, (SELECT * FROM requests LIMIT 1) r",
-        database.numbers(ENTRIES)
-    );
-    database.execute(&requests).await;
+    database.copy_request("'other'", "'r-' || n", ENTRIES).await;
     database.execute("ANALYZE").await;
     let account_key = database.text("SELECT CAST(min(account_key) AS text) FROM accounts").await;
     let (first, last) = (i64::MIN + 1, i64::MAX.to_string());

@@ -8,22 +8,6 @@ use tokio::task::JoinSet;
 
 use crate::harness::*;
 
-/// A role with a connection limit, and its URL.
-async fn role(database: &TestDatabase, connections: u32) -> (String, String) {
-    let name = format!("role_of_{}", database.name());
-    let create = format!(
-        "CREATE ROLE {name} LOGIN CONNECTION LIMIT {connections};
-         GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}"
-    );
-    database.execute(&create).await;
-    let (_, address) = database.url().split_once('@').expect("a user");
-    (format!("postgres://{name}@{address}"), name)
-}
-
-async fn drop_role(database: &TestDatabase, name: &str) {
-    database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
-}
-
 /// The number of sessions of a role.
 async fn sessions(database: &TestDatabase, name: &str) -> i64 {
     database.count(&format!("pg_stat_activity WHERE usename = '{name}'")).await
@@ -41,7 +25,8 @@ fn read_all(client: &Client, count: usize) -> JoinSet<Result<(), tonic::Status>>
 async fn changes_are_applied_with_a_small_connection_limit() {
     for connections in [3, 4, 8] {
         let database = TestDatabase::create(Kind::Postgres).await;
-        let (url, name) = role(&database, connections).await;
+        let limit = format!("CONNECTION LIMIT {connections}");
+        let (name, url) = database.create_serving_role(&limit).await;
         let mut server = Server::start_at(&url, &["--admin-listen", "127.0.0.1:0"]).await;
         let (client, admin) = (server.client(), server.admin());
         open(&client, "alice").await;
@@ -66,14 +51,14 @@ async fn changes_are_applied_with_a_small_connection_limit() {
         assert!(sessions(&database, &name).await <= i64::from(connections));
         server.terminate();
         assert!(server.wait(PATIENCE).await.is_some(), "it ends");
-        drop_role(&database, &name).await;
+        database.drop_role(&name).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn too_low_a_connection_limit_is_an_error_with_the_number_needed() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    let (url, name) = role(&database, 2).await;
+    let (name, url) = database.create_serving_role("CONNECTION LIMIT 2").await;
 
     let outcome = passbook(&["serve", "--database-url", &url, "--listen", "127.0.0.1:0"]).await;
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
@@ -89,7 +74,7 @@ async fn too_low_a_connection_limit_is_an_error_with_the_number_needed() {
     let arguments = ["serve", "--database-connections-max", "2"];
     let outcome = passbook(&arguments).await;
     assert!(outcome.stderr.contains("2 is not in 3..=1000"), "{}", outcome.stderr);
-    drop_role(&database, &name).await;
+    database.drop_role(&name).await;
 }
 
 /// Starts reads that wait for a table lock of another program.

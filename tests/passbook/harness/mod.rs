@@ -90,3 +90,9 @@ pub const fn ms(milliseconds: u64) -> Duration {
 pub const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
+
+/// Makes a named pipe.
+pub fn make_pipe(path: &std::path::Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo runs").success());
+}

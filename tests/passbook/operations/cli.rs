@@ -154,7 +154,7 @@ async fn no_command_replaces_or_appends_to_what_it_reads() {
     let content = |path: &str| std::fs::read(path).expect("it is there");
     let before = [&ledger, &key].map(|path| content(path));
     let pipe = path("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("it runs").success());
+    make_pipe(std::path::Path::new(&pipe));
     std::os::unix::fs::symlink(&ledger, path("link")).expect("a link");
     let sign = ["heads", "sign", "--database-url", &url, "--key", &key, "--output"];
     for (command, outputs) in [

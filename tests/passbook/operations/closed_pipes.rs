@@ -62,18 +62,10 @@ async fn commands_end_quietly_when_their_output_pipe_is_closed(kind: Kind) {
 
 async fn a_server_serves_whether_or_not_its_ready_line_is_read(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let listen = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let url = database.url();
-    let arguments = ["serve", "--listen", &listen, "--database-url", url, "--log", "debug"];
-    let mut child = spawn(&arguments, Stdio::piped());
-    drop((child.stdout.take(), child.stderr.take()));
-    let target = format!("http://{listen}");
+    let (mut server, target) = serve(&database, "debug");
+    drop((server.0.stdout.take(), server.0.stderr.take()));
     eventually("it serves", async || is_healthy(&target).await).await;
-    assert!(child.try_wait().expect("it can be asked").is_none(), "it goes on");
-    child.kill().expect("it can be ended");
-    child.wait().expect("it ends");
+    assert!(server.0.try_wait().expect("it can be asked").is_none(), "it goes on");
 }
 
 /// A process that ends with the test.
@@ -86,21 +78,24 @@ impl Drop for Ended {
     }
 }
 
+/// Starts a server with this level of its log. Returns its address, too.
+fn serve(database: &TestDatabase, log: &str) -> (Ended, String) {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let listen = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let arguments = ["serve", "--listen", &listen, "--database-url", database.url(), "--log", log];
+    (Ended(spawn(&arguments, Stdio::piped())), format!("http://{listen}"))
+}
+
 async fn is_healthy(target: &str) -> bool {
     passbook(&["healthcheck", "--target", target]).await.code == Some(0)
 }
 
 async fn a_server_serves_although_nobody_reads_its_log(kind: Kind) {
     let database = TestDatabase::create(kind).await;
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let listen = free.local_addr().expect("an address").to_string();
-    drop(free);
-    let url = database.url();
-    let arguments = ["serve", "--listen", &listen, "--database-url", url, "--log", "trace"];
-    let mut child = Ended(spawn(&arguments, Stdio::piped()));
-    let target = format!("http://{listen}");
+    let (mut server, target) = serve(&database, "trace");
     eventually("it serves", async || is_healthy(&target).await).await;
-    let mut log = child.0.stderr.take().expect("a pipe");
+    let mut log = server.0.stderr.take().expect("a pipe");
 
     // The pipe has been full for long.
     for _ in 0..30 {
@@ -113,7 +108,7 @@ async fn a_server_serves_although_nobody_reads_its_log(kind: Kind) {
     });
     tokio::time::sleep(seconds(2)).await;
     assert!(is_healthy(&target).await, "it serves");
-    drop(child);
+    drop(server);
     let log = reading.join().expect("no panic").expect("it is read");
     let log = String::from_utf8_lossy(&log);
     assert!(log.len() > 64 * 1024, "it filled the pipe: {}", log.len());

@@ -125,20 +125,10 @@ const UNSAFE: [(&str, &str, &str); 8] = [
     ),
 ];
 
-/// A role that owns no table, and its URL.
-async fn role(database: &TestDatabase) -> (String, String) {
-    let name = format!("role_of_{}", database.name());
-    let create =
-        format!("CREATE ROLE {name} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}");
-    database.execute(&create).await;
-    let (_, address) = database.url().split_once('@').expect("a user");
-    (format!("postgres://{name}@{address}"), name)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_drop_hide_or_lose_rows_are_not_served() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    let (url, name) = role(&database).await;
+    let (name, url) = database.create_serving_role("").await;
     for (change, word, undo) in UNSAFE {
         database.execute(change).await;
         let why = start_error(&url).await;
@@ -159,13 +149,13 @@ async fn tables_that_drop_hide_or_lose_rows_are_not_served() {
          ALTER INDEX requests_pkey SET (fillfactor = 80)";
     database.execute(harmless).await;
     drop(Server::start_at(&url, &[]).await);
-    database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
+    database.drop_role(&name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_hidden_are_an_error_and_no_rejection_or_short_export() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    let (url, name) = role(&database).await;
+    let (name, url) = database.create_serving_role("").await;
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
     open_funded(&client, "alice", "5").await;
@@ -189,7 +179,7 @@ async fn rows_that_are_hidden_are_an_error_and_no_rejection_or_short_export() {
     client.deposit(again).await.expect("it was not rejected");
     assert_eq!(balance(&client, "alice").await, "6.00");
     drop(server);
-    database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
+    database.drop_role(&name).await;
     assert_consistent(&database).await;
 }
 
@@ -220,7 +210,7 @@ async fn a_repeat_is_not_applied_again_once_a_key_is_known_to_be_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_gets_no_connection_takes_none_from_changes() {
     let database = TestDatabase::create(Kind::Postgres).await;
-    let (url, name) = role(&database).await;
+    let (name, url) = database.create_serving_role("").await;
     let server = Server::start_at(&url, &[]).await;
     let client = server.client();
     open(&client, "alice").await;
@@ -236,7 +226,7 @@ async fn a_read_that_gets_no_connection_takes_none_from_changes() {
     database.execute(&format!("ALTER ROLE {name} CONNECTION LIMIT -1")).await;
     becomes(&server, "", ServingStatus::Serving).await;
     drop(server);
-    database.execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
+    database.drop_role(&name).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,17 +101,8 @@ async fn the_migration_table_of_the_previous_version_is_adopted_and_kept(kind: K
 
 /// A role that may only connect, and its URL.
 async fn role(database: &TestDatabase) -> (String, String) {
-    let role = format!("{}_app", database.name());
-    database.execute(&format!("CREATE ROLE {role} LOGIN")).await;
     database.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
-    let (_, rest) = database.url().split_once('@').expect("a user");
-    let url = format!("postgres://{role}@{rest}");
-    (role, url)
-}
-
-async fn drop_role(database: &TestDatabase, role: &str) {
-    database.execute(&format!("DROP OWNED BY {role}")).await;
-    database.execute(&format!("DROP ROLE {role}")).await;
+    database.create_role("").await
 }
 
 /// Asserts a single line with the remedy, without irrelevant details.
@@ -142,7 +133,7 @@ async fn a_role_that_cannot_create_tables_gets_the_missing_grant() {
     let server = Server::start_at(&url, &[]).await;
     open(&server.client(), "alice").await;
     drop(server);
-    drop_role(&database, &role).await;
+    database.drop_role(&role).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +183,7 @@ async fn a_role_that_cannot_use_the_tables_gets_the_reason() {
     server.client().deposit(deposit("alice", "1")).await.expect_err("it may not");
     becomes(&server, "", ServingStatus::NotServing).await;
     drop(server);
-    drop_role(&database, &role).await;
+    database.drop_role(&role).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -216,5 +207,5 @@ async fn a_role_that_cannot_connect_gets_the_reason_and_the_remedy() {
     assert_error_says(&nowhere, &["\"no_such_database\" does not exist", "create the database"]);
     let nobody = migrate(&url.replace(&role, "no_such_role"), "status").await;
     assert_error_says(&nobody, &["role \"no_such_role\" does not exist", "database_url"]);
-    drop_role(&database, &role).await;
+    database.drop_role(&role).await;
 }

@@ -6,7 +6,6 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     os::unix::fs::PermissionsExt,
-    process::Command,
     time::SystemTime,
 };
 
@@ -250,8 +249,7 @@ impl FullPipe {
     const SIZE: usize = 64 * 1024;
 
     fn new(audit: &Audit) -> Self {
-        let made = Command::new("mkfifo").arg(audit.path()).status();
-        assert!(made.expect("mkfifo runs").success());
+        make_pipe(audit.path().as_ref());
         let pipe = fs::OpenOptions::new().read(true).write(true).open(audit.path());
         let mut pipe = pipe.expect("the pipe");
         pipe.write_all(&vec![b'\n'; Self::SIZE]).expect("it is full now");

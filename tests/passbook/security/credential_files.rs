@@ -113,8 +113,7 @@ async fn a_pipe_in_the_place_of_a_file_holds_up_nothing() {
     let server = callers.serve(&database, &ADMIN).await;
     let admin = server.admin();
     let (tokens, aside) = (callers.tokens_file(), callers.tokens_file().with_extension("pipe"));
-    let made = std::process::Command::new("mkfifo").arg(&aside).status().expect("mkfifo runs");
-    assert!(made.success());
+    make_pipe(&aside);
     std::fs::rename(&aside, &tokens).expect("renamed");
 
     let why = "it is not a regular file";

@@ -158,19 +158,8 @@ async fn the_former_name_is_found_behind_any_number_of_other_names(kind: Kind) {
     open(&client, "alice").await;
     client.deposit(deposit("alice", "10")).await.expect("applied");
     drop(server);
-    let random_id = match kind {
-        Kind::Sqlite => "randomblob(16)",
-        Kind::Postgres => "gen_random_uuid()",
-    };
     // As of the members of a group, whose identities are in no file.
-    let others = format!(
-        "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys,
-             create_time_us)
-         SELECT 'jwt:' || n, 'r', fingerprint, {random_id}, kind, entry_keys, create_time_us
-         FROM {}, (SELECT * FROM requests LIMIT 1) r",
-        database.numbers(20_001)
-    );
-    database.execute(&others).await;
+    database.copy_request("'jwt:' || n", "'r'", 20_001).await;
     let renamed = identity_known_by("dns", "z-reports", &["*"], &[""]);
     let callers = Callers::new(&TOKENS[1..], &(policy(&[("shop", None)]) + &renamed));
 

@@ -243,6 +243,45 @@ impl TestDatabase {
         }
     }
 
+    /// Copies the first request so many times: the names of callers and the request ids are expressions of
+    /// `n`.
+    pub async fn copy_request(&self, caller: &str, request_id: &str, count: usize) {
+        let transaction_id = match self.kind {
+            Kind::Sqlite => "randomblob(16)",
+            Kind::Postgres => "gen_random_uuid()",
+        };
+        let insert = format!(
+            "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys,
+                 create_time_us)
+             SELECT {caller}, {request_id}, fingerprint, {transaction_id}, kind, entry_keys,
+                 create_time_us
+             FROM {}, (SELECT * FROM requests LIMIT 1) r",
+            self.numbers(count)
+        );
+        self.execute(&insert).await;
+    }
+
+    /// Creates a role of PostgreSQL with these options that owns nothing. Returns its name and its URL.
+    pub async fn create_role(&self, options: &str) -> (String, String) {
+        let role = format!("role_of_{}", self.name);
+        self.execute(&format!("CREATE ROLE {role} LOGIN {options}")).await;
+        let (_, rest) = self.url.split_once('@').expect("a user");
+        let url = format!("postgres://{role}@{rest}");
+        (role, url)
+    }
+
+    /// The same with all rights on the tables.
+    pub async fn create_serving_role(&self, options: &str) -> (String, String) {
+        let (role, url) = self.create_role(options).await;
+        self.execute(&format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")).await;
+        (role, url)
+    }
+
+    /// Drops a role and its rights.
+    pub async fn drop_role(&self, role: &str) {
+        self.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+    }
+
     /// Copies the account `pattern`: the ids are the prefix and a number of at least five digits.
     pub async fn copy_account(&self, prefix: &str, count: usize) {
         let width = count.to_string().len().max(5);
