@@ -41,12 +41,17 @@ impl BriefCalls {
         BriefCall { calls: self.clone(), number }
     }
 
-    /// Closes the connection of the oldest call of the owner that has the most. Returns whether there
-    /// was one.
-    pub fn close_one(&self) -> bool {
+    /// Makes room for one more call if at most `max` are to be in flight. Calls on connections that are
+    /// being closed do not count, as they are about to end. If there are too many others, closes the
+    /// connection of the oldest call of the owner that has the most. Returns whether there is room.
+    pub fn make_room(&self, max: usize) -> bool {
         let calls = lock(&self.0);
+        let lasting = || calls.connections.values().filter(|it| !it.is_closing());
+        if lasting().count() < max {
+            return true;
+        }
         let mut by_owner: HashMap<Owner<'_>, Vec<&Arc<Connection>>> = HashMap::new();
-        for connection in calls.connections.values().filter(|it| !it.is_closing()) {
+        for connection in lasting() {
             by_owner.entry(connection.owner()).or_default().push(connection);
         }
         let most = by_owner.values().max_by_key(|those| those.len());
@@ -72,16 +77,22 @@ mod tests {
         let connections = Connections::new(40, true);
         let open = |last| connections.open(Some(IpAddr::from([127, 0, 0, last])));
         let calls = Arc::new(BriefCalls::default());
-        assert!(!calls.close_one());
+        assert!(!calls.make_room(0));
         let probe = open(1);
         let _probe = calls.begin(probe.clone());
         let attackers = [open(2), open(2)];
         let mut theirs: Vec<_> =
             attackers.iter().flat_map(|it| [it, it]).map(|it| calls.begin(it.clone())).collect();
-        assert!(calls.close_one());
-        assert_eq!(attackers.each_ref().map(|it| it.is_closing()), [true, false]);
-        // Those of the first are as good as gone.
-        assert!(calls.close_one());
+        let are_closing = || attackers.each_ref().map(|it| it.is_closing());
+        assert!(calls.make_room(6));
+        assert_eq!(are_closing(), [false, false]);
+        assert!(calls.make_room(5));
+        assert_eq!(are_closing(), [true, false]);
+        // Those of the first are as good as gone, which makes room for two.
+        assert!(calls.make_room(5));
+        assert!(calls.make_room(4));
+        assert_eq!(are_closing(), [true, false]);
+        assert!(calls.make_room(3));
         assert!(attackers[1].is_closing() && !probe.is_closing());
         // A connection that had a credential counts by its identity, from wherever.
         let caller = Identity::from_stored("caller");
@@ -90,7 +101,7 @@ mod tests {
             connection.establish(&caller).unwrap();
             theirs.push(calls.begin(connection.clone()));
         }
-        assert!(calls.close_one());
+        assert!(calls.make_room(3));
         assert!(of_caller[0].is_closing() && !probe.is_closing());
         drop(theirs);
         assert_eq!(lock(&calls.0).connections.len(), 1);

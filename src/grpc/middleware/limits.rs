@@ -113,12 +113,12 @@ impl LimitLayer {
     }
 
     /// Takes the share of a control call of nobody that is no stream. If there are too many, closes a
-    /// connection with such a call, and does not wait until that has ended.
+    /// connection with such calls, and does not wait until they have ended.
     fn take_brief(&self, share: &mut Share) -> Result<(), Exhausted> {
         let max = share.identity_max();
         let is_full = share.used_by_identity() >= max;
-        let has_closed = is_full && self.budgets.brief_calls.close_one();
-        share.resize_within(1, if has_closed { max + CONTROL_CALLS_BEYOND } else { max })
+        let others_end = is_full && self.budgets.brief_calls.make_room(max);
+        share.resize_within(1, if others_end { max + CONTROL_CALLS_BEYOND } else { max })
     }
 }
 

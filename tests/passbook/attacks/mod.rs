@@ -137,10 +137,16 @@ impl Target {
         self.admin.metrics().await.value("passbook_calls_in_flight")
     }
 
-    /// Waits until only so many calls are left: a call is counted as shed before it ends.
-    async fn in_flight_falls_to(&self, max: f64) {
-        let is_bounded = async || self.in_flight().await <= max;
-        eventually(&format!("at most {max} calls are in flight"), is_bounded).await;
+    /// Waits until only so many calls are left: a call is counted as shed before it ends. Returns how
+    /// many there were.
+    async fn in_flight_falls_to(&self, max: f64) -> f64 {
+        let mut seen = f64::INFINITY;
+        eventually(&format!("at most {max} calls are in flight"), async || {
+            seen = self.in_flight().await;
+            seen <= max
+        })
+        .await;
+        seen
     }
 }
 
