@@ -197,9 +197,10 @@ const (
 	ErrorReason_ERROR_REASON_AUDIT_UNAVAILABLE ErrorReason = 58
 	// INTERNAL: a defect of the server, which logs it. Outcome: not_applied or unknown.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 60
-	// INVALID_ARGUMENT: the bytes are not a message of this method, the message was cut off, or it has
-	// more than 16,384 elements in one list or 65,536 in all of its lists. Comes before the checks of all
-	// fields, whatever its number: there are no fields. Nothing is applied or stored.
+	// INVALID_ARGUMENT: the bytes are not a message of this method, the message was cut off, it has more
+	// than 16,384 elements in one list or 65,536 in all of its lists, or the call has a malformed
+	// `grpc-timeout`. Comes before the checks of all fields, whatever its number: there are no fields.
+	// Nothing is applied or stored.
 	ErrorReason_ERROR_REASON_INVALID_MESSAGE ErrorReason = 61
 	// RESOURCE_EXHAUSTED: a message or the headers have more bytes than the server accepts, or the
 	// response to a batch could have more than 4 MiB. Comes before everything else, whatever its

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use tokio::time::{Instant, sleep_until};
 
 /// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
@@ -69,10 +69,32 @@ impl Deadline {
     }
 }
 
-/// Attaches the deadline to a request.
+/// The header with the time that a caller gives a call.
+pub const TIMEOUT_HEADER: &str = "grpc-timeout";
+
+/// The time that the caller gives the call; None if it gives none.
+///
+/// # Errors
+/// The header is there several times, or is malformed.
+pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
+    let mut values = headers.get_all(TIMEOUT_HEADER).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let timeout = value.to_str().ok().and_then(parse_timeout);
+            timeout.map(Some).ok_or(MalformedTimeout)
+        }
+        (Some(_), Some(_)) => Err(MalformedTimeout),
+    }
+}
+
+/// A `grpc-timeout` that no client of gRPC sends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MalformedTimeout;
+
+/// Attaches the deadline to a request. A malformed one was rejected before.
 pub fn attach<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
-    let header = request.headers().get("grpc-timeout");
-    let timeout = header.and_then(|value| parse_timeout(value.to_str().ok()?));
+    let timeout = timeout_of(request.headers()).ok().flatten();
     let now = Instant::now();
     let deadline = Deadline {
         at: respond_at(now, timeout.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),

@@ -1,14 +1,23 @@
 //! Rejects what is no gRPC call: another method than POST, another content type than gRPC with
-//! protobuf.
+//! protobuf, a malformed `grpc-timeout`.
 
 use std::task::{Context, Poll};
 
 use futures_util::future::{Either, Ready, ready};
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-/// Rejects what is no gRPC call with a status of HTTP.
+use crate::{
+    grpc::{
+        error::invalid::Invalid,
+        middleware::deadline::{MalformedTimeout, TIMEOUT_HEADER, timeout_of},
+    },
+    proto::ErrorReason,
+};
+
+/// Rejects what is no gRPC call with a status of HTTP, and a malformed deadline with INVALID_ARGUMENT:
+/// the caller would wait longer, or less long, than it says.
 #[derive(Clone)]
 pub struct FrontDoorLayer;
 
@@ -37,17 +46,25 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let rejected = if request.method() != Method::POST {
-            StatusCode::METHOD_NOT_ALLOWED
+        let response = if request.method() != Method::POST {
+            with_status(StatusCode::METHOD_NOT_ALLOWED)
         } else if !is_grpc(&request) {
-            StatusCode::UNSUPPORTED_MEDIA_TYPE
+            with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+        } else if let Err(MalformedTimeout) = timeout_of(request.headers()) {
+            let description = "must be one to eight digits and one of H, M, S, m, u and n, once";
+            let reason = ErrorReason::InvalidMessage;
+            Status::from(Invalid::new(reason, TIMEOUT_HEADER, description)).into_http()
         } else {
             return Either::Right(self.0.call(request));
         };
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = rejected;
         Either::Left(ready(Ok(response)))
     }
+}
+
+fn with_status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
 
 /// Whether the content type is gRPC's with protobuf:

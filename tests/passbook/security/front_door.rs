@@ -65,6 +65,28 @@ async fn only_grpc_calls_with_one_credential_pass() {
     assert!(!server.log().contains("call failed"), "no fault of the server: {}", server.log());
 }
 
+/// tonic would go on without a deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_timeout_is_an_error() {
+    let (_database, _server, client) = start_server(Kind::Sqlite).await;
+    open(&client, "a").await;
+    let with_timeouts = |timeouts: &[&str]| {
+        let mut request = tonic::Request::new(deposit("a", "1"));
+        for timeout in timeouts {
+            request.metadata_mut().append("grpc-timeout", timeout.parse().expect("a header"));
+        }
+        request
+    };
+    for timeouts in [&["5s"][..], &["5"], &["123456789S"], &["-5S"], &["S"], &[""], &["5S", "5S"]] {
+        let status =
+            must_fail(client.deposit(with_timeouts(timeouts)).await, Reason::InvalidMessage);
+        assert_eq!(status.code(), Code::InvalidArgument, "{timeouts:?}");
+        assert_eq!(metadata(&status, "field"), "grpc-timeout", "{timeouts:?}");
+    }
+    assert_eq!(balance(&client, "a").await, "0.00");
+    client.deposit(with_timeouts(&["5S"])).await.expect("applied");
+}
+
 /// What tonic rejects, and its services for health and reflection.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_that_no_rpc_of_passbook_returns_have_a_reason() {
