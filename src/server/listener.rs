@@ -189,9 +189,9 @@ impl Acceptor {
     }
 }
 
-/// Ends the turn of this task, which goes behind all tasks that it has spawned. hyper polls again before
-/// it returns, and would read on, so all that tokio lets a task do in a turn is used up.
-fn end_turn(context: &mut Context<'_>) {
+/// Makes this task go behind all tasks that it has spawned. hyper polls again before it returns, and would
+/// read on, so all that tokio lets a task do at a time is used up.
+fn yield_to_calls(context: &mut Context<'_>) {
     // tokio gives a task 128 units.
     for _ in 0..=u8::MAX {
         match coop::poll_proceed(context) {
@@ -200,6 +200,14 @@ fn end_turn(context: &mut Context<'_>) {
         }
     }
     context.waker().wake_by_ref();
+}
+
+/// Polls what must say whether the socket is ready, and not whether this task has yielded to its calls.
+fn beyond_budget<T>(
+    context: &mut Context<'_>,
+    poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    pin!(coop::unconstrained(poll_fn(poll))).poll(context)
 }
 
 fn handshake_failed(error: &dyn std::fmt::Display) -> Option<Connection> {
@@ -255,7 +263,7 @@ impl AsyncRead for Connection {
         }
         if self.calls_read >= CALLS_AT_A_TIME {
             self.calls_read = 0;
-            end_turn(context);
+            yield_to_calls(context);
         }
         // Otherwise TLS would hand out what it has decrypted already.
         if coop::poll_proceed(context).is_pending() {
@@ -289,7 +297,9 @@ impl AsyncWrite for Connection {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let written = Pin::new(&mut self.io).poll_write(context, buffer);
+        let io = &mut self.io;
+        let written =
+            beyond_budget(context, |context| Pin::new(&mut *io).poll_write(context, buffer));
         self.note_progress(written.is_ready(), context);
         written
     }
@@ -301,7 +311,8 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        let io = &mut self.io;
+        let flushed = beyond_budget(context, |context| Pin::new(&mut *io).poll_flush(context));
         self.note_progress(flushed.is_ready(), context);
         if flushed.is_ready() {
             self.has_yielded = false;
