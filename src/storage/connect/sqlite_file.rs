@@ -145,6 +145,12 @@ impl DatabaseFile {
         may_be.then(|| Self { options, identity: Arc::default() })
     }
 
+    /// The same file, to be opened again after all connections were closed: with the last one SQLite has
+    /// removed the log, or is about to.
+    pub fn reopened(&self) -> Self {
+        Self { options: self.options.clone(), identity: Arc::default() }
+    }
+
     /// Why the file cannot be opened, as far as can be seen from outside.
     fn obstacle(&self, target: TargetSession) -> Option<String> {
         let (path, mode) = (self.path(), self.mode());

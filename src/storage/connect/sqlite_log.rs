@@ -7,6 +7,7 @@ use sea_orm::{ConnectionTrait, DatabaseConnection};
 use crate::storage::{
     StorageError,
     connect::{
+        pool::open_sqlite,
         session::Role,
         sqlite_file::BUSY_TIMEOUT,
         store::{Backend, Store},
@@ -46,7 +47,7 @@ impl Store {
         if !file.has_log() {
             return Ok(());
         }
-        let maintenance = self.open(Role::Maintenance).await?;
+        let maintenance = open_sqlite(&file.reopened(), Role::Maintenance, 1).await?;
         // If another process is reading, its own close moves the log.
         maintenance.execute_unprepared(&busy_timeout(FOLD_WAIT_MAX)).await?;
         if truncate_log(&maintenance).await? {
