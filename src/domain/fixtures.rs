@@ -88,6 +88,7 @@ pub fn transaction(
         description: String::new(),
         labels: Labels::new(),
         create_time_us: 0,
+        effective_time_us: None,
         forced: false,
         reverses: None,
         reversed_by: None,

@@ -57,6 +57,9 @@ pub struct Transaction {
     pub labels: Labels,
     /// Microseconds since the Unix epoch.
     pub create_time_us: i64,
+    /// When it takes effect, if that is not its `create_time_us`. The same for all of its entries, also
+    /// those that its reader does not see.
+    pub effective_time_us: Option<i64>,
     /// The request was to be applied although funds lack or an account is frozen.
     pub forced: bool,
     /// The transaction that this one reverses, and what is reversed of it with this one.
@@ -114,11 +117,6 @@ impl Transaction {
             }
             _ => None,
         }
-    }
-
-    /// When it takes effect, if that is not its `create_time_us`. The same for all of its entries.
-    pub fn effective_time_us(&self) -> Option<i64> {
-        self.entries.first().and_then(|entry| entry.effective_time_us)
     }
 
     /// The sequence of its last entry on this account; 0 if it has none there.

@@ -89,7 +89,7 @@ pub async fn transactions(
 
 /// The place of a transaction in a statement of this account by effective time.
 fn position_of(transaction: &Transaction, account_id: &AccountId) -> EffectivePosition {
-    let time_us = transaction.effective_time_us().unwrap_or(transaction.create_time_us);
+    let time_us = transaction.effective_time_us.unwrap_or(transaction.create_time_us);
     EffectivePosition { time_us, sequence: transaction.last_sequence_of(account_id) }
 }
 

@@ -145,6 +145,7 @@ pub(super) struct PlannedEntries {
 impl PlannedEntries {
     /// The transaction as the result of a dry run.
     pub(super) fn into_preview(self, request: &Request, kind: TransactionKind) -> Transaction {
+        let effective_time_us = self.entries.first().and_then(|entry| entry.effective_time_us);
         Transaction {
             transaction_id: None,
             created_by: request.key.caller.clone(),
@@ -154,6 +155,7 @@ impl PlannedEntries {
             description: request.description.clone(),
             labels: request.labels.clone(),
             create_time_us: 0,
+            effective_time_us,
             forced: request.force,
             reverses: None,
             reversed_by: None,

@@ -21,7 +21,7 @@ pub fn transaction(transaction: &Transaction) -> proto::Transaction {
         created_by: transaction.created_by.to_string(),
         reversed_amount: reversed_amount(transaction),
         forced: transaction.forced,
-        effective_time: transaction.effective_time_us().map(time),
+        effective_time: transaction.effective_time_us.map(time),
     };
     if transaction.transaction_id.is_none() {
         // The request was only validated: no such transaction exists.

@@ -183,7 +183,8 @@ impl Model {
             .entry_keys()?
             .iter()
             .map(|key| entries.get(key).cloned().ok_or_else(|| self.corrupt("entry_keys")))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let effective_time_us = entries.first().and_then(|entry| entry.effective_time_us);
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
             created_by: Identity::from_stored(&self.caller),
@@ -193,6 +194,7 @@ impl Model {
             description: self.description.clone().unwrap_or_default(),
             labels: self.labels()?,
             create_time_us: self.create_time_us,
+            effective_time_us,
             forced: details.forced(),
             reverses: self.reverses_transaction_id.map(|id| (id, details.reversed())),
             reversed_by: None,

@@ -222,7 +222,14 @@ async fn a_caller_without_the_right_to_read_sees_no_balance(kind: Kind) {
     }
     let outcome = request_outcome(&own, &request.request_id).await;
     assert_eq!(outcome.transaction.expect("a transaction").entries.len(), 1);
-    assert_eq!(deposited(&own, "fees", "1").await.entries, []);
+    // In whole microseconds, as it is kept.
+    let effective_time = Some(timestamp(microseconds(&Some(from_now(seconds(3600))))));
+    let dated = DepositRequest { effective_time, ..deposit("fees", "1") };
+    for _ in 0..2 {
+        let transaction = own.deposit(dated.clone()).await.expect("applied").transaction;
+        let transaction = transaction.expect("a transaction");
+        assert_eq!((transaction.entries, transaction.effective_time), (vec![], effective_time));
+    }
 
     // Questions about the balance: a dry run, and a condition.
     let dry = DepositRequest { validate_only: true, ..deposit("fees", "1") };
