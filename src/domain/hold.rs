@@ -97,6 +97,14 @@ impl Hold {
         self.expire_time_us.filter(|it| *it <= now_us && self.state == HoldState::Open)
     }
 
+    /// Whether it is certainly an earlier state than this one: nothing that has ended is open again, and
+    /// nothing that was captured comes back.
+    pub(super) fn is_before(&self, later: &Self) -> bool {
+        let captured = |hold: &Self| hold.captured.map_or(hold.currency.zero(), |it| it.amount);
+        self.state == HoldState::Open && later.state != HoldState::Open
+            || captured(self) < captured(later)
+    }
+
     /// What is set aside while it is open: what was not captured yet.
     pub fn held(&self) -> Amount {
         self.captured.map_or(self.amount, |captured| self.amount.plus(-captured.amount))

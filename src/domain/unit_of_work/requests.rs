@@ -16,8 +16,9 @@ use crate::domain::{
 
 impl UnitOfWork {
     /// Whether the look-up of the hold or the transaction that a request names is no longer right: it did
-    /// not exist then, and does now, or the other way round. A server that was the primary until a moment
-    /// ago may have answered the look-up. A request that has a record does not depend on it.
+    /// not exist then, and does now, or the other way round, or a hold was less open then than it is now. A
+    /// server that was the primary until a moment ago may have answered the look-up. A request that has a
+    /// record does not depend on it.
     pub fn is_outdated(&self, command: &Command) -> bool {
         let Command::Request(request) = command else { return false };
         // A hold that was placed in this batch does not count: see `open_hold`.
@@ -26,8 +27,11 @@ impl UnitOfWork {
         let is_outdated = match &request.action {
             Action::UpdateHold(HoldUpdate { hold, .. })
             | Action::CaptureHold(Capture { hold, .. })
-            | Action::ReleaseHold(hold) => match hold.resolved {
-                Some(_) => false,
+            | Action::ReleaseHold(hold) => match &hold.resolved {
+                Some(seen) => {
+                    let now = self.holds.get(&seen.hold_id);
+                    now.is_none_or(|now| now.is_before(seen))
+                }
                 None => hold.hold_id.candidates(&request.key.caller).iter().any(has_been_placed),
             },
             Action::Reverse(Reversal { transaction, .. }) => {

@@ -11,8 +11,8 @@ use crate::{
         authorization::Caller,
         command::{Action, Command, Request, Reversal, TransactionRef},
         fixtures::{id, new_account, posting, request, transaction, usd},
-        hold::{HoldRef, NewHold},
-        ids::{HoldId, Identity},
+        hold::{Capture, Captured, Hold, HoldRef, HoldState, NewHold},
+        ids::{HoldId, Identity, TransactionId},
         transaction::TransactionKind,
         unit_of_work::{CommandResult, RequestResult},
     },
@@ -44,6 +44,17 @@ fn soon() -> Instant {
 
 fn deposit(request_id: &str) -> Request {
     posting(request_id, &[("a", "1.00")])
+}
+
+fn place(hold_id: &HoldId, amount: &str) -> Request {
+    let new = NewHold {
+        hold_id: Some(hold_id.clone()),
+        account_id: id("a"),
+        currency: usd(),
+        amount: usd().parse(amount).unwrap(),
+        expire_time_us: None,
+    };
+    request("place", Action::PlaceHold(new))
 }
 
 async fn balance(ledger: &Ledger) -> String {
@@ -115,15 +126,7 @@ async fn a_hold_or_a_transaction_that_was_looked_up_in_vain_is_not_missing_for_g
     let deposited = ledger.execute(&within(soon()), deposit("looked-up")).await.unwrap();
     let transaction_id = deposited.effects.transaction.unwrap().transaction_id.unwrap();
     let hold_id = HoldId::parse("h").unwrap();
-    let new = NewHold {
-        hold_id: Some(hold_id.clone()),
-        account_id: id("a"),
-        currency: usd(),
-        amount: usd().parse("1.00").unwrap(),
-        expire_time_us: None,
-    };
-    let place = request("place", Action::PlaceHold(new));
-    ledger.execute(&within(soon()), place).await.unwrap();
+    ledger.execute(&within(soon()), place(&hold_id, "1.00")).await.unwrap();
 
     let transaction = TransactionRef { transaction_id, resolved: None };
     for request in [
@@ -148,6 +151,37 @@ async fn a_transaction_that_is_lost_after_its_look_up_is_not_reversed() {
     assert_eq!(balance(&ledger).await, "0.00");
     let rejected = ledger.execute(&within(soon()), reverse).await.unwrap_err();
     assert!(matches!(rejected, Error::Rejected(_)), "{rejected:?}");
+}
+
+/// A server that was the primary until a moment ago has answered the look-up, and what it knew is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_was_less_open_at_its_look_up_is_looked_up_again() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    ledger.execute(&within(soon()), posting("paid", &[("a", "50.00")])).await.unwrap();
+    let hold_id = HoldId::parse("h").unwrap();
+    let placed = ledger.execute(&within(soon()), place(&hold_id, "3.00")).await.unwrap();
+    let placed = placed.effects.hold.unwrap();
+    let captured =
+        Captured { amount: usd().parse("1.00").unwrap(), transaction_id: TransactionId::nil() };
+    let seen = [
+        Hold { state: HoldState::Released, ..placed.as_ref().clone() },
+        Hold { captured: Some(captured), ..placed.as_ref().clone() },
+        Hold { hold_id: HoldId::parse("lost").unwrap(), ..placed.as_ref().clone() },
+    ];
+    let capture = |seen: Hold| {
+        let hold = HoldRef { hold_id: hold_id.clone(), resolved: Some(Arc::new(seen)) };
+        let (keep_open, allow_excess) = (false, false);
+        let capture =
+            Capture { hold, amount: None, destination_account_id: None, keep_open, allow_excess };
+        request("capture", Action::CaptureHold(capture))
+    };
+    for seen in seen {
+        let captured = apply(&ledger, capture(seen.clone())).await;
+        assert_eq!(captured.unwrap_err(), Error::Contention, "{seen:?}");
+    }
+    apply(&ledger, capture(placed.as_ref().clone())).await.unwrap();
+    assert_eq!(balance(&ledger).await, "47.00");
 }
 
 #[tokio::test(flavor = "multi_thread")]
