@@ -1,9 +1,13 @@
-//! Effective times: when a transaction counts for the owners of its accounts, which banks call its
-//! value date.
+//! The times that the ledger can have, and effective times: when a transaction counts for the owners of
+//! its accounts, which banks call its value date.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use crate::domain::rejection::Rejection;
+
+/// All times that the ledger can have, in microseconds since the Unix epoch: from the year 1 to the end of
+/// the year 9999. The JSON of most clients cannot express other years.
+pub const TIMES_US: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
 
 const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
@@ -32,6 +36,13 @@ pub fn check(
             Err(Rejection::EffectiveTimeOutOfRange { effective_time_us, earliest_us, latest_us })
         }
     }
+}
+
+/// Whether an entry can have these times, as they are stored.
+pub fn is_possible(effective_time_us: Option<i64>, create_time_us: i64) -> bool {
+    TIMES_US.contains(&create_time_us)
+        && effective_time_us.is_none_or(|it| TIMES_US.contains(&it))
+        && check(effective_time_us, create_time_us) == Ok(effective_time_us)
 }
 
 /// The place of an entry in a statement by effective time: entries that take effect at the same time are

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::domain::{
     account::Labels,
+    effective_time::TIMES_US,
     ids::{AccountId, HoldId, Identity, RequestId, TransactionId},
     money::{Amount, Currency},
 };
@@ -83,6 +84,31 @@ pub struct Terms {
 }
 
 impl Hold {
+    /// The name of a field that no hold can have so, if there is one.
+    pub fn impossible_field(&self) -> Option<&'static str> {
+        let captured = self.captured.map(|captured| captured.amount);
+        let is_too_much = |captured: Amount| match self.state {
+            HoldState::Open => captured >= self.amount,
+            HoldState::Captured | HoldState::Released | HoldState::Expired => {
+                captured > self.amount
+            }
+        };
+        let has_time = |time_us: Option<i64>| time_us.is_none_or(|it| TIMES_US.contains(&it));
+        [
+            ("amount", self.amount.is_positive()),
+            ("captured_amount", captured.is_none_or(|it| it.is_positive() && !is_too_much(it))),
+            (
+                "placed",
+                self.placed.is_none_or(|it| it.amount.is_positive() && has_time(it.expire_time_us)),
+            ),
+            ("expire_time_us", has_time(self.expire_time_us)),
+            ("create_time_us", has_time(Some(self.create_time_us))),
+            ("update_time_us", has_time(Some(self.update_time_us))),
+        ]
+        .into_iter()
+        .find_map(|(field, is_possible)| (!is_possible).then_some(field))
+    }
+
     /// The hold as of this time: expired, even if no change has recorded that yet.
     #[must_use]
     pub fn at(mut self, now_us: i64) -> Self {

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::domain::{
+    effective_time,
     hex::to_hex,
     ids::AccountId,
     money::{Amount, Currency},
@@ -38,8 +39,9 @@ pub enum FaultKind {
     WrongHeld,
     /// More was taken than was available, but not by a forced transaction; or the other way round.
     WrongLimit,
-    /// An entry has an earlier time than the entry before it, or an account than its last entry. Searches by
-    /// time rely on this order.
+    /// An entry has an earlier time than the entry before it, or an account than its last entry, on which
+    /// searches by time rely. Or an entry has a time that no ledger has, or an effective time that its
+    /// transaction cannot have had.
     WrongTime,
     /// A row has a value that this service never wrote.
     Unreadable,
@@ -168,6 +170,15 @@ impl AccountVerifier {
             let description = format!(
                 "its create_time is {} microseconds since 1970, before the {} of the entry before it",
                 entry.create_time_us, self.time_us
+            );
+            return Err(self.fault(entry.sequence, FaultKind::WrongTime, description));
+        }
+        if !effective_time::is_possible(entry.effective_time_us, entry.create_time_us) {
+            let create_time_us = entry.create_time_us;
+            let effective = entry.effective_time_us.map_or("none".to_owned(), |it| it.to_string());
+            let description = format!(
+                "its create_time is {create_time_us} microseconds since 1970, and its effective_time \
+                 {effective}: no server has written these"
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongTime, description));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::domain::{
     money::Amount,
-    transaction::{Reversed, Transaction, TransactionKind},
+    transaction::{Reversed, Transaction},
 };
 
 /// Verifies the reversals of one transaction, which are pushed in the order of their numbers.
@@ -26,9 +26,6 @@ impl ReversalVerifier {
     /// # Errors
     /// What is wrong with it.
     pub fn push(&mut self, reversal: &Transaction, reversed: Reversed) -> Result<(), String> {
-        if reversal.kind != TransactionKind::Reversal {
-            return Err("it reverses a transaction, but is no reversal".to_owned());
-        }
         self.count += 1;
         if reversed.count != self.count {
             let (count, expected) = (reversed.count, self.count);

@@ -205,3 +205,40 @@ fn held_must_be_the_sum_of_the_open_holds() {
     assert_fault(|stored, _| stored.held = dollars("2"), 0, wrong, "held is 2.00; its open");
     assert_fault(|stored, _| stored.open_holds = -105, 0, wrong, "sum to -1.05");
 }
+
+#[test]
+fn times_that_no_server_writes_are_faults() {
+    const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
+    let at = |create_time_us: i64, effective_time_us: Option<i64>| {
+        let (mut stored, mut entries) = account();
+        let last = entries.last_mut().expect("an entry");
+        (last.create_time_us, last.effective_time_us) = (create_time_us, effective_time_us);
+        let before = entries[1].hash;
+        let last = &mut entries[2];
+        last.hash = last.chained_hash(&before);
+        (stored.last_hash, stored.update_time_us) = (last.hash, i64::MAX);
+        verify(stored, &entries)
+    };
+    let now_us = 1_700_000_000_000_000;
+    let year_10000_us = 253_402_300_800_000_000;
+    for right in [
+        (now_us, None),
+        (now_us, Some(now_us - 3660 * DAY_US)),
+        (now_us, Some(now_us + 366 * DAY_US)),
+        (year_10000_us - 1, None),
+    ] {
+        assert_eq!(at(right.0, right.1), Ok(3), "{right:?}");
+    }
+    for wrong in [
+        (year_10000_us, None),
+        (i64::MAX, None),
+        (now_us, Some(now_us)),
+        (now_us, Some(now_us - 3660 * DAY_US - 1)),
+        (now_us, Some(now_us + 366 * DAY_US + 1)),
+        (now_us, Some(i64::MIN)),
+        (year_10000_us - 1, Some(year_10000_us)),
+    ] {
+        let fault = at(wrong.0, wrong.1).expect_err("a fault");
+        assert_eq!((fault.sequence, fault.kind), (3, FaultKind::WrongTime), "{wrong:?}: {fault}");
+    }
+}

@@ -8,6 +8,7 @@ use crate::{
     domain::{
         account::Labels,
         command::{Action, Condition, Request},
+        effective_time::TIMES_US,
         ids::{AccountId, HoldId, Identity, RequestId, RequestKey, TransactionId},
         money::{Amount, AmountError, Currencies, Currency},
     },
@@ -20,10 +21,6 @@ use crate::{
     },
     proto::{self, ErrorReason},
 };
-
-/// The seconds of a valid timestamp: from the year 1 to the end of the year 9999. The JSON of most
-/// clients cannot express other years, and responses repeat the times of holds.
-const TIMESTAMP_SECONDS: RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// The amounts that a field allows.
 #[derive(Clone, Copy)]
@@ -313,13 +310,16 @@ impl<'a> Decoder<'a> {
     ) -> Option<i64> {
         let time = time?;
         let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-        let Some(nanos) = nanos.filter(|_| TIMESTAMP_SECONDS.contains(&time.seconds)) else {
+        let time_us = nanos.and_then(|nanos| {
+            let start_us =
+                time.seconds.checked_mul(1_000_000).filter(|it| TIMES_US.contains(it))?;
+            // The last microsecond of the year 9999 has no next one to round up to.
+            Some((start_us + i64::from(nanos.div_ceil(1000))).min(*TIMES_US.end()))
+        });
+        if time_us.is_none() {
             self.report(reason, field, "is not a valid timestamp");
-            return None;
-        };
-        // The last microsecond of the year 9999 has no next one to round up to.
-        let last = (TIMESTAMP_SECONDS.end() + 1) * 1_000_000 - 1;
-        Some((time.seconds * 1_000_000 + i64::from(nanos.div_ceil(1000))).min(last))
+        }
+        time_us
     }
 }
 

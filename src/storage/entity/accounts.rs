@@ -64,6 +64,10 @@ impl TryFrom<Model> for Account {
         let currency = currency(&row.currency_code, row.currency_scale)?;
         let amount =
             |number: Number, column| currency.amount(number.0).ok_or_else(|| corrupt(column));
+        let not_negative = |number: Number, column| {
+            let amount = currency.amount(number.0).filter(|amount| !amount.is_negative());
+            amount.ok_or_else(|| corrupt(column))
+        };
         let count = |number: i64, lowest, column| {
             let count = (lowest..=COUNT_MAX).contains(&number).then_some(number);
             count.ok_or_else(|| corrupt(column))
@@ -72,8 +76,8 @@ impl TryFrom<Model> for Account {
             account_id: AccountId::parse(&row.account_id).map_err(|_| corrupt("account_id"))?,
             account_key: row.account_key,
             balance: amount(row.balance, "balance")?,
-            held: amount(row.held, "held")?,
-            overdraft_limit: amount(row.overdraft_limit, "overdraft_limit")?,
+            held: not_negative(row.held, "held")?,
+            overdraft_limit: not_negative(row.overdraft_limit, "overdraft_limit")?,
             unlimited_overdraft: row.unlimited_overdraft,
             below_limit: row.below_limit,
             state: AccountState::from_name(&row.state).ok_or_else(|| corrupt("state"))?,

@@ -7,7 +7,7 @@ use crate::{
         command::Action,
         hold::{Captured, Hold, HoldState},
         ids::TransactionId,
-        money::Amount,
+        money::{Amount, Currency},
         transaction::Reversed,
         unit_of_work::NewRequestRecord,
     },
@@ -87,13 +87,33 @@ impl StoredDetails {
             }
             None => None,
         };
-        Some(hold.as_changed(terms, captured, *update_time_us))
+        let hold = hold.as_changed(terms, captured, *update_time_us);
+        hold.impossible_field().is_none().then_some(hold)
     }
 
-    /// What is reversed with a reversal.
-    pub fn reversed(&self) -> Reversed {
-        let reversed = self.reversed.as_ref();
-        reversed.map_or(Reversed::AT_ONCE, |it| Reversed { count: it.count, amount: it.amount })
+    /// What is reversed with a reversal whose first entry has this currency. None: an amount cannot be
+    /// read.
+    pub fn reversed(&self, currency: &Currency) -> Option<Reversed> {
+        let Some(StoredReversed { count, amount }) = &self.reversed else {
+            return Some(Reversed::AT_ONCE);
+        };
+        let amount = match amount {
+            Some(amount) => {
+                Some(currency.amount(amount.decimal()).filter(|amount| amount.is_positive())?)
+            }
+            None => None,
+        };
+        Some(Reversed { count: *count, amount })
+    }
+
+    /// Whether it says what is reversed.
+    pub fn has_reversed(&self) -> bool {
+        self.reversed.is_some()
+    }
+
+    /// Whether it says how the request left its hold.
+    pub fn has_hold(&self) -> bool {
+        self.hold.is_some()
     }
 
     /// Whether the request was forced.

@@ -93,7 +93,7 @@ impl Model {
             }
             None => None,
         };
-        Ok(Hold {
+        let hold = Hold {
             account_id: account_id.clone(),
             amount: amount(self.amount, "amount")?,
             state: HoldState::from_name(&self.state).ok_or_else(|| corrupt("state"))?,
@@ -109,6 +109,10 @@ impl Model {
             ended_by: Identity::from_stored(&self.end_caller),
             currency: currency.clone(),
             hold_id: HoldId::parse(&hold_id).map_err(|_| corrupt("hold_id"))?,
-        })
+        };
+        match hold.impossible_field() {
+            None => Ok(hold),
+            Some(column) => Err(corrupt(column)),
+        }
     }
 }

@@ -7,7 +7,7 @@ use sea_orm::entity::prelude::*;
 use crate::{
     domain::{
         account::Labels,
-        command::PLACE_HOLD,
+        command::{PLACE_HOLD, UPDATE_HOLD},
         fingerprint::FINGERPRINT_LENGTH,
         hold::Hold,
         ids::{HoldId, Identity, RequestId},
@@ -72,6 +72,46 @@ pub fn parse_entry_keys(text: &str) -> Option<Vec<EntryKey>> {
     }
 }
 
+/// What only some kinds of requests can have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ColumnsOfKind {
+    /// A hold.
+    pub hold_id: bool,
+    /// It can be forced.
+    forced: bool,
+    /// It can say what is reversed with it.
+    reversed: bool,
+    /// It can say how it left its hold.
+    hold_as_left: bool,
+}
+
+impl ColumnsOfKind {
+    /// What a request of this kind can have, which was applied or rejected.
+    pub fn of(kind: &str, is_applied: bool) -> Self {
+        use TransactionKind as Kind;
+        let none = Self::default();
+        if !is_applied {
+            return none;
+        }
+        match Kind::from_name(kind) {
+            Some(Kind::Deposit) => none,
+            Some(Kind::Withdrawal | Kind::Transfer | Kind::Posting) => {
+                Self { forced: true, ..none }
+            }
+            Some(Kind::Reversal) => Self { reversed: true, forced: true, ..none },
+            Some(Kind::Capture) => Self { hold_id: true, hold_as_left: true, ..none },
+            None => Self { hold_id: true, hold_as_left: kind == UPDATE_HOLD, ..none },
+        }
+    }
+
+    /// Whether a request of the kind can have these details.
+    pub fn may_have(self, details: &StoredDetails) -> bool {
+        (self.forced || !details.forced())
+            && (self.reversed || !details.has_reversed())
+            && (self.hold_as_left || !details.has_hold())
+    }
+}
+
 impl Model {
     /// The keys of the request's entries.
     pub fn entry_keys(&self) -> Result<Vec<EntryKey>, StorageError> {
@@ -107,19 +147,23 @@ impl Model {
         Ok(RequestRecord { fingerprint, transaction_id: self.transaction_id, result })
     }
 
-    /// Checks that every column can be decoded. `has_hold` says whether the hold of the request exists.
+    /// Checks that every column can be decoded, and that a request of its kind can have it. `has_hold`
+    /// says whether the hold of the request exists.
     pub fn check(&self, has_hold: bool) -> Result<(), StorageError> {
         self.request_id()?;
         self.fingerprint()?;
         self.labels()?;
-        self.details()?;
         self.entry_keys()?;
-        if self.rejection()?.is_some() {
-            return Ok(());
+        let is_applied = self.rejection()?.is_none();
+        let columns = ColumnsOfKind::of(&self.kind, is_applied);
+        if !columns.may_have(&self.details()?) {
+            return Err(self.corrupt("details"));
         }
         match &self.hold_id {
-            Some(_) if !has_hold => Err(self.corrupt("hold_id")),
-            None if TransactionKind::from_name(&self.kind).is_none() => Err(self.corrupt("kind")),
+            Some(_) if !columns.hold_id || !has_hold => Err(self.corrupt("hold_id")),
+            None if is_applied && TransactionKind::from_name(&self.kind).is_none() => {
+                Err(self.corrupt("kind"))
+            }
             _ => Ok(()),
         }
     }
@@ -185,6 +229,14 @@ impl Model {
             .map(|key| entries.get(key).cloned().ok_or_else(|| self.corrupt("entry_keys")))
             .collect::<Result<Vec<_>, _>>()?;
         let effective_time_us = entries.first().and_then(|entry| entry.effective_time_us);
+        let reverses = match (self.reverses_transaction_id, entries.first()) {
+            (Some(id), Some(entry)) => {
+                let reversed = details.reversed(&entry.currency);
+                Some((id, reversed.ok_or_else(|| self.corrupt("details"))?))
+            }
+            (Some(_), None) => return Err(self.corrupt("entry_keys")),
+            (None, _) => None,
+        };
         Ok(Transaction {
             transaction_id: Some(self.transaction_id),
             created_by: Identity::from_stored(&self.caller),
@@ -196,7 +248,7 @@ impl Model {
             create_time_us: self.create_time_us,
             effective_time_us,
             forced: details.forced(),
-            reverses: self.reverses_transaction_id.map(|id| (id, details.reversed())),
+            reverses,
             reversed_by: None,
         })
     }

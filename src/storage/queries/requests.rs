@@ -141,14 +141,15 @@ async fn reversed_by(
     }
     let kind = DatabaseKind::of(connection);
     let ids = kind.uuids(transaction_ids.iter().copied());
-    let mut reversed_by = HashMap::new();
-    for row in connection.query_all_raw(REVERSALS.statement(kind, [ids])).await? {
-        let row = Model::from_query_result(&row, "")?;
-        let reversed = row.details()?.reversed();
-        let id = row.reverses_transaction_id.unwrap_or_default();
-        reversed_by.insert(id, (row.transaction_id, reversed));
-    }
-    Ok(reversed_by)
+    let rows = connection.query_all_raw(REVERSALS.statement(kind, [ids])).await?;
+    let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
+    let reversals = with_effects(connection, rows.collect::<Result<_, _>>()?).await?;
+    let reversals = reversals.into_iter().filter_map(|(_, record)| {
+        let transaction = record.result.ok()?.transaction?;
+        let (reversed_id, reversed) = transaction.reverses?;
+        Some((reversed_id, (transaction.transaction_id?, reversed)))
+    });
+    Ok(reversals.collect())
 }
 
 // The clock and the rows in one statement. Columns by name: a prepared `*` fails when a newer

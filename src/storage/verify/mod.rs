@@ -14,6 +14,7 @@ mod accounts;
 mod attributes;
 mod commits;
 mod currencies;
+mod effective_times;
 mod error;
 mod hold_requests;
 mod holds;
@@ -89,6 +90,7 @@ async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyErr
     hold_requests::verify(connection).await?;
     limits::verify(connection).await?;
     reversals::verify(connection).await?;
+    effective_times::verify(connection).await?;
     attributes::verify(connection).await?;
     currencies::verify(connection).await?;
     commits::verify(connection).await

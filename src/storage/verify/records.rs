@@ -7,7 +7,7 @@ use sea_orm::{
 use crate::{
     domain::{
         account::Labels, fingerprint::FINGERPRINT_LENGTH, hold::Hold, ids::RequestId,
-        rejection::Rejection, transaction::TransactionKind, verification::LedgerFault,
+        rejection::Rejection, verification::LedgerFault,
     },
     storage::{
         StorageError,
@@ -15,7 +15,8 @@ use crate::{
         entity::{
             accounts::{OF_ACCOUNT, account_of},
             details::StoredDetails,
-            holds, requests,
+            holds,
+            requests::{self, ColumnsOfKind},
         },
         error::undecodable_column,
         tables::{Column, ColumnType, HOLDS, REQUESTS},
@@ -85,15 +86,16 @@ pub fn is_request(row: &str) -> bool {
     let (_, kind, is_applied, _, _) = (next(), next(), next() == "1", next(), next());
     let (has_types, request_id, labels) = (next() == "1", next(), next());
     let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
-    let has_effects = match is_applied {
-        true => hold == "found" || hold == "none" && TransactionKind::from_name(kind).is_some(),
-        false => serde_json::from_str::<Rejection>(rejection).is_ok(),
+    let of_kind = ColumnsOfKind::of(kind, is_applied);
+    let has_details = || {
+        serde_json::from_str(details).is_ok_and(|details: StoredDetails| of_kind.may_have(&details))
     };
     has_types
+        && hold == if of_kind.hold_id { "found" } else { "none" }
+        && (is_applied || serde_json::from_str::<Rejection>(rejection).is_ok())
         && RequestId::parse(request_id).is_ok()
         && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
-        && (details.is_empty() || serde_json::from_str::<StoredDetails>(details).is_ok())
-        && has_effects
+        && (details.is_empty() || has_details())
         && columns.next().is_none()
 }
 

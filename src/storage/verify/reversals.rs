@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        transaction::Transaction,
+        transaction::{Transaction, TransactionKind},
         verification::{LedgerFault, ReversalVerifier},
     },
     storage::{
@@ -46,17 +46,15 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
              AND (r.reverses_transaction_id, {number}) > ($1, $2) \
          ORDER BY r.reverses_transaction_id, {number} LIMIT {PAGE}"
     );
-    let mut after = (Uuid::nil(), 0_i64);
+    let mut after = (Uuid::nil(), i64::MIN);
     let mut verifier = None;
     loop {
         let statement = kind.statement(page.as_str(), [after.0.into(), after.1.into()]);
         let rows = connection.query_all_raw(statement).await?;
         let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
         let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        if let Some(row) = rows.iter().find(|row| row.rejection.is_some()) {
-            let description = "it is rejected, but reverses a transaction".to_owned();
-            let transaction_id = row.transaction_id;
-            return Err(LedgerFault::Transaction { transaction_id, description }.into());
+        if let Some(fault) = rows.iter().find_map(no_reversal) {
+            return Err(fault.into());
         }
         let count = rows.len();
         let mut originals = originals(connection, &rows).await?;
@@ -79,6 +77,19 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
             return Ok(());
         }
     }
+}
+
+/// The fault of a request that reverses a transaction, but is no reversal that was applied.
+fn no_reversal(row: &Model) -> Option<LedgerFault> {
+    let transaction_id = row.transaction_id;
+    let description = if row.rejection.is_some() {
+        "it is rejected, but reverses a transaction"
+    } else if row.kind != TransactionKind::Reversal.name() {
+        "it reverses a transaction, but is no reversal"
+    } else {
+        return None;
+    };
+    Some(LedgerFault::Transaction { transaction_id, description: description.to_owned() })
 }
 
 /// The transactions that these requests reverse.

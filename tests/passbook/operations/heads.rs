@@ -81,7 +81,7 @@ fn bytes(kind: Kind, hex: &str) -> String {
 }
 
 /// Computes all hashes of an account again, as a person who can write the database would.
-async fn rehash(database: &TestDatabase, account_id: &str) {
+pub async fn rehash(database: &TestDatabase, account_id: &str) {
     let dump = LedgerDump::read(database).await;
     let currency_code = &dump.accounts[account_id].currency_code;
     let mut hash = "0".repeat(64);

@@ -1,13 +1,14 @@
 //! What `passbook verify` calls right, a server can read: every column is decoded, and attributes
 //! follow from their history.
 
-use super::verify::assert_found;
+use super::{heads::rehash, verify::assert_found};
 use crate::harness::*;
 
 on_both_databases! {
     attributes_that_no_change_made_are_found,
     columns_of_accounts_that_no_server_reads_are_found,
     columns_of_requests_and_holds_that_no_server_reads_are_found,
+    effective_times_that_no_server_writes_are_found,
     an_account_without_room_for_changes_is_an_error_and_no_panic,
     values_that_no_server_reads_are_not_imported,
 }
@@ -154,6 +155,21 @@ async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind
         ),
         ("UPDATE holds SET request_id = ''".to_owned(), "hold h: column request_id"),
         (
+            "UPDATE holds SET expire_time_us = 9223372036854775807".to_owned(),
+            "hold h: column expire_time_us",
+        ),
+        ("UPDATE holds SET placed = '{\"amount\":\"-3.00\"}'".to_owned(), "hold h: column placed"),
+        (on("deposit", "hold_id = 'h'"), ": column hold_id"),
+        (on("deposit", "details = '{\"forced\":true}'"), ": column details"),
+        (on("deposit", "details = '{\"reversed\":{\"count\":7}}'"), ": column details"),
+        (
+            on(
+                "release_hold",
+                "details = '{\"hold\":{\"terms\":{\"amount\":\"1.00\"},\"update_time_us\":1}}'",
+            ),
+            ": column details",
+        ),
+        (
             "UPDATE holds SET hold_id = 'h\n'; UPDATE requests SET hold_id = 'h\n' \
              WHERE hold_id = 'h'"
                 .to_owned(),
@@ -162,6 +178,35 @@ async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind
     ];
     let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
     assert_found(&database, &cases).await;
+}
+
+/// Also if all hashes are right.
+async fn effective_times_that_no_server_writes_are_found(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "bob", "50").await;
+    open(&client, "alice").await;
+    let effective_time = Some(from_now(seconds(3600)));
+    let request = TransferRequest { effective_time, ..transfer("bob", "alice", "7") };
+    client.transfer(request).await.expect("applied");
+    let different = ": its entries have different effective times";
+    let tampering = Tampering::begin(&database).await;
+    for (time_us, words) in [
+        ("effective_time_us + 1", different),
+        ("NULL", different),
+        ("9223372036854775807", "account alice, entry 1: its create_time is "),
+        ("create_time_us", "account alice, entry 1: its create_time is "),
+    ] {
+        let of_alice =
+            "account_key = (SELECT account_key FROM accounts WHERE account_id = 'alice')";
+        let change = format!("UPDATE entries SET effective_time_us = {time_us} WHERE {of_alice}");
+        database.execute(&change).await;
+        rehash(&database, "alice").await;
+        let outcome = database.passbook(&["verify"]).await;
+        assert_eq!(outcome.code, Some(1), "{time_us}: {}", outcome.stdout);
+        assert!(outcome.stdout.contains(words), "{time_us}: {}", outcome.stdout);
+        tampering.undo().await;
+    }
+    database.passbook(&["verify"]).await.must_succeed();
 }
 
 async fn an_account_without_room_for_changes_is_an_error_and_no_panic(kind: Kind) {

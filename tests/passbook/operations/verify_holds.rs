@@ -103,6 +103,42 @@ async fn terms_of_holds_that_no_request_left_are_found(kind: Kind) {
     assert_found(&database, &cases).await;
 }
 
+/// PostgreSQL refuses such rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn amounts_that_no_hold_has_are_found() {
+    let (database, server, client) = ledger(Kind::Sqlite).await;
+    // A server does not go by them.
+    let tampering = Tampering::begin(&database).await;
+    database.execute(&with_held("amount = '2.00'", "parts", "21.00")).await;
+    must_fail(client.capture_hold(capture("parts")).await, Reason::Internal);
+    assert!(server.log().contains("unreadable row: see `passbook verify`"), "{}", server.log());
+    tampering.undo().await;
+    tampering.end().await;
+
+    let unreadable = |hold_id: &str, column: &str| {
+        format!("hold {hold_id}: unreadable row: hold {hold_id}: column {column}")
+    };
+    let cases = [
+        (with_held("amount = '-10.00'", "open", "9.00"), unreadable("open", "amount")),
+        (with_held("amount = '0.00'", "open", "19.00"), unreadable("open", "amount")),
+        (of_hold("amount = '-10.00'", "released"), unreadable("released", "amount")),
+        (with_held("amount = '3.00'", "parts", "22.00"), unreadable("parts", "captured_amount")),
+        (with_held("amount = '2.00'", "parts", "21.00"), unreadable("parts", "captured_amount")),
+        (
+            of_hold("captured_amount = '-1.00'", "captured"),
+            unreadable("captured", "captured_amount"),
+        ),
+        (of_hold("amount = '5.99'", "more"), unreadable("more", "captured_amount")),
+        (
+            "UPDATE accounts SET overdraft_limit = '-1.00'".to_owned(),
+            "account bob: unreadable row: account bob: column overdraft_limit".to_owned(),
+        ),
+    ];
+    let cases: Vec<_> =
+        cases.iter().map(|(change, words)| (change.as_str(), words.as_str())).collect();
+    assert_found(&database, &cases).await;
+}
+
 async fn times_that_do_not_fit_are_found(kind: Kind) {
     let (database, _server, _client) = ledger(kind).await;
     assert_found(

@@ -5,6 +5,7 @@ use crate::harness::*;
 
 on_both_databases! {
     captures_that_do_not_add_up_are_found,
+    decimals_of_what_is_reversed_do_not_count,
     reversals_that_undo_something_else_are_found,
 }
 
@@ -56,11 +57,44 @@ async fn captures_that_do_not_add_up_are_found(kind: Kind) {
     assert_found(&database, &cases).await;
 }
 
+/// An archive of another program can have them. Each decimal too many must not be a factor of ten.
+async fn decimals_of_what_is_reversed_do_not_count(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open_funded(&client, "alice", "20").await;
+    open_funded(&client, "bob", "1000").await;
+    let transferred = client.transfer(transfer("bob", "alice", "7")).await.expect("applied");
+    let id = transferred.transaction.expect("a transaction").transaction_id;
+    let request_id = "part".to_owned();
+    let part = ReverseTransactionRequest { request_id, amount: money("2"), ..reversal(&id) };
+    reversed(&client, part).await;
+    let with_amount = |amount: &str| {
+        format!(
+            "UPDATE requests SET details = '{{\"reversed\":{{\"count\":1,\"amount\":\"{amount}\"}}}}' \
+             WHERE request_id = 'part'"
+        )
+    };
+    let tampering = Tampering::begin(&database).await;
+    database.execute(&with_amount("2.000")).await;
+    tampering.end().await;
+    database.passbook(&["verify"]).await.must_succeed();
+
+    let rest = reversed(&client, reversal(&id)).await;
+    let amounts: Vec<_> = rest.entries.iter().map(|it| value(&it.amount)).collect();
+    assert_eq!(amounts, ["5.00", "-5.00"]);
+    assert_eq!(balance(&client, "alice").await, "20.00");
+    let unreadable = ": column details cannot be read";
+    let cases = ["2.001", "-2.00", "0.00"].map(with_amount);
+    let cases = cases.each_ref().map(|change| (change.as_str(), unreadable));
+    assert_found(&database, &cases).await;
+}
+
 async fn reversals_that_undo_something_else_are_found(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     for account_id in ["alice", "bob", "carol"] {
         open_funded(&client, account_id, "20").await;
     }
+    let placed = hold("bob", "1");
+    place(&client, placed.clone()).await;
     let mut transfers = Vec::new();
     for (source, destination) in [("alice", "bob"), ("alice", "carol"), ("bob", "carol")] {
         let answer = client.transfer(transfer(source, destination, "7")).await.expect("applied");
@@ -98,6 +132,14 @@ async fn reversals_that_undo_something_else_are_found(kind: Kind) {
         ),
         (
             of_request("kind = 'posting'", "whole"),
+            ": it reverses a transaction, but is no reversal",
+        ),
+        (
+            format!(
+                "UPDATE requests SET {} WHERE request_id = '{}'",
+                reverses(&transfers[2]),
+                placed.request_id
+            ),
             ": it reverses a transaction, but is no reversal",
         ),
         (

@@ -48,6 +48,9 @@ impl<'a> Tampering<'a> {
         for statement in &self.restore {
             self.database.execute(statement).await;
         }
+        for table in TABLES {
+            self.database.execute(&format!("DROP TABLE right_{table}")).await;
+        }
     }
 
     /// Replaces all commits by those of the rows as they are.
