@@ -18,6 +18,9 @@
 //! `ARCHITECTURE.md` has the path of a deposit through these modules, the arrows between them, and
 //! the invariants.
 
+#[macro_use]
+mod enum_values;
+
 pub mod audit;
 pub mod auth;
 pub mod budget;

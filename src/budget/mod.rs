@@ -25,6 +25,8 @@ mod shared_use;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 pub use crate::budget::{
     brief_calls::{BriefCall, BriefCalls},
     connections::{Connection, Connections, Unread},
@@ -33,7 +35,10 @@ pub use crate::budget::{
     share::{Budget, Exhausted, Maxima, Scope, Share},
     shared_use::SharedUse,
 };
+use crate::domain::ids::Identity;
 
+/// An identity may have a half of the queue, so that it cannot shed the changes of all others.
+const IDENTITY_QUEUE_PART: usize = 2;
 /// Calls in flight of health, reflection and AdminService, which no call of AccountService can shed:
 /// an orchestrator kills an overloaded server that fails its health checks.
 const CONTROL_CALLS: Maxima =
@@ -89,20 +94,19 @@ pub enum Limit {
     Connections,
 }
 
-impl Limit {
-    /// All limits.
-    pub const ALL: [Self; 9] = [
-        Self::Calls,
-        Self::ControlCalls,
-        Self::CallRate,
-        Self::RequestBytes,
-        Self::ResponseBytes,
-        Self::Queue,
-        Self::Watchers,
-        Self::Records,
-        Self::Connections,
-    ];
+all_values!(Limit {
+    Calls,
+    ControlCalls,
+    CallRate,
+    RequestBytes,
+    ResponseBytes,
+    Queue,
+    Watchers,
+    Records,
+    Connections,
+});
 
+impl Limit {
     /// The name in errors, metrics and docs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -208,7 +212,7 @@ impl Budgets {
         };
         let queue = Maxima {
             server: queue,
-            identity: (queue / 2).max(1),
+            identity: (queue / IDENTITY_QUEUE_PART).max(1),
             anonymous: 0,
             connection: usize::MAX,
         };
@@ -252,6 +256,33 @@ impl Budgets {
             identity_records_max: 1000,
             connections_max: 100,
         })
+    }
+
+    /// Takes a call from the rate of calls. A request of a stream counts as one.
+    ///
+    /// # Errors
+    /// The rate has nothing left.
+    pub fn take_call(&self, identity: &Identity) -> Result<(), Exhausted> {
+        self.call_rate.as_ref().map_or(Ok(()), |rate| rate.take(identity, Instant::now()))
+    }
+
+    /// Takes the requests of a batch from the rate of calls, which has one for the call already. The
+    /// batch is served even if they exceed the rate: then later calls have to wait.
+    pub fn charge_batch(&self, identity: &Identity, length: usize) {
+        let more = u32::try_from(length.saturating_sub(1)).unwrap_or(u32::MAX);
+        if let Some(rate) = &self.call_rate {
+            rate.charge(identity, more, Instant::now());
+        }
+    }
+
+    /// A share for the results of a call, which stay in memory until the last one is there.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn response_share(&self, identity: &Identity, bytes: usize) -> Result<Share, Exhausted> {
+        let mut share = self.response_bytes.share(identity.clone(), None);
+        share.resize(bytes)?;
+        Ok(share)
     }
 
     /// A gate that lets at most `max` of one identity in. It is open if all callers are one identity.

@@ -27,10 +27,9 @@ pub enum Scope {
     Connection,
 }
 
-impl Scope {
-    /// All scopes.
-    pub const ALL: [Self; 3] = [Self::Server, Self::Identity, Self::Connection];
+all_values!(Scope { Server, Identity, Connection });
 
+impl Scope {
     /// The name in errors, metrics and docs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -109,7 +108,7 @@ struct Usage {
 }
 
 /// Counts what is shed, by scope.
-pub(super) struct Shed([Counter; 3]);
+pub(super) struct Shed([Counter; Scope::ALL.len()]);
 
 impl Shed {
     pub fn new(limit: Limit) -> Self {

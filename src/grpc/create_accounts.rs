@@ -48,8 +48,9 @@ impl Opening<'_> {
     ) -> Result<Vec<proto::CreateAccountResult>, Status> {
         let requests = decode::account_batch(request)?;
         let size = response_size::check_room(&requests, |_| 0)?;
-        let _room = self.ledger.response_room(&self.context.caller, size)?;
-        self.ledger.charge_batch(&self.context.caller, requests.len());
+        let (budgets, identity) = (self.ledger.budgets(), &self.context.caller.identity);
+        let _share = budgets.response_share(identity, size).map_err(Error::from)?;
+        budgets.charge_batch(identity, requests.len());
         let opened = self.create_all(requests).await;
         let mut results = Vec::with_capacity(opened.len());
         for result in opened {

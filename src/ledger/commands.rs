@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::{
     audit::{self, PendingChange, Unavailable},
-    budget::{GatePermit, Share},
+    budget::GatePermit,
     domain::{
         account::{Account, AccountUpdate, NewAccount},
-        authorization::{Caller, Grant},
+        authorization::{Caller, Grant, PermissionDenied},
         balancing::chosen_by_callers,
         command::{Action, Command, Request, Reversal},
         hold::{Capture, HoldUpdate},
@@ -201,16 +201,42 @@ impl Ledger {
         PendingRequest::Executing(receiver)
     }
 
-    /// Names the contra accounts that the request may need, and checks what the caller and the budgets
-    /// allow.
-    fn check_request(&self, context: &CallContext, mut request: Request) -> Result<Command, Error> {
+    /// The command of a request, with the contra accounts that it may need.
+    fn command_of(&self, mut request: Request) -> Command {
         let contra_accounts = self.contra_accounts.as_ref();
         request.contra_accounts = contra_accounts.map(|all| all.of(&request.action));
-        let command = Command::Request(Arc::new(request));
-        context.check(&command)?;
-        // A request that leaves a record and moves no money is charged then.
-        self.budgets.records.check(&context.caller.identity, Instant::now())?;
-        Ok(command)
+        Command::Request(Arc::new(request))
+    }
+
+    /// Checks what the caller and the budgets allow, after the look-up of what the request names. A repeat
+    /// gets the result of the request, which was allowed, although the hold may have grown since.
+    async fn check_resolved(&self, context: &CallContext, command: &Command) -> Result<(), Error> {
+        if let Err(denied) = context.caller.grant.check(command) {
+            let is_repeat = match command {
+                Command::Request(request) if request.action.has_amount_of_hold() => {
+                    matches!(denied, PermissionDenied::Amount { .. })
+                        && self.has_record(context, &request.key).await?
+                }
+                _ => false,
+            };
+            if !is_repeat {
+                context.deny(command);
+                return Err(denied.into());
+            }
+        }
+        self.check_records(context)
+    }
+
+    /// Whether there is a record of this request.
+    async fn has_record(&self, context: &CallContext, key: &RequestKey) -> Result<bool, Error> {
+        let record = self.look_up(context, self.own_reads.record(key)).await;
+        Ok(record.map_err(Error::not_applied)?.is_some())
+    }
+
+    /// Checks that the caller may have one more record. A request that leaves one and moves no money is
+    /// charged when it has done so.
+    fn check_records(&self, context: &CallContext) -> Result<(), Error> {
+        Ok(self.budgets.records.check(&context.caller.identity, Instant::now())?)
     }
 
     /// Waits until the streams of this caller may have one more request.
@@ -218,41 +244,6 @@ impl Ledger {
         let own = self.stream_gate.enter(&caller.identity).await;
         // None only if the semaphore were closed, which nothing does.
         StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
-    }
-
-    /// Takes the requests of a batch from the rate of calls, which has one for the call already. The
-    /// batch is served even if they exceed the rate: then later calls have to wait.
-    pub fn charge_batch(&self, caller: &Caller, length: usize) {
-        let more = u32::try_from(length.saturating_sub(1)).unwrap_or(u32::MAX);
-        if let Some(rate) = &self.budgets.call_rate {
-            rate.charge(&caller.identity, more, Instant::now());
-        }
-    }
-
-    /// Takes a request of a stream from the rate of calls: it counts as a call of its own.
-    ///
-    /// # Errors
-    /// The rate has nothing left.
-    pub fn take_call(&self, caller: &Caller) -> Result<(), Error> {
-        if let Some(rate) = &self.budgets.call_rate {
-            rate.take(&caller.identity, Instant::now())?;
-        }
-        Ok(())
-    }
-
-    /// The room for requests of a stream that were received and wait. Nothing is taken yet.
-    pub fn request_room(&self, caller: &Caller) -> Share {
-        self.budgets.request_bytes.share(caller.identity.clone(), None)
-    }
-
-    /// Takes room for the results of a call, which stay in memory until the last one is there.
-    ///
-    /// # Errors
-    /// There is no room.
-    pub fn response_room(&self, caller: &Caller, bytes: usize) -> Result<Share, Error> {
-        let mut room = self.budgets.response_bytes.share(caller.identity.clone(), None);
-        room.resize(bytes)?;
-        Ok(room)
     }
 
     /// Makes sure that a request which has no record yet is never applied, and returns the record.

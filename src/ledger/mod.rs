@@ -50,7 +50,12 @@ use crate::{
     storage::{DatabaseKind, OpenConnections, SchemaStatus, StorageError, Store},
 };
 
-/// The ledger, with one method for each RPC.
+/// Requests of streams may have a half of the queue, so that unary calls always find room.
+const STREAMS_PART: usize = 2;
+/// Those of one identity may have a quarter, which is half of that.
+const IDENTITY_STREAMS_PART: usize = 4;
+
+/// The ledger: commands, queries and watchers, each with a deadline and the rights of its caller.
 pub struct Ledger {
     store: Arc<Store>,
     /// The same database with reserved connections for reads of the service itself: references of
@@ -123,8 +128,8 @@ impl Ledger {
             read_gate: Arc::new(budgets.gate(identity_reads_max(&store))),
             scan_gate: budgets.gate(1),
             reference_gate: budgets.gate(store.connection_counts().reserved as usize / 2),
-            stream_gate: budgets.gate(queue_capacity / 4),
-            stream_permits: Arc::new(Semaphore::new((queue_capacity / 2).max(1))),
+            stream_gate: budgets.gate(queue_capacity / IDENTITY_STREAMS_PART),
+            stream_permits: Arc::new(Semaphore::new((queue_capacity / STREAMS_PART).max(1))),
             contra_accounts,
             store,
             own_reads,
@@ -162,9 +167,9 @@ impl Ledger {
         }
     }
 
-    /// The most commands that may be in the queue or in a transaction.
-    pub fn queue_capacity(&self) -> usize {
-        self.budgets.queue.capacity()
+    /// The shares of what the server has.
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// Whether no command is in the queue or in a transaction.

@@ -206,9 +206,10 @@ type AccountServiceClient interface {
 	// Requests are usually applied in the order in which they were sent, but this is not promised: see
 	// BatchPostTransactions. In particular, a hold must be placed before its capture is sent.
 	//
-	// At most 1024 requests of a stream are in flight: the server stops reading from a caller that
-	// does not read its results or that writes faster than requests are applied, and HTTP/2 flow
-	// control slows that caller down. The call's own deadline, if it has one, bounds the whole stream.
+	// At most 1024 requests of a stream are in flight, or an eighth of the server's `queue_capacity` if
+	// that is less: the server stops reading from a caller that does not read its results or that writes
+	// faster than requests are applied, and HTTP/2 flow control slows that caller down. The call's own
+	// deadline, if it has one, bounds the whole stream.
 	//
 	// What ends the stream, after the results of all requests before. Requests that have no result by
 	// then were not applied, and this attempt at them never will be:
@@ -818,9 +819,10 @@ type AccountServiceServer interface {
 	// Requests are usually applied in the order in which they were sent, but this is not promised: see
 	// BatchPostTransactions. In particular, a hold must be placed before its capture is sent.
 	//
-	// At most 1024 requests of a stream are in flight: the server stops reading from a caller that
-	// does not read its results or that writes faster than requests are applied, and HTTP/2 flow
-	// control slows that caller down. The call's own deadline, if it has one, bounds the whole stream.
+	// At most 1024 requests of a stream are in flight, or an eighth of the server's `queue_capacity` if
+	// that is less: the server stops reading from a caller that does not read its results or that writes
+	// faster than requests are applied, and HTTP/2 flow control slows that caller down. The call's own
+	// deadline, if it has one, bounds the whole stream.
 	//
 	// What ends the stream, after the results of all requests before. Requests that have no result by
 	// then were not applied, and this attempt at them never will be:

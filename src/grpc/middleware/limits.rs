@@ -8,7 +8,6 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::time::Instant;
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
@@ -106,8 +105,8 @@ impl LimitLayer {
         }
         // Calls in flight come first: a call that they shed takes nothing from the rate.
         share.resize(1)?;
-        if let Some(rate) = self.budgets.call_rate.as_ref().filter(|_| !is_control_call) {
-            rate.take(identity, Instant::now())?;
+        if !is_control_call {
+            self.budgets.take_call(identity)?;
         }
         Ok(InFlight { _share: share, _brief: None })
     }

@@ -44,15 +44,15 @@ pub struct Requests {
     rest: vec::IntoIter<StreamedItem>,
     /// For the last message until nothing is left of it: a small message of many empty elements can
     /// be large in memory, and may wait for long.
-    room: Share,
+    share: Share,
     /// None until the first message.
     order: Option<ResultOrder>,
 }
 
 impl Requests {
-    /// The requests in these messages. `room` grows with each.
-    pub fn of(messages: Streaming<StreamTransactionsRequest>, room: Share) -> Self {
-        Self { messages, rest: Vec::new().into_iter(), room, order: None }
+    /// The requests in these messages. `share` grows with each.
+    pub fn of(messages: Streaming<StreamTransactionsRequest>, share: Share) -> Self {
+        Self { messages, rest: Vec::new().into_iter(), share, order: None }
     }
 
     /// Waits until a request is there. False: there are no more. May be dropped while it waits.
@@ -66,7 +66,7 @@ impl Requests {
             let items = split(message, &mut self.order, deadline)?;
             let size = items.iter().map(StreamedItem::size).sum();
             let size = if size > SMALL_BYTES_MAX { size } else { 0 };
-            self.room.resize(size).map_err(Error::from)?;
+            self.share.resize(size).map_err(Error::from)?;
             self.rest = items.into_iter();
         }
         Ok(true)
@@ -77,7 +77,7 @@ impl Requests {
         let item = self.rest.next();
         if self.rest.as_slice().is_empty() {
             // Returning a share cannot fail.
-            let _ = self.room.resize(0);
+            let _ = self.share.resize(0);
         }
         item
     }

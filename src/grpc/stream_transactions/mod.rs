@@ -37,6 +37,7 @@ use crate::{
         middleware::deadline::Deadline,
         stream_transactions::{messages::Requests, reader::Reader},
     },
+    ledger::Error,
     proto,
     telemetry::traces::CallTrace,
 };
@@ -44,6 +45,8 @@ use crate::{
 /// The most requests of one stream in flight. Fewer would not fill a database transaction while
 /// another one commits.
 const IN_FLIGHT_MAX: usize = 1024;
+/// One stream may have an eighth of the queue: half of what all streams of its identity may have.
+const STREAM_PART: usize = 8;
 
 impl StreamContext {
     /// Serves one batch: the results in the order of the requests.
@@ -54,8 +57,9 @@ impl StreamContext {
         let requests = decode::batch(request)?;
         // Results without a request in the queue, such as errors, count as well.
         let size = response_size::check_room(&requests, |it| it.legs.len())?;
-        let _room = self.ledger.response_room(&self.call.caller, size)?;
-        self.ledger.charge_batch(&self.call.caller, requests.len());
+        let (budgets, identity) = (self.ledger.budgets(), &self.call.caller.identity);
+        let _share = budgets.response_share(identity, size).map_err(Error::from)?;
+        budgets.charge_batch(identity, requests.len());
         let mut decoded = Vec::with_capacity(requests.len());
         for request in requests {
             // A thousand requests without a pause would be one for every call of the same thread.
@@ -83,16 +87,18 @@ impl StreamContext {
         authorization: CallAuthorization,
     ) -> impl Stream<Item = Result<proto::StreamTransactionsResponse, Status>> + Send + 'static
     {
-        // One stream must not fill the queue alone.
-        let in_flight_max = IN_FLIGHT_MAX.min(self.ledger.queue_capacity() / 8).max(1);
+        let budgets = self.ledger.budgets();
+        let queue_part = budgets.queue.capacity() / STREAM_PART;
+        let in_flight_max = IN_FLIGHT_MAX.min(queue_part).max(1);
         // The requests in flight bound it.
         let (sender, pending) = mpsc::unbounded_channel();
-        let room = self.ledger.request_room(&self.call.caller);
+        // Nothing is taken yet.
+        let share = budgets.request_bytes.share(self.call.caller.identity.clone(), None);
         let reader = Reader {
             context: self,
             deadline,
             authorization,
-            requests: Requests::of(messages, room),
+            requests: Requests::of(messages, share),
             in_flight: Arc::new(Semaphore::new(in_flight_max)),
             results: sender,
         };

@@ -143,7 +143,7 @@ impl Reader {
                 }
             },
         };
-        self.context.ledger.take_call(&caller)?;
+        self.context.ledger.budgets().take_call(&caller.identity).map_err(Error::from)?;
         let missing = || Invalid::new(ErrorReason::InvalidRequests, "request", "is required");
         Ok((caller, request.ok_or_else(missing)?))
     }
