@@ -122,6 +122,17 @@ pub struct TransactionRef {
 }
 
 impl Action {
+    /// Whether its amount is that of the hold which it names.
+    #[must_use]
+    pub fn has_amount_of_hold(&self) -> bool {
+        match self {
+            Self::UpdateHold(HoldUpdate { amount, .. })
+            | Self::CaptureHold(Capture { amount, .. }) => amount.is_none(),
+            Self::ReleaseHold(_) => true,
+            Self::Reverse(_) | Self::Post(..) | Self::PlaceHold(_) | Self::Fence => false,
+        }
+    }
+
     /// Whether it names a hold or a transaction, which must be looked up before it is executed.
     #[must_use]
     pub fn has_references(&self) -> bool {

@@ -17,13 +17,14 @@ use crate::{
         balancing::chosen_by_callers,
         command::{Action, Command, Request, Reversal},
         hold::{Capture, HoldUpdate},
-        ids::{AccountId, RequestId},
+        ids::{AccountId, RequestId, RequestKey},
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
         CallContext, Error, Ledger, Outcome,
         write_path::job::{self, Completion, Job, Permits},
     },
+    storage::StorageError,
     telemetry::traces::CallTrace,
 };
 
@@ -154,7 +155,8 @@ impl Ledger {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
         let has_named_amounts = !matches!(request.action, Action::Reverse(_));
-        let command = self.check_request(context, request)?;
+        let command = self.command_of(request);
+        self.check_resolved(context, &command).await?;
         let completion = self.enqueue_one(context, command).await?;
         wait(completion, &context.caller.grant, has_named_amounts).await
     }
@@ -176,7 +178,9 @@ impl Ledger {
             if request.action.has_references() {
                 return Ok(self.clone().execute_detached(context, request));
             }
-            let command = self.check_request(&context, request)?;
+            let command = self.command_of(request);
+            context.check(&command)?;
+            self.check_records(&context)?;
             let (job, completion) = self.admit(&context, command)?;
             jobs.push(job);
             Ok(PendingRequest::Queued(completion, context.caller.grant))
@@ -269,32 +273,37 @@ impl Ledger {
         context: &CallContext,
         action: &mut Action,
     ) -> Result<(), Error> {
-        let (store, identity) = (&self.own_reads, &context.caller.identity);
-        let look_up = async {
-            match action {
-                Action::UpdateHold(HoldUpdate { hold, .. })
-                | Action::CaptureHold(Capture { hold, .. })
-                | Action::ReleaseHold(hold) => {
-                    let _own = self.reference_gate.enter(identity).await;
-                    let hold_ids = hold.hold_id.candidates(&context.caller.recorded_as);
-                    let may_end = |id: &AccountId| context.caller.grant.may_debit(id);
-                    let found = store.hold(&hold_ids, i64::MIN, may_end).await?;
-                    hold.resolved = found.value.map(Arc::new);
-                }
-                Action::Reverse(Reversal { transaction, .. }) => {
-                    let _own = self.reference_gate.enter(identity).await;
-                    let grant = &context.caller.grant;
-                    let is_contra =
-                        |id: &AccountId| self.contra_accounts.iter().any(|all| all.has(id));
-                    let may_reverse = |ids: &[AccountId]| {
-                        grant.may_move_money_of(chosen_by_callers(ids, is_contra))
-                    };
-                    let found = store.transaction(transaction.transaction_id, may_reverse).await?;
-                    transaction.resolved = found;
-                }
-                Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
+        let (store, grant) = (&self.own_reads, &context.caller.grant);
+        match action {
+            Action::UpdateHold(HoldUpdate { hold, .. })
+            | Action::CaptureHold(Capture { hold, .. })
+            | Action::ReleaseHold(hold) => {
+                let hold_ids = hold.hold_id.candidates(&context.caller.recorded_as);
+                let may_end = |id: &AccountId| grant.may_debit(id);
+                let found = self.look_up(context, store.hold(&hold_ids, i64::MIN, may_end)).await?;
+                hold.resolved = found.value.map(Arc::new);
             }
-            Ok(())
+            Action::Reverse(Reversal { transaction, .. }) => {
+                let is_contra = |id: &AccountId| self.contra_accounts.iter().any(|all| all.has(id));
+                let may_reverse =
+                    |ids: &[AccountId]| grant.may_move_money_of(chosen_by_callers(ids, is_contra));
+                let found = store.transaction(transaction.transaction_id, may_reverse);
+                transaction.resolved = self.look_up(context, found).await?;
+            }
+            Action::Post(..) | Action::PlaceHold(_) | Action::Fence => {}
+        }
+        Ok(())
+    }
+
+    /// Runs a look-up for a change, on the reserved connections.
+    async fn look_up<T>(
+        &self,
+        context: &CallContext,
+        query: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, Error> {
+        let look_up = async {
+            let _own = self.reference_gate.enter(&context.caller.identity).await;
+            query.await
         };
         match timeout_at(context.deadline, look_up).await {
             Ok(result) => result.map_err(Error::from_read),

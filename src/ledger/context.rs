@@ -32,10 +32,13 @@ impl CallContext {
 
     /// Checks the right to execute a command, and records a denial.
     pub(super) fn check(&self, command: &Command) -> Result<(), PermissionDenied> {
-        let checked = self.caller.grant.check(command);
-        if let (Err(_), Some(call)) = (&checked, &self.audit) {
+        self.caller.grant.check(command).inspect_err(|_| self.deny(command))
+    }
+
+    /// Records that a command was denied.
+    pub(super) fn deny(&self, command: &Command) {
+        if let Some(call) = &self.audit {
             call.deny(&self.caller.identity, Some(command));
         }
-        checked
     }
 }

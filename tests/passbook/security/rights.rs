@@ -16,6 +16,7 @@ on_both_databases! {
     the_error_of_a_reversal_has_no_amount_of_an_entry_that_its_caller_may_not_read,
     a_balance_is_not_found_out_by_requests_that_move_no_money,
     results_of_earlier_requests_show_what_the_policy_allows_now,
+    a_repeat_gets_its_result_although_the_hold_has_grown,
     a_fence_needs_the_right_to_move_money_of_some_account,
 }
 
@@ -376,6 +377,39 @@ async fn results_of_earlier_requests_show_what_the_policy_allows_now(kind: Kind)
     denied(own.get_transaction(transaction_by_request_id(&paid.request_id)).await, "account");
     let transaction_id = applied.transaction.expect("a transaction").transaction_id;
     denied(own.get_transaction(transaction_by_id(&transaction_id)).await, "account");
+}
+
+async fn a_repeat_gets_its_result_although_the_hold_has_grown(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
+    let rules = [allow(&["a:*"], &["read", "credit", "debit"], "{ USD = \"50\" }")];
+    let (server, _callers) = serve(&database, &rules).await;
+    let (own, all) = (server.client_of("own-token"), server.client_of("all-token"));
+    fund(&all, &["a:1"]).await;
+    let hold_id = place(&own, hold("a:1", "40")).await.hold_id;
+    let later = UpdateHoldRequest {
+        amount: None,
+        expire_time: Some(from_now(seconds(3600))),
+        update_mask: mask(&["expire_time"]),
+        ..hold_update(&hold_id, "")
+    };
+    let part = capture_and_keep(&hold_id, "1");
+    let rest = CaptureHoldRequest { amount: None, keep_open: true, ..capture(&hold_id) };
+    let applied = updated(&own, later.clone()).await;
+    captured(&own, part.clone()).await;
+    updated(&all, hold_update(&hold_id, "500")).await;
+
+    let repeated = own.update_hold(later.clone()).await.expect("its result");
+    assert_eq!((repeated.hold, repeated.replayed), (Some(applied), true));
+    assert!(own.capture_hold(part).await.expect("its result").replayed);
+    // New requests go by what the hold is now.
+    denied(own.capture_hold(rest).await, "amount");
+    denied(own.release_hold(release(&hold_id)).await, "amount");
+    let new = UpdateHoldRequest { request_id: new_request_id(), ..later.clone() };
+    denied(own.update_hold(new).await, "amount");
+    // And the id of a record does not open the way for another request.
+    let other = ReleaseHoldRequest { request_id: later.request_id, ..release(&hold_id) };
+    must_fail(own.release_hold(other).await, Reason::RequestIdReused);
+    assert_eq!(get(&all, "a:1").await.held, money("499.00"));
 }
 
 async fn a_fence_needs_the_right_to_move_money_of_some_account(kind: Kind) {
