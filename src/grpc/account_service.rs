@@ -57,17 +57,17 @@ impl AccountServiceImpl {
     }
 
     /// Executes a request that moves or holds money.
-    async fn execute<T>(
+    async fn execute<T, R: From<RequestResult>>(
         &self,
         request: Request<T>,
         read: impl FnOnce(&mut Decoder<'_>, T) -> Option<command::Request>,
-    ) -> Result<RequestResult, Status> {
+    ) -> Reply<R> {
         let (context, request) = self.decode(request, read).map_err(counted)?;
         let mode = RequestMode::of(&request);
         let result = self.ledger.execute(&context, request).await;
         let result = result.map_err(|error| metrics::counted(error, mode))?;
         metrics::count_applied(result.replayed, mode);
-        Ok(result)
+        Ok(Response::new(result.into()))
     }
 
     /// Executes an update of an account's attributes or state.
@@ -214,36 +214,28 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::DepositRequest>,
     ) -> Reply<proto::DepositResponse> {
-        let result = self.execute(request, decode::deposit).await?;
-        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        Ok(Response::new(proto::DepositResponse { transaction, replayed: result.replayed }))
+        self.execute(request, decode::deposit).await
     }
 
     async fn withdraw(
         &self,
         request: Request<proto::WithdrawRequest>,
     ) -> Reply<proto::WithdrawResponse> {
-        let result = self.execute(request, decode::withdraw).await?;
-        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        Ok(Response::new(proto::WithdrawResponse { transaction, replayed: result.replayed }))
+        self.execute(request, decode::withdraw).await
     }
 
     async fn transfer(
         &self,
         request: Request<proto::TransferRequest>,
     ) -> Reply<proto::TransferResponse> {
-        let result = self.execute(request, decode::transfer).await?;
-        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        Ok(Response::new(proto::TransferResponse { transaction, replayed: result.replayed }))
+        self.execute(request, decode::transfer).await
     }
 
     async fn post_transaction(
         &self,
         request: Request<proto::PostTransactionRequest>,
     ) -> Reply<proto::PostTransactionResponse> {
-        let result = self.execute(request, decode::transaction).await?;
-        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        Ok(Response::new(proto::PostTransactionResponse { transaction, replayed: result.replayed }))
+        self.execute(request, decode::transaction).await
     }
 
     async fn batch_post_transactions(
@@ -272,10 +264,7 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::ReverseTransactionRequest>,
     ) -> Reply<proto::ReverseTransactionResponse> {
-        let result = self.execute(request, decode::reversal).await?;
-        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        let replayed = result.replayed;
-        Ok(Response::new(proto::ReverseTransactionResponse { transaction, replayed }))
+        self.execute(request, decode::reversal).await
     }
 
     async fn get_transaction(
@@ -317,38 +306,28 @@ impl AccountService for AccountServiceImpl {
         &self,
         request: Request<proto::PlaceHoldRequest>,
     ) -> Reply<proto::PlaceHoldResponse> {
-        let result = self.execute(request, decode::new_hold).await?;
-        let hold = result.effects.hold.as_deref().map(encode::hold);
-        Ok(Response::new(proto::PlaceHoldResponse { hold, replayed: result.replayed }))
+        self.execute(request, decode::new_hold).await
     }
 
     async fn update_hold(
         &self,
         request: Request<proto::UpdateHoldRequest>,
     ) -> Reply<proto::UpdateHoldResponse> {
-        let result = self.execute(request, decode::hold_update).await?;
-        let hold = result.effects.hold.as_deref().map(encode::hold);
-        Ok(Response::new(proto::UpdateHoldResponse { hold, replayed: result.replayed }))
+        self.execute(request, decode::hold_update).await
     }
 
     async fn capture_hold(
         &self,
         request: Request<proto::CaptureHoldRequest>,
     ) -> Reply<proto::CaptureHoldResponse> {
-        let result = self.execute(request, decode::capture).await?;
-        let transaction = result.effects.transaction.as_deref().map(encode::transaction);
-        let hold = result.effects.hold.as_deref().map(encode::hold);
-        let replayed = result.replayed;
-        Ok(Response::new(proto::CaptureHoldResponse { transaction, hold, replayed }))
+        self.execute(request, decode::capture).await
     }
 
     async fn release_hold(
         &self,
         request: Request<proto::ReleaseHoldRequest>,
     ) -> Reply<proto::ReleaseHoldResponse> {
-        let result = self.execute(request, decode::release).await?;
-        let hold = result.effects.hold.as_deref().map(encode::hold);
-        Ok(Response::new(proto::ReleaseHoldResponse { hold, replayed: result.replayed }))
+        self.execute(request, decode::release).await
     }
 
     async fn get_hold(

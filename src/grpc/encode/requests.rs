@@ -12,10 +12,33 @@ use crate::{
         error::StatusBuilder,
     },
     proto::{
-        FenceRequestResponse, GetRequestOutcomeResponse, PostTransactionResult, RequestOutcome,
-        StreamedResult, post_transaction_result,
+        self, FenceRequestResponse, GetRequestOutcomeResponse, PostTransactionResult,
+        RequestOutcome, StreamedResult, post_transaction_result,
     },
 };
+
+/// Makes responses of what an applied request has left behind, and of whether it was repeated.
+macro_rules! responses {
+    ($($response:ident { $($effect:ident),+ })+) => {
+        $(impl From<RequestResult> for proto::$response {
+            fn from(RequestResult { effects, replayed }: RequestResult) -> Self {
+                Self { $($effect: effects.$effect.as_deref().map($effect),)+ replayed }
+            }
+        })+
+    };
+}
+
+responses! {
+    DepositResponse { transaction }
+    WithdrawResponse { transaction }
+    TransferResponse { transaction }
+    PostTransactionResponse { transaction }
+    ReverseTransactionResponse { transaction }
+    PlaceHoldResponse { hold }
+    UpdateHoldResponse { hold }
+    CaptureHoldResponse { transaction, hold }
+    ReleaseHoldResponse { hold }
+}
 
 /// Encodes the result of a posting in a batch, or of a `request` in a stream.
 pub fn posting_result(result: Result<RequestResult, pb::Status>) -> PostTransactionResult {
