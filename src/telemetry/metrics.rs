@@ -15,8 +15,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 const CALL_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Buckets of the steps of the write path, in seconds. A step takes about a tenth of a call, so these
-/// buckets begin a decade lower. One boundary is 20 ms, the lock timeout of a batch: a longer wait
-/// means a foreign lock.
+/// buckets begin a decade lower. A wait for a lock may include one for the turn (up to 0.5 s): a longer
+/// one means a foreign lock.
 const STEP_BUCKETS: [f64; 15] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
@@ -181,6 +181,7 @@ fn begin_at_zero() {
         counter!("passbook_requests_total", "outcome" => "unknown", "reason" => reason).absolute(0);
     }
     counter!("passbook_replays_total").absolute(0);
+    counter!("passbook_log_lines_lost_total").absolute(0);
     counter!("passbook_audit_lines_total").absolute(0);
     counter!("passbook_audit_lines_lost_total").absolute(0);
     counter!("passbook_audit_write_failures_total").absolute(0);
