@@ -36,8 +36,8 @@ const (
 //
 // `metadata["outcome"]` is set if a change was requested and there is no result: "not_applied" (it
 // was not applied, and this attempt never will be) or "unknown" (it was applied or it was not: send
-// the same request again with the same `request_id` to find out). A read that was shed has
-// "not_applied", too.
+// the same request again with the same `request_id` to find out). Some errors of reads have one, too,
+// because they come from a place that serves all methods, such as the limits: ignore it on a read.
 type ErrorReason int32
 
 const (

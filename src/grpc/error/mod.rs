@@ -68,7 +68,7 @@ impl StatusBuilder {
         self
     }
 
-    /// Adds the outcome of a change. A query has one only if it was shed.
+    /// Adds the outcome of a change. That of a read says nothing: see the contract.
     fn with_outcome(self, outcome: Option<Outcome>) -> Self {
         match outcome {
             None => self,
@@ -85,7 +85,7 @@ impl StatusBuilder {
     /// Adds the delay after which a retry makes sense.
     fn with_retry(self, delay: Duration) -> Self {
         let retry_delay = prost_types::Duration {
-            // No delay of this server is longer than a minute.
+            // A batch that exceeds the rate of calls has the longest: at most a second for each request.
             seconds: delay.as_secs() as i64,
             nanos: delay.subsec_nanos() as i32,
         };

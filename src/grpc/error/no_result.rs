@@ -52,7 +52,8 @@ impl From<Error> for StatusBuilder {
                     .with_retry(LOCK_RETRY_DELAY)
             }
             Error::Contention => {
-                let message = "the database aborted the change repeatedly";
+                let message = "the database aborted the change repeatedly, or the hold or transaction that \
+                               it names was not recorded yet when it was looked up";
                 Self::new(Code::Aborted, E::Contention, message)
                     .with_outcome(not_applied)
                     .with_retry(CONTENTION_RETRY_DELAY)
