@@ -27,7 +27,10 @@ use crate::{
     config::{AuditSettings, LimitsConfig, ServeConfig, TelemetryConfig},
     domain::{balancing::ContraAccounts, money::Currencies},
     ledger::Ledger,
-    server::{Admin, AdminPort, AdminToken, ConsolePort, Jwks, Ports, Server, Tls},
+    server::{
+        Admin, AdminPort, AdminToken, CONSOLE_CONNECTIONS_MAX, ConsolePort, Jwks, Ports, Server,
+        Tls,
+    },
     storage::{DatabaseKind, DatabaseUrl, Store, schema_version},
     telemetry::{
         metrics,
@@ -43,8 +46,9 @@ const JWKS_WAIT: Duration = Duration::from_secs(30);
 const WAITING_FOR_KEYS: &str = "starting, waiting for the keys for JWTs";
 /// The pause after an error of the first fetch of these keys.
 const JWKS_BACKOFF: Duration = Duration::from_secs(1);
-/// Open files beside connections: ports, logs, files that are read again, the admin port's connections.
-const OTHER_FILES: u32 = 100;
+/// Open files beside the connections of callers, of the console and to the database: ports, logs, files
+/// that are read again, the admin port's connections.
+const OTHER_FILES: usize = 100;
 
 #[derive(Args)]
 pub struct Serve {
@@ -181,13 +185,14 @@ fn allow_open_files(config: &ServeConfig) {
         Ok(()) => maximum,
         Err(_) => current,
     };
-    let needed = config.limits.connections_max + config.database_connections_max + OTHER_FILES;
-    if let Some(allowed) = allowed.filter(|allowed| *allowed < u64::from(needed)) {
+    let connections = config.limits.connections_max + config.database_connections_max;
+    let of_console = config.console.console_listen.map_or(0, |_| CONSOLE_CONNECTIONS_MAX);
+    let needed = connections as usize + of_console + OTHER_FILES;
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < needed as u64) {
         tracing::warn!(
             allowed,
             needed,
-            "fewer files may be open than connections_max and database_connections_max need: raise \
-             the limit (ulimit -n, LimitNOFILE)"
+            "fewer files may be open than the connections need: raise the limit (ulimit -n, LimitNOFILE)"
         );
     }
 }

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Connections at the same time. A browser opens up to six.
-const CONNECTIONS_MAX: usize = 256;
+pub const CONSOLE_CONNECTIONS_MAX: usize = 256;
 /// How long a client may take for the TLS handshake, and then for the headers of each request.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a request may take, from its headers to the response. Above the time that the console gives
@@ -61,7 +61,7 @@ impl ConsolePort {
         let Self { listener, tls, is_authenticating } = self;
         let config = ConsoleConfig { is_authenticating, has_tls: tls.is_some() };
         let router = passbook_console::router(services, config);
-        HttpConnections::new(CONNECTIONS_MAX)
+        HttpConnections::new(CONSOLE_CONNECTIONS_MAX)
             .accept_all(listener, move |stream, address, has_request| {
                 serve_connection(stream, address, tls.clone(), router.clone(), has_request)
             })

@@ -34,7 +34,7 @@ use tower::ServiceExt;
 pub use crate::server::{
     admin::{Admin, AdminPort},
     admin_token::AdminToken,
-    console::ConsolePort,
+    console::{CONSOLE_CONNECTIONS_MAX, ConsolePort},
     jwks::Jwks,
     readiness::Readiness,
     tls::Tls,
