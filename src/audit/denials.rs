@@ -11,7 +11,7 @@ use std::{
 use crate::domain::ids::Identity;
 
 /// The time after which the denials without a line are written as a count.
-const PERIOD: Duration = Duration::from_secs(60);
+const DENIALS_PERIOD: Duration = Duration::from_secs(60);
 /// Denials of one caller, for one reason, that get a line of their own in a period. Lower, and the
 /// lines do not show what was tried; higher, and noise fills the disk.
 const LINES_MAX: u64 = 10;
@@ -83,7 +83,7 @@ impl Denials {
 
     /// Ends the period if it is over, and returns what it counted beyond its lines.
     pub fn take_if_over(&mut self, now: Instant) -> Vec<DenialCount> {
-        if now.duration_since(self.since) < PERIOD { Vec::new() } else { self.take(now) }
+        if now.duration_since(self.since) < DENIALS_PERIOD { Vec::new() } else { self.take(now) }
     }
 
     /// Ends the period.
@@ -120,7 +120,7 @@ mod tests {
         assert!(denials.count(identity("a"), "unauthenticated", true), "another reason");
 
         assert_eq!(denials.take_if_over(now), []);
-        let counted = denials.take_if_over(now + PERIOD);
+        let counted = denials.take_if_over(now + DENIALS_PERIOD);
         let expected = DenialCount { who: identity("a"), reason: "denied", count: 100 - LINES_MAX };
         assert_eq!(counted, [expected]);
         assert!(denials.count(identity("a"), "denied", true), "a new period");

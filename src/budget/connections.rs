@@ -35,10 +35,11 @@ const PROVISIONAL_MAX: usize = 512;
 /// How long a connection stays after its client certificate has expired: its streams end with an error
 /// of their own first. Then its caller connects again, with a certificate that was renewed.
 const EXPIRED_CERTIFICATE_GRACE: Duration = Duration::from_secs(5);
-/// Part of the time in which a response must be read. See [`UNREAD_PERIODS`].
-const PERIOD: Duration = Duration::from_secs(10);
-/// A response must be read within two to three periods, so within 20 s.
-const UNREAD_PERIODS: usize = 4;
+/// A connection is closed when a response was not read for two to three periods, so for 20 to 30 s.
+const UNREAD_PERIOD: Duration = Duration::from_secs(10);
+/// The periods that unread responses are counted for: the present one, the two before it, and the one that
+/// comes next, so that none is counted in the place of another.
+const UNREAD_SLOTS: usize = 4;
 /// How often connections are checked for what is too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -71,7 +72,7 @@ pub struct Connection {
     /// The task that reads from the connection.
     reader: AtomicWaker,
     /// Responses that are not read yet, by the period in which they began, modulo their number.
-    unread: [AtomicU32; UNREAD_PERIODS],
+    unread: [AtomicU32; UNREAD_SLOTS],
     connections: Arc<Connections>,
 }
 
@@ -179,7 +180,7 @@ impl Connections {
     /// Closes, for as long as this is polled, provisional connections that are too old, connections
     /// whose client certificate has expired, and those with responses that were not read in time.
     pub async fn sweep(self: Arc<Self>) {
-        let mut next_period = Instant::now() + PERIOD;
+        let mut next_period = Instant::now() + UNREAD_PERIOD;
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             if self.established.is_some() {
@@ -188,7 +189,7 @@ impl Connections {
             }
             self.close_expired(SystemTime::now());
             if Instant::now() >= next_period {
-                next_period += PERIOD;
+                next_period += UNREAD_PERIOD;
                 self.begin_period();
             }
         }
@@ -205,7 +206,7 @@ impl Connections {
     /// Begins the next period. What is unread since the oldest one is too late.
     fn begin_period(&self) {
         let oldest = self.period.fetch_add(1, Ordering::Relaxed).wrapping_add(2);
-        let slot = oldest as usize % UNREAD_PERIODS;
+        let slot = oldest as usize % UNREAD_SLOTS;
         let is_late = |it: &Connection| it.unread[slot].load(Ordering::Relaxed) > 0;
         for connection in self.matching(is_late) {
             tracing::info!(
@@ -241,7 +242,7 @@ impl Connection {
     /// Counts something that the caller has not read yet.
     #[must_use]
     pub fn unread(this: &Arc<Self>) -> Unread {
-        let period = this.connections.period.load(Ordering::Relaxed) as usize % UNREAD_PERIODS;
+        let period = this.connections.period.load(Ordering::Relaxed) as usize % UNREAD_SLOTS;
         this.unread[period].fetch_add(1, Ordering::Relaxed);
         Unread { connection: this.clone(), period }
     }

@@ -55,13 +55,13 @@ impl Gate {
         GatePermit(self.permits_of(identity, max).acquire_owned().await.ok())
     }
 
-    /// Lets another one in, after this time if `waiting_max` or more of the same identity wait while
+    /// Lets another one in, after this time if `paused_from` or more of the same identity wait while
     /// several identities come to this gate.
-    pub fn leave(&self, permit: GatePermit, time: Duration, waiting_max: usize) {
+    pub fn leave(&self, permit: GatePermit, time: Duration, paused_from: usize) {
         let (Some(max), Some(own)) = (self.identity_max, &permit.0) else { return };
         // Each caller that has or awaits a permit has a reference.
         let used = Arc::strong_count(own.semaphore());
-        if used >= max + waiting_max && lock(&self.state).shared_use.is_shared() {
+        if used >= max + paused_from && lock(&self.state).shared_use.is_shared() {
             permit.drop_after(time);
         }
     }

@@ -17,7 +17,7 @@ const READ_TIME_MAX: Duration = Duration::from_secs(7);
 /// Calls of an identity that wait to read, from which on its reads take only half of their time beside
 /// others: more than honest callers have. Lower, and a busy identity reads slower beside others; higher,
 /// and one that asks for large pages leaves others less of the processors.
-const WAITING_MAX: usize = 8;
+const PAUSED_FROM_WAITING: usize = 8;
 
 /// How often a read is repeated by the clock because more holds have expired meanwhile. Two are the rule;
 /// more are read where holds expire within milliseconds of each other. With fewer, the last read is more
@@ -86,7 +86,7 @@ impl Ledger {
             let start = Instant::now();
             let result = tokio::time::timeout(READ_TIME_MAX, query).await;
             drop((scan, permit));
-            gate.leave(own, start.elapsed(), WAITING_MAX);
+            gate.leave(own, start.elapsed(), PAUSED_FROM_WAITING);
             if let Some(own_scan) = own_scan {
                 own_scan.drop_after(start.elapsed());
             }

@@ -27,7 +27,7 @@ use crate::proto::FILE_DESCRIPTOR_SET;
 
 /// A message of at most this many bytes is not counted: its elements take little memory, whatever
 /// they are.
-const SMALL_BYTES_MAX: usize = 4 * 1024;
+const UNCOUNTED_BYTES_MAX: usize = 4 * 1024;
 /// The most elements of one list. Most lists have a lower limit of their own, which is checked when the
 /// message is decoded, with a better error.
 const LIST_LENGTH_MAX: usize = 16_384;
@@ -104,7 +104,7 @@ impl<U: Message + Default + Name> Decoder for CountingDecoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // tonic's buffer is one piece.
         let bytes = buffer.chunk();
-        if bytes.len() > SMALL_BYTES_MAX
+        if bytes.len() > UNCOUNTED_BYTES_MAX
             && let Some(fields) = MESSAGES.request(&U::full_name())
         {
             count(fields, bytes, &mut 0).map_err(Status::internal)?;

@@ -48,12 +48,12 @@ use crate::{
 
 /// Connections at the same time, one request each. One more ends another one, so that silent clients
 /// keep no probe waiting. A server has one or two scrapers and a probe.
-const CONNECTIONS_MAX: usize = 32;
+const ADMIN_CONNECTIONS_MAX: usize = 32;
 /// How long a connection may take, from accept to the end of the response. A client that takes
 /// longer does not send, or does not read.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a client may take for the TLS handshake, and then to send its request.
-const REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
+const ADMIN_REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
 /// The content type of Prometheus' text format, with the format's version.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Why the server is not ready before it waits for something.
@@ -128,10 +128,10 @@ impl Admin {
     ) {
         let Self { listener, metrics, tls, token } = self;
         let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, readiness });
-        HttpConnections::new(CONNECTIONS_MAX)
+        HttpConnections::new(ADMIN_CONNECTIONS_MAX)
             .accept_all(listener, move |stream, _, has_request| {
                 let serving = handler.clone().serve_connection(stream, has_request);
-                let serving = timeout(CONNECTION_TIME_MAX, serving);
+                let serving = timeout(ADMIN_CONNECTION_TIME_MAX, serving);
                 async {
                     // Timeouts and disconnects are ignored: no client is left to answer.
                     let _ = serving.await;
@@ -155,7 +155,7 @@ impl AdminHandler {
         let connection = http1::Builder::new()
             .keep_alive(false)
             .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIME_MAX)
+            .header_read_timeout(ADMIN_REQUEST_TIME_MAX)
             .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = connection.await {
             tracing::debug!(%error, "admin connection ended with an error");
@@ -169,7 +169,7 @@ impl AdminHandler {
     ) -> io::Result<Either<TcpStream, TlsStream<TcpStream>>> {
         let Some(tls) = &self.tls else { return Ok(Either::Left(stream)) };
         let handshake = TlsAcceptor::from(tls.http_config()).accept(stream);
-        timeout(REQUEST_TIME_MAX, handshake).await?.map(Either::Right)
+        timeout(ADMIN_REQUEST_TIME_MAX, handshake).await?.map(Either::Right)
     }
 
     /// Whether the request needs no token, or has the right one.

@@ -19,12 +19,12 @@ use crate::audit::Source;
 
 /// How often the files are read. A token that is removed from its file stays valid for this long at
 /// most, and for [`SETTLE_INTERVAL`].
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
+const FILE_POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Changed files count when two reads with this pause have the same content: a program that writes
 /// them may be in the middle.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
 /// A read that takes longer counts as failed: the file system hangs.
-const READ_TIME_MAX: Duration = Duration::from_secs(5);
+const FILE_READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why files were not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +76,8 @@ pub async fn reload_on_change<Content: PartialEq + Send + 'static>(
             Err(error) => tracing::error!(error, "{files} not reloaded"),
         }
     };
-    let reader = Reader { read, time_max: READ_TIME_MAX, pending: None };
-    poll([POLL_INTERVAL, SETTLE_INTERVAL], in_force, reader, reload).await;
+    let reader = Reader { read, time_max: FILE_READ_TIME_MAX, pending: None };
+    poll([FILE_POLL_INTERVAL, SETTLE_INTERVAL], in_force, reader, reload).await;
 }
 
 /// Publishes whether the last content could be used, and since when the content in force is.
@@ -156,7 +156,7 @@ mod tests {
             let index = count.fetch_add(1, Ordering::Relaxed);
             Ok(*reads.get(index).or(reads.last()).expect("a content"))
         };
-        let reader = Reader { read, time_max: READ_TIME_MAX, pending: None };
+        let reader = Reader { read, time_max: FILE_READ_TIME_MAX, pending: None };
         let reload = |content: Result<&u32, &ReadFailure>| lock(&reloads).extend(content.ok());
         tokio::select! {
             () = poll([Duration::ZERO; 2], 1, reader, reload) => {}
@@ -197,7 +197,7 @@ mod tests {
             assert_eq!(reader.read().await, Err(ReadFailure::Late(reader.time_max)));
         }
         drop(sender);
-        reader.time_max = READ_TIME_MAX;
+        reader.time_max = FILE_READ_TIME_MAX;
         assert_eq!(reader.read().await, Ok(1));
         assert_eq!(begun.load(Ordering::Relaxed), 1);
     }

@@ -3,7 +3,7 @@
 
 /// The most bytes of events in a page, unless its first commit alone has more. Lower, and round trips
 /// count.
-pub const PAGE_SIZE_MAX: usize = 2 << 20;
+pub const COMMIT_PAGE_BYTES_MAX: usize = 2 << 20;
 /// The most rows in a page, which are those whose sizes the statement looks at.
 const PAGE_ROWS_MAX: usize = 2000;
 
@@ -18,7 +18,7 @@ pub fn page_of_commits(columns: &str, after: &str) -> String {
                          + coalesce(octet_length(other_events), 0) AS size \
                      FROM commits WHERE number > {after} ORDER BY number LIMIT {PAGE_ROWS_MAX}\
                  ) sizes) sums \
-             WHERE size_before < {PAGE_SIZE_MAX}) \
+             WHERE size_before < {COMMIT_PAGE_BYTES_MAX}) \
          ORDER BY number"
     )
 }

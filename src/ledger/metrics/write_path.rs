@@ -54,7 +54,7 @@ pub struct LoadSnapshot {
     pub queue_length: usize,
     /// The most commands that may be in the queue or in a transaction.
     pub queue_capacity: usize,
-    /// Watchers of entries.
+    /// Streams of WatchEntries, and 20 for each stream of WatchEvents.
     pub watchers: usize,
     /// Connections to the database. A writer's connection is in use for as long as it is open.
     pub connections: OpenConnections,

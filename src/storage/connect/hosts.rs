@@ -40,7 +40,7 @@ use crate::storage::connect::{
 /// How long a second primary may take to answer after the first one has.
 const SECOND_PRIMARY_TIME_MAX: Duration = Duration::from_millis(500);
 /// How often it is looked whether there is another primary while all is well.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+const HOSTS_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The servers of one URL, and the one in use.
 pub struct Hosts {
@@ -215,7 +215,7 @@ impl Hosts {
     /// None can be used, or two could be.
     pub async fn probe_if_due(&self) -> Result<(), ConnectError> {
         let is_due = match &*self.last.lock().await {
-            Some((at, Ok(()))) => at.elapsed() > PROBE_INTERVAL,
+            Some((at, Ok(()))) => at.elapsed() > HOSTS_PROBE_INTERVAL,
             Some((_, Err(_))) | None => true,
         };
         if self.may_switch() && is_due { self.select_server().await } else { Ok(()) }

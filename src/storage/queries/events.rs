@@ -36,7 +36,7 @@ const PAGE_EVENTS_MAX: usize = 500;
 const PAGE_ENTRIES_MAX: usize = 2000;
 /// The most bytes of a page in memory, unless its first event alone has more. Large labels count only
 /// here: events with them are read and cut off again.
-const PAGE_BYTES_MAX: usize = 1024 * 1024;
+const EVENTS_PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// The most numbers of commits that one statement looks at.
 const NUMBERS_MAX: i64 = 10_000;
 
@@ -222,7 +222,8 @@ impl Store {
         let fitting_keys = fitting(entry_counts, PAGE_ENTRIES_MAX);
         keys.truncate(fitting_keys);
         let mut events = self.contents(keys, requests).await?;
-        events.truncate(fitting(events.iter().map(|(_, event)| event.size()), PAGE_BYTES_MAX));
+        events
+            .truncate(fitting(events.iter().map(|(_, event)| event.size()), EVENTS_PAGE_BYTES_MAX));
         has_more |= events.len() < whole;
         if has_more && let Some((last, _)) = events.last() {
             end = *last;

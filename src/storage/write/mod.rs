@@ -1,6 +1,6 @@
 //! What changes the ledger: the transaction, and the statements that write a unit of work.
 //!
-//! On PostgreSQL one statement writes requests, entries and balances, and one more each for new
+//! On PostgreSQL one statement writes requests, entries, commits and balances, and one more each for new
 //! accounts, changed accounts, new holds and changed holds if there are any, however many commands
 //! the unit of work holds. SQLite takes a few more, where a statement is no round trip. Nothing
 //! else may write a row, but for migrations, imports and the list of currencies.
@@ -24,9 +24,9 @@ use crate::{
     storage::{StorageError, dialect::DatabaseKind},
 };
 
-/// Writes new accounts, then request ids, entries and balances, then holds. An insert may wait for
-/// another transaction's uncommitted key: all insert in this order and, within a table, in the
-/// order of the keys, so that no two wait for each other.
+/// Writes new accounts, then request ids, entries, commits and balances, then changes of accounts, then
+/// holds. An insert may wait for another transaction's uncommitted key: all insert in this order and,
+/// within a table, in the order of the keys, so that no two wait for each other.
 pub async fn write(
     transaction: &DatabaseTransaction,
     work: &UnitOfWork,
