@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// The longest deadline that a caller can set: a call keeps its permit of the queue until then.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+/// The longest `grpc-timeout` of the protocol: 99,999,999 hours.
+const TIMEOUT_LONGEST: Duration = Duration::from_secs(99_999_999 * 3600);
 /// How long the only message of a call may take to arrive, within the deadline. Meanwhile the call
 /// takes memory, and nothing is done for it.
 const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
@@ -88,7 +90,7 @@ pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTime
     }
 }
 
-/// A `grpc-timeout` that no client of gRPC sends.
+/// A `grpc-timeout` that is no time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MalformedTimeout;
 
@@ -111,23 +113,27 @@ fn respond_at(now: Instant, timeout: Duration) -> Instant {
     now + timeout - margin
 }
 
-/// Parses the value of `grpc-timeout`: at most eight digits, and a unit.
+/// Parses the value of `grpc-timeout`: digits and a unit. The protocol allows eight digits; there are
+/// clients that send more, or a fraction. What is longer than [`TIMEOUT_LONGEST`] counts as that.
 /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 fn parse_timeout(text: &str) -> Option<Duration> {
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|it| it.is_ascii_digit()) {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    if !are_digits(whole) || !are_digits(fraction) {
         return None;
     }
-    let value: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_secs(value * 60 * 60)),
-        "M" => Some(Duration::from_secs(value * 60)),
-        "S" => Some(Duration::from_secs(value)),
-        "m" => Some(Duration::from_millis(value)),
-        "u" => Some(Duration::from_micros(value)),
-        "n" => Some(Duration::from_nanos(value)),
-        _ => None,
-    }
+    let unit_seconds = match unit {
+        "H" => 3600.0,
+        "M" => 60.0,
+        "S" => 1.0,
+        "m" => 1e-3,
+        "u" => 1e-6,
+        "n" => 1e-9,
+        _ => return None,
+    };
+    let seconds = number.parse::<f64>().ok()? * unit_seconds;
+    Some(Duration::from_secs_f64(seconds.min(TIMEOUT_LONGEST.as_secs_f64())))
 }
 
 #[cfg(test)]
@@ -164,11 +170,19 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_eight_digits_and_a_unit() {
+    fn a_timeout_is_a_number_and_a_unit() {
         assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
         assert_eq!(parse_timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
         assert_eq!(parse_timeout("2H"), Some(Duration::from_secs(7200)));
-        for malformed in ["", "S", "123456789S", "5s", "-5S", "5.5S", "+5S", "5€"] {
+        // As connect-es sends them.
+        assert_eq!(parse_timeout("604800000m"), Some(Duration::from_secs(604_800)));
+        assert_eq!(parse_timeout("1500.5m"), Some(Duration::from_micros(1_500_500)));
+        for long in ["99999999H", "100000000H", &format!("{}S", "9".repeat(400))] {
+            assert_eq!(parse_timeout(long), Some(TIMEOUT_LONGEST), "{long}");
+        }
+        for malformed in
+            ["", "S", "5", "5s", "-5S", "+5S", "5€", ".5S", "5.S", "1.5.5S", "1e3S", "infS", "NaNS"]
+        {
             assert_eq!(parse_timeout(malformed), None, "{malformed:?}");
         }
     }

@@ -51,7 +51,7 @@ where
         } else if !is_grpc(&request) {
             with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
         } else if let Err(MalformedTimeout) = timeout_of(request.headers()) {
-            let description = "must be one to eight digits and one of H, M, S, m, u and n, once";
+            let description = "must be digits and one of H, M, S, m, u and n, once";
             let reason = ErrorReason::InvalidMessage;
             Status::from(Invalid::new(reason, TIMEOUT_HEADER, description)).into_http()
         } else {

@@ -77,7 +77,7 @@ async fn a_malformed_timeout_is_an_error() {
         }
         request
     };
-    for timeouts in [&["5s"][..], &["5"], &["123456789S"], &["-5S"], &["S"], &[""], &["5S", "5S"]] {
+    for timeouts in [&["5s"][..], &["5"], &["-5S"], &["S"], &[""], &["5S", "5S"]] {
         let status =
             must_fail(client.deposit(with_timeouts(timeouts)).await, Reason::InvalidMessage);
         assert_eq!(status.code(), Code::InvalidArgument, "{timeouts:?}");
