@@ -56,6 +56,9 @@ pub struct Request {
     /// The server has contra accounts, so the transaction must be balanced: these take what it lacks to
     /// sums of zero. No part of the fingerprint: the result of a repeat is that of the first time.
     pub contra_accounts: Option<Vec<ContraAccount>>,
+    /// It is allowed only because it has a record: without one it decides nothing. No part of the
+    /// fingerprint.
+    pub is_repeat: bool,
 }
 
 /// The change that a request describes.
@@ -260,9 +263,11 @@ impl Command {
     }
 
     /// Whether the record under its request id must be looked up first: the command inserts no
-    /// record that would collide with it, or it returns the record.
+    /// record that would collide with it, or it returns the record, or is allowed only if there is one.
     pub fn needs_lookup(&self) -> bool {
-        self.request().is_some_and(|it| it.validate_only || matches!(it.action, Action::Fence))
+        let needs_lookup =
+            |it: &Request| it.validate_only || it.is_repeat || matches!(it.action, Action::Fence);
+        self.request().is_some_and(needs_lookup)
     }
 
     /// The request id to look up, where there is one.
@@ -326,6 +331,7 @@ impl Request {
             description: String::new(),
             labels: Labels::new(),
             validate_only: false,
+            is_repeat: false,
             force: false,
             effective_time_us: None,
             require_balanced: false,

@@ -155,8 +155,8 @@ impl Ledger {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
         let has_named_amounts = !matches!(request.action, Action::Reverse(_));
-        let command = self.command_of(request);
-        self.check_resolved(context, &command).await?;
+        let command = self.allowed(context, self.command_of(request)).await?;
+        self.check_records(context)?;
         let completion = self.enqueue_one(context, command).await?;
         wait(completion, &context.caller.grant, has_named_amounts).await
     }
@@ -212,23 +212,19 @@ impl Ledger {
         Command::Request(Arc::new(request))
     }
 
-    /// Checks what the caller and the budgets allow, after the look-up of what the request names. A repeat
-    /// gets the result of the request, which was allowed, although the hold may have grown since.
-    async fn check_resolved(&self, context: &CallContext, command: &Command) -> Result<(), Error> {
-        if let Err(denied) = context.caller.grant.check(command) {
-            let is_repeat = match command {
-                Command::Request(request) if request.action.has_amount_of_hold() => {
-                    matches!(denied, PermissionDenied::Amount { .. })
-                        && self.has_record(context, &request.key).await?
-                }
-                _ => false,
-            };
-            if !is_repeat {
-                context.deny(command);
-                return Err(denied.into());
-            }
+    /// The command, if the policy allows it, after the look-up of what the request names. A repeat that
+    /// takes its amount from a hold is allowed as the request was, although the hold may have grown since.
+    async fn allowed(&self, context: &CallContext, command: Command) -> Result<Command, Error> {
+        let Err(denied) = context.caller.grant.check(&command) else { return Ok(command) };
+        if let (Command::Request(request), PermissionDenied::Amount { .. }) = (&command, &denied)
+            && request.action.has_amount_of_hold()
+            && self.has_record(context, &request.key).await?
+        {
+            let repeat = Request { is_repeat: true, ..request.as_ref().clone() };
+            return Ok(Command::Request(Arc::new(repeat)));
         }
-        self.check_records(context)
+        context.deny(&command);
+        Err(denied.into())
     }
 
     /// Whether there is a record of this request.

@@ -37,8 +37,8 @@ pub enum Error {
     PermissionDenied(PermissionDenied),
     /// Another transaction kept a row locked until the deadline.
     LockTimeout,
-    /// The database aborted the transaction repeatedly, or what the request names came into being, or was
-    /// lost in a failover, after it was looked up.
+    /// The database aborted the transaction repeatedly, or what the request names, or its record, is not
+    /// as its look-up has found it.
     Contention,
     /// The deadline passed. A read has no outcome.
     DeadlineExceeded(Option<Outcome>),

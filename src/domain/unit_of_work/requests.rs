@@ -40,7 +40,7 @@ impl UnitOfWork {
             }
             Action::Post(..) | Action::PlaceHold(_) | Action::Fence => false,
         };
-        is_outdated && !self.records.contains_key(&request.key)
+        (is_outdated || request.is_repeat) && !self.records.contains_key(&request.key)
     }
 
     pub(super) fn request(&mut self, request: &Arc<Request>) -> Result<CommandResult, Rejection> {

@@ -53,7 +53,7 @@ impl From<Error> for StatusBuilder {
             }
             Error::Contention => {
                 let message = "the database aborted the change repeatedly, or the hold or transaction that \
-                               it names was not recorded yet when it was looked up";
+                               it names has changed since it was looked up";
                 Self::new(Code::Aborted, E::Contention, message)
                     .with_outcome(not_applied)
                     .with_retry(CONTENTION_RETRY_DELAY)

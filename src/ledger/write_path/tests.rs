@@ -184,6 +184,19 @@ async fn a_hold_that_was_less_open_at_its_look_up_is_looked_up_again() {
     assert_eq!(balance(&ledger).await, "47.00");
 }
 
+/// A failover may have lost the record for which it was allowed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_allowed_as_a_repeat_is_never_applied_anew() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    let repeat = Request { is_repeat: true, ..deposit("once") };
+    assert_eq!(apply(&ledger, repeat.clone()).await.unwrap_err(), Error::Contention);
+    assert_eq!(balance(&ledger).await, "0.00");
+    ledger.execute(&within(soon()), deposit("once")).await.unwrap();
+    apply(&ledger, repeat).await.unwrap();
+    assert_eq!(balance(&ledger).await, "1.00");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_whose_time_is_up_learns_that_nothing_was_applied() {
     let directory = TempDir::new().unwrap();

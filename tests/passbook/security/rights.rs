@@ -392,15 +392,20 @@ async fn a_repeat_gets_its_result_although_the_hold_has_grown(kind: Kind) {
         update_mask: mask(&["expire_time"]),
         ..hold_update(&hold_id, "")
     };
-    let part = capture_and_keep(&hold_id, "1");
     let rest = CaptureHoldRequest { amount: None, keep_open: true, ..capture(&hold_id) };
     let applied = updated(&own, later.clone()).await;
-    captured(&own, part.clone()).await;
+    // Rejected for good, too: it expires in the past.
+    let past = UpdateHoldRequest {
+        request_id: new_request_id(),
+        expire_time: Some(timestamp(1_000_000)),
+        ..later.clone()
+    };
+    must_fail(own.update_hold(past.clone()).await, Reason::ExpireTimePassed);
     updated(&all, hold_update(&hold_id, "500")).await;
 
     let repeated = own.update_hold(later.clone()).await.expect("its result");
     assert_eq!((repeated.hold, repeated.replayed), (Some(applied), true));
-    assert!(own.capture_hold(part).await.expect("its result").replayed);
+    must_fail(own.update_hold(past).await, Reason::ExpireTimePassed);
     // New requests go by what the hold is now.
     denied(own.capture_hold(rest).await, "amount");
     denied(own.release_hold(release(&hold_id)).await, "amount");
@@ -409,7 +414,7 @@ async fn a_repeat_gets_its_result_although_the_hold_has_grown(kind: Kind) {
     // And the id of a record does not open the way for another request.
     let other = ReleaseHoldRequest { request_id: later.request_id, ..release(&hold_id) };
     must_fail(own.release_hold(other).await, Reason::RequestIdReused);
-    assert_eq!(get(&all, "a:1").await.held, money("499.00"));
+    assert_eq!(get(&all, "a:1").await.held, money("500.00"));
 }
 
 async fn a_fence_needs_the_right_to_move_money_of_some_account(kind: Kind) {
