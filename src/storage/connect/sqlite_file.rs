@@ -277,6 +277,14 @@ impl DatabaseFile {
         Err(format!("the database file was moved, replaced or deleted: {name} {fate}"))
     }
 
+    /// Checks that the open file itself is still at its path, whatever has become of its log.
+    pub fn check_alone(&self) -> Result<(), String> {
+        match self.identity.get() {
+            Some([known, ..]) if *known != self.identities()[0] => self.check(),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks that changes can be made: the open file is at its path and writable.
     pub fn check_writable(&self) -> Result<(), String> {
         self.check()?;

@@ -44,7 +44,7 @@ impl Store {
             return self.close_readers().await;
         }
         self.close_readers().await?;
-        if !file.has_log() {
+        if !file.has_log() || file.check_alone().is_err() {
             return Ok(());
         }
         let maintenance = open_sqlite(&file.reopened(), Role::Maintenance, 1).await?;
