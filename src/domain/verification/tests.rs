@@ -216,7 +216,7 @@ fn times_that_no_server_writes_are_faults() {
         let before = entries[1].hash;
         let last = &mut entries[2];
         last.hash = last.chained_hash(&before);
-        (stored.last_hash, stored.update_time_us) = (last.hash, i64::MAX);
+        (stored.last_hash, stored.update_time_us) = (last.hash, create_time_us);
         verify(stored, &entries)
     };
     let now_us = 1_700_000_000_000_000;

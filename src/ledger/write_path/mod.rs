@@ -17,7 +17,7 @@
 //! | lock the accounts, read the clock | 1 |
 //! | read records | 1 to 3, only if a request may be a repeat |
 //! | read holds | 1, only if holds are named or accounts have holds |
-//! | read transactions to reverse, their reversals, openings | 1 each, only if needed |
+//! | read transactions to reverse, their reversals, openings | 1 each, if needed; 1 more after partial reversals |
 //! | read changes of accounts | 1, only if an update may have been committed before |
 //! | write the commit, requests, entries, balances | 1, and 1 each for new accounts, holds, changes of accounts |
 //! | commit | 1 |

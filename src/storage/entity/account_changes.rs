@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     domain::{
         account::{AccountChange, AccountChangeKind, AccountState, Attributes, Labels},
+        effective_time::TIMES_US,
         ids::{AccountId, Identity},
         money::Currency,
     },
@@ -60,7 +61,9 @@ impl StoredAttributes {
     fn into_attributes(self, currency: &Currency) -> Option<Attributes> {
         Some(Attributes {
             state: AccountState::from_name(&self.state)?,
-            overdraft_limit: currency.amount(self.overdraft_limit)?,
+            overdraft_limit: currency
+                .amount(self.overdraft_limit)
+                .filter(|limit| !limit.is_negative())?,
             unlimited_overdraft: self.unlimited_overdraft,
             labels: self.labels,
         })
@@ -80,6 +83,9 @@ impl Model {
             let attributes = stored.and_then(|it: StoredAttributes| it.into_attributes(currency));
             attributes.ok_or_else(|| corrupt(column))
         };
+        if !TIMES_US.contains(&self.create_time_us) {
+            return Err(corrupt("create_time_us"));
+        }
         Ok(AccountChange {
             version,
             kind: AccountChangeKind::from_name(&self.kind).ok_or_else(|| corrupt("kind"))?,

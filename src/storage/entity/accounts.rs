@@ -5,6 +5,7 @@ use sea_orm::{QueryResult, entity::prelude::*};
 use crate::{
     domain::{
         account::{Account, AccountState, COUNT_MAX},
+        effective_time::TIMES_US,
         ids::{AccountId, Identity},
         money::Currency,
     },
@@ -68,6 +69,9 @@ impl TryFrom<Model> for Account {
             let amount = currency.amount(number.0).filter(|amount| !amount.is_negative());
             amount.ok_or_else(|| corrupt(column))
         };
+        let time = |time_us: i64, column| {
+            TIMES_US.contains(&time_us).then_some(time_us).ok_or_else(|| corrupt(column))
+        };
         let count = |number: i64, lowest, column| {
             let count = (lowest..=COUNT_MAX).contains(&number).then_some(number);
             count.ok_or_else(|| corrupt(column))
@@ -86,8 +90,8 @@ impl TryFrom<Model> for Account {
             last_hash: row.last_hash.try_into().map_err(|_| corrupt("last_hash"))?,
             labels: serde_json::from_value(row.labels).map_err(|_| corrupt("labels"))?,
             currency,
-            create_time_us: row.create_time_us,
-            update_time_us: row.update_time_us,
+            create_time_us: time(row.create_time_us, "create_time_us")?,
+            update_time_us: time(row.update_time_us, "update_time_us")?,
             created_by: Identity::from_stored(&row.caller),
         })
     }

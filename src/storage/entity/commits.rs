@@ -2,7 +2,10 @@
 
 use sea_orm::entity::prelude::*;
 
-use crate::{domain::unit_of_work::EventKey, storage::error::StorageError};
+use crate::{
+    domain::{effective_time::TIMES_US, unit_of_work::EventKey},
+    storage::error::StorageError,
+};
 
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "commits")]
@@ -52,6 +55,9 @@ impl Model {
     pub fn events(&self) -> Result<Vec<EventKey>, StorageError> {
         let corrupt =
             |column| StorageError::Corrupt(format!("commit {}: column {column}", self.number));
+        if !TIMES_US.contains(&self.create_time_us) {
+            return Err(corrupt("create_time_us"));
+        }
         let (ids, rest) = self.transaction_ids.as_chunks();
         if !rest.is_empty() {
             return Err(corrupt("transaction_ids"));

@@ -91,19 +91,25 @@ impl StoredDetails {
         hold.impossible_field().is_none().then_some(hold)
     }
 
+    /// What is reversed with a reversal, if that is all of its transaction.
+    pub fn reversed_whole(&self) -> Option<Reversed> {
+        match &self.reversed {
+            None => Some(Reversed::AT_ONCE),
+            Some(StoredReversed { count, amount: None }) => {
+                Some(Reversed { count: *count, amount: None })
+            }
+            Some(StoredReversed { amount: Some(_), .. }) => None,
+        }
+    }
+
     /// What is reversed with a reversal whose first entry has this currency. None: an amount cannot be
     /// read.
     pub fn reversed(&self, currency: &Currency) -> Option<Reversed> {
-        let Some(StoredReversed { count, amount }) = &self.reversed else {
-            return Some(Reversed::AT_ONCE);
+        let Some(StoredReversed { count, amount: Some(amount) }) = &self.reversed else {
+            return self.reversed_whole();
         };
-        let amount = match amount {
-            Some(amount) => {
-                Some(currency.amount(amount.decimal()).filter(|amount| amount.is_positive())?)
-            }
-            None => None,
-        };
-        Some(Reversed { count: *count, amount })
+        let amount = currency.amount(amount.decimal()).filter(|amount| amount.is_positive())?;
+        Some(Reversed { count: *count, amount: Some(amount) })
     }
 
     /// Whether it says what is reversed.

@@ -8,6 +8,7 @@ use crate::{
     domain::{
         account::Labels,
         command::{PLACE_HOLD, UPDATE_HOLD},
+        effective_time::TIMES_US,
         fingerprint::FINGERPRINT_LENGTH,
         hold::Hold,
         ids::{HoldId, Identity, RequestId},
@@ -154,6 +155,9 @@ impl Model {
         self.fingerprint()?;
         self.labels()?;
         self.entry_keys()?;
+        if !TIMES_US.contains(&self.create_time_us) {
+            return Err(self.corrupt("create_time_us"));
+        }
         let is_applied = self.rejection()?.is_none();
         let columns = ColumnsOfKind::of(&self.kind, is_applied);
         if !columns.may_have(&self.details()?) {

@@ -141,15 +141,28 @@ async fn reversed_by(
     }
     let kind = DatabaseKind::of(connection);
     let ids = kind.uuids(transaction_ids.iter().copied());
-    let rows = connection.query_all_raw(REVERSALS.statement(kind, [ids])).await?;
-    let rows = rows.iter().map(|row| Model::from_query_result(row, ""));
-    let reversals = with_effects(connection, rows.collect::<Result<_, _>>()?).await?;
-    let reversals = reversals.into_iter().filter_map(|(_, record)| {
+    let (mut reversed_by, mut of_parts) = (HashMap::new(), Vec::new());
+    for row in connection.query_all_raw(REVERSALS.statement(kind, [ids])).await? {
+        let row = Model::from_query_result(&row, "")?;
+        let reversed_id = row.reverses_transaction_id.unwrap_or_default();
+        match row.details()?.reversed_whole() {
+            Some(reversed) => {
+                reversed_by.insert(reversed_id, (row.transaction_id, reversed));
+            }
+            None => of_parts.push(row),
+        }
+    }
+    // An amount is read in the currency of the entries.
+    let of_parts = match of_parts.is_empty() {
+        true => Vec::new(),
+        false => with_effects(connection, of_parts).await?,
+    };
+    reversed_by.extend(of_parts.into_iter().filter_map(|(_, record)| {
         let transaction = record.result.ok()?.transaction?;
         let (reversed_id, reversed) = transaction.reverses?;
         Some((reversed_id, (transaction.transaction_id?, reversed)))
-    });
-    Ok(reversals.collect())
+    }));
+    Ok(reversed_by)
 }
 
 // The clock and the rows in one statement. Columns by name: a prepared `*` fails when a newer

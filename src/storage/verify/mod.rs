@@ -1,7 +1,8 @@
 //! Verification of the ledger: every account against its entries and holds, every entry against its
 //! request, every event against its commit, and the money of each currency against its sources.
 //!
-//! Reads one snapshot, in bounded pages and bounded memory. Independent partitions of `accounts`
+//! Reads one snapshot, in bounded pages and bounded memory; entries with effective times are grouped by
+//! the database, in one statement. Independent partitions of `accounts`
 //! and `requests` are spread over the connections of the snapshot. Nothing is written here, and the
 //! rules are the domain's.
 //!

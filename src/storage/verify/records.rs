@@ -6,8 +6,8 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        account::Labels, fingerprint::FINGERPRINT_LENGTH, hold::Hold, ids::RequestId,
-        rejection::Rejection, verification::LedgerFault,
+        account::Labels, effective_time::TIMES_US, fingerprint::FINGERPRINT_LENGTH, hold::Hold,
+        ids::RequestId, rejection::Rejection, verification::LedgerFault,
     },
     storage::{
         StorageError,
@@ -83,7 +83,8 @@ fn has_types(kind: DatabaseKind) -> String {
 pub fn is_request(row: &str) -> bool {
     let mut columns = columns(row);
     let mut next = || columns.next().unwrap_or_default();
-    let (_, kind, is_applied, _, _) = (next(), next(), next() == "1", next(), next());
+    let (_, kind, is_applied, _, create_time_us) =
+        (next(), next(), next() == "1", next(), next().parse());
     let (has_types, request_id, labels) = (next() == "1", next(), next());
     let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
     let of_kind = ColumnsOfKind::of(kind, is_applied);
@@ -93,6 +94,7 @@ pub fn is_request(row: &str) -> bool {
     has_types
         && hold == if of_kind.hold_id { "found" } else { "none" }
         && (is_applied || serde_json::from_str::<Rejection>(rejection).is_ok())
+        && create_time_us.is_ok_and(|it| TIMES_US.contains(&it))
         && RequestId::parse(request_id).is_ok()
         && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
         && (details.is_empty() || has_details())

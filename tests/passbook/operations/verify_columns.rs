@@ -116,6 +116,14 @@ async fn columns_of_accounts_that_no_server_reads_are_found(kind: Kind) {
                 "account bob: unreadable row: account bob: column sequence",
             ),
             (
+                "UPDATE accounts SET update_time_us = 9223372036854775807 WHERE account_id = 'bob'",
+                "account bob: unreadable row: account bob: column update_time_us",
+            ),
+            (
+                "UPDATE account_changes SET create_time_us = 9223372036854775807",
+                "of account alice: column create_time_us",
+            ),
+            (
                 "UPDATE accounts SET account_id = 'a\n\u{1b}[31m' WHERE account_id = 'bob'",
                 "account a\\n\\u{1b}[31m: unreadable row: account a\\n\\u{1b}[31m: column account_id",
             ),
@@ -160,6 +168,15 @@ async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind
         ),
         ("UPDATE holds SET placed = '{\"amount\":\"-3.00\"}'".to_owned(), "hold h: column placed"),
         (on("deposit", "hold_id = 'h'"), ": column hold_id"),
+        (
+            "UPDATE requests SET create_time_us = 9223372036854775807 WHERE rejection IS NOT NULL"
+                .to_owned(),
+            ": column create_time_us",
+        ),
+        (
+            "UPDATE commits SET create_time_us = 9223372036854775807".to_owned(),
+            "commit 1: column create_time_us",
+        ),
         (on("deposit", "details = '{\"forced\":true}'"), ": column details"),
         (on("deposit", "details = '{\"reversed\":{\"count\":7}}'"), ": column details"),
         (
