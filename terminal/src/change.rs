@@ -22,15 +22,22 @@ pub trait ChangeResponse: Name {
     /// Whether the request was applied before, and not by this call.
     fn replayed(&self) -> bool;
 
+    /// Whether the request was only validated.
+    fn is_validated(&self) -> bool;
+
     /// The effects of the request, as people read them.
     fn effects(&self) -> String;
 }
 
 macro_rules! responses {
-    ($text:ident of $effect:ident: $($response:ty),+) => {
+    ($text:ident of $effect:ident, $id:ident: $($response:ty),+) => {
         $(impl ChangeResponse for $response {
             fn replayed(&self) -> bool {
                 self.replayed
+            }
+
+            fn is_validated(&self) -> bool {
+                self.$effect.as_ref().is_some_and(|it| it.$id.is_empty())
             }
 
             fn effects(&self) -> String {
@@ -41,10 +48,12 @@ macro_rules! responses {
 }
 
 responses! {
-    transaction_text of transaction: DepositResponse, WithdrawResponse, TransferResponse,
+    transaction_text of transaction, transaction_id: DepositResponse, WithdrawResponse, TransferResponse,
     PostTransactionResponse, ReverseTransactionResponse, CaptureHoldResponse
 }
-responses! { hold_text of hold: PlaceHoldResponse, UpdateHoldResponse, ReleaseHoldResponse }
+responses! {
+    hold_text of hold, hold_id: PlaceHoldResponse, UpdateHoldResponse, ReleaseHoldResponse
+}
 
 /// Prints the id of a change, sends the request with this id, and prints the response.
 pub async fn send<Q: Clone, R: ChangeResponse>(
@@ -59,6 +68,9 @@ pub async fn send<Q: Clone, R: ChangeResponse>(
     server.format().print(&response, || {
         let note = match response.replayed() {
             true => "replayed: this request was applied before, and was not applied again\n\n",
+            false if response.is_validated() => {
+                "validated: the request would be applied now; nothing was stored\n\n"
+            }
             false => "",
         };
         format!("{note}{}", response.effects())

@@ -11,6 +11,7 @@ use passbook_command::{
 use crate::{
     contexts::{Context, ContextFile, Contexts},
     output::{Format, OutputArguments},
+    server::TARGET_DEFAULT,
 };
 
 #[derive(Subcommand)]
@@ -153,10 +154,17 @@ impl Remove {
         if contexts.by_name.remove(&self.name).is_none() {
             return Err(contexts.unknown(&self.name));
         }
-        if contexts.current.as_ref() == Some(&self.name) {
+        let was_current = contexts.current.as_ref() == Some(&self.name);
+        if was_current {
             contexts.current = None;
         }
         self.file.write(&contexts)?;
-        output::line(format_args!("context {} is removed", self.name))
+        match was_current {
+            false => output::line(format_args!("context {} is removed", self.name)),
+            true => output::line(format_args!(
+                "context {} is removed; it was the chosen one: commands call {TARGET_DEFAULT} now",
+                self.name
+            )),
+        }
     }
 }

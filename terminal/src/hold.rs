@@ -75,6 +75,7 @@ pub struct Place {
 
 impl Place {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
+        let labels = self.change.labels.map()?;
         let request = |request_id| PlaceHoldRequest {
             request_id,
             hold_id: self.hold_id,
@@ -82,7 +83,7 @@ impl Place {
             amount: Some(self.amount.money()),
             expire_time: self.expire_time,
             description: self.change.description,
-            labels: self.change.labels.map(),
+            labels,
         };
         let call = async |request| server.accounts().place_hold(request).await;
         change::send(server, self.change.request_id, request, call).await
@@ -160,13 +161,14 @@ pub struct Capture {
 
 impl Capture {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
+        let labels = self.change.labels.map()?;
         let request = |request_id| CaptureHoldRequest {
             request_id,
             hold_id: self.hold_id,
             amount: self.amount.money(),
             destination_account_id: self.to,
             description: self.change.description,
-            labels: self.change.labels.map(),
+            labels,
             keep_open: self.keep_open,
             allow_excess: self.allow_excess,
             effective_time: self.effective.time,

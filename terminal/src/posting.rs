@@ -30,12 +30,13 @@ pub struct OneAccount {
 
 impl OneAccount {
     pub async fn deposit(self, server: &Server) -> Result<(), CliError> {
+        let labels = self.posting.change.labels.map()?;
         let request = |request_id| DepositRequest {
             request_id,
             account_id: self.account_id,
             amount: Some(self.amount.money()),
             description: self.posting.change.description,
-            labels: self.posting.change.labels.map(),
+            labels,
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
             effective_time: self.posting.effective.time,
@@ -58,12 +59,13 @@ pub struct Withdraw {
 impl Withdraw {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
         let Self { of, force: Force { force } } = self;
+        let labels = of.posting.change.labels.map()?;
         let request = |request_id| WithdrawRequest {
             request_id,
             account_id: of.account_id,
             amount: Some(of.amount.money()),
             description: of.posting.change.description,
-            labels: of.posting.change.labels.map(),
+            labels,
             condition: of.condition.condition(&of.amount),
             validate_only: of.posting.validate_only,
             effective_time: of.posting.effective.time,
@@ -97,13 +99,14 @@ pub struct Transfer {
 
 impl Transfer {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
+        let labels = self.posting.change.labels.map()?;
         let request = |request_id| TransferRequest {
             request_id,
             source_account_id: self.source_account_id,
             destination_account_id: self.destination_account_id,
             amount: Some(self.amount.money()),
             description: self.posting.change.description,
-            labels: self.posting.change.labels.map(),
+            labels,
             condition: self.condition.condition(&self.amount),
             validate_only: self.posting.validate_only,
             effective_time: self.posting.effective.time,
@@ -139,11 +142,12 @@ impl Post {
             amount: Some(money(amount, currency)),
             condition: None,
         });
+        let labels = self.posting.change.labels.map()?;
         let request = |request_id| PostTransactionRequest {
             request_id,
             legs: legs.collect(),
             description: self.posting.change.description,
-            labels: self.posting.change.labels.map(),
+            labels,
             validate_only: self.posting.validate_only,
             effective_time: self.posting.effective.time,
             force: self.force.force,

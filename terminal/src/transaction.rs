@@ -15,7 +15,9 @@ use prost_types::Timestamp;
 
 use crate::{
     OnServer,
-    arguments::{Basis, ChangeArguments, EffectiveTime, Force, Labels, OptionalAmount, parse_past},
+    arguments::{
+        Basis, ChangeArguments, EffectiveTime, Force, LabelFilter, OptionalAmount, parse_past,
+    },
     change,
     output::{ListArguments, Page, print_pages},
     server::{CallKind, Server},
@@ -85,7 +87,7 @@ pub struct List {
     until: Option<Timestamp>,
 
     #[command(flatten)]
-    labels: Labels,
+    labels: LabelFilter,
 
     #[command(flatten)]
     basis: Basis,
@@ -109,7 +111,7 @@ impl List {
             kind: self.kind.unwrap_or_default().into(),
             start_time: self.since,
             end_time: self.until,
-            labels: self.labels.map(),
+            labels: self.labels.map()?,
             time_basis: self.basis.time_basis().into(),
             ..Default::default()
         };
@@ -143,11 +145,12 @@ pub struct Reverse {
 
 impl Reverse {
     pub async fn run(self, server: &Server) -> Result<(), CliError> {
+        let labels = self.change.labels.map()?;
         let request = |request_id| ReverseTransactionRequest {
             request_id,
             transaction_id: self.transaction_id,
             description: self.change.description,
-            labels: self.change.labels.map(),
+            labels,
             amount: self.amount.money(),
             force: self.force.force,
             effective_time: self.effective.time,

@@ -11,7 +11,7 @@ use passbook_command::{
 use prost_types::Timestamp;
 
 use crate::{
-    arguments::{Labels, parse_past},
+    arguments::{LabelFilter, parse_past},
     output::{ListArguments, Page, Rows, print_pages},
     server::{CallKind, Server},
 };
@@ -32,7 +32,7 @@ struct Filters {
     state: Option<AccountState>,
 
     #[command(flatten)]
-    labels: Labels,
+    labels: LabelFilter,
 }
 
 fn state_parser() -> impl TypedValueParser<Value = AccountState> {
@@ -56,7 +56,7 @@ impl List {
         let filter = ListAccountsRequest {
             currency_code: self.filters.currency,
             state: self.filters.state.unwrap_or_default().into(),
-            labels: self.filters.labels.map(),
+            labels: self.filters.labels.map()?,
             account_id_prefix: self.filters.prefix,
             ..Default::default()
         };
@@ -87,7 +87,7 @@ impl Sum {
             account_id_prefix: self.filters.prefix,
             currency_code: self.filters.currency,
             state: self.filters.state.unwrap_or_default().into(),
-            labels: self.filters.labels.map(),
+            labels: self.filters.labels.map()?,
             at_time: self.at,
         };
         let send = async |request| server.accounts().sum_balances(request).await;

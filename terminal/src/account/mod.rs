@@ -146,8 +146,9 @@ impl Update {
         let paths = fields.into_iter().filter(|(_, is_set)| *is_set);
         let paths = paths.map(|(path, _)| path.to_owned()).collect();
         let currency = self.currency.unwrap_or_default();
+        let account_id = self.account_id;
         let request = UpdateAccountRequest {
-            account_id: self.account_id,
+            account_id: account_id.clone(),
             update_mask: Some(FieldMask { paths }),
             labels: labels.into_iter().collect(),
             overdraft_limit: overdraft_limit.map(|limit| money(&limit, &currency)),
@@ -155,7 +156,7 @@ impl Update {
             expected_version: self.expected.expected_version,
         };
         let send = async |request| server.accounts().update_account(request).await;
-        let response = server.call(CallKind::Update, request, send).await?;
+        let response = server.call(CallKind::Update(&account_id), request, send).await?;
         print(server, response.account)
     }
 }
@@ -177,23 +178,29 @@ pub struct StateChange {
 impl StateChange {
     async fn freeze(self, server: &Server) -> Result<(), CliError> {
         let Self { account_id, reason, expected: ExpectedVersion { expected_version } } = self;
+        let kind = CallKind::Update(&account_id);
+        let account_id = account_id.clone();
         let request = FreezeAccountRequest { account_id, reason, expected_version };
         let send = async |request| server.accounts().freeze_account(request).await;
-        print(server, server.call(CallKind::Update, request, send).await?.account)
+        print(server, server.call(kind, request, send).await?.account)
     }
 
     async fn unfreeze(self, server: &Server) -> Result<(), CliError> {
         let Self { account_id, reason, expected: ExpectedVersion { expected_version } } = self;
+        let kind = CallKind::Update(&account_id);
+        let account_id = account_id.clone();
         let request = UnfreezeAccountRequest { account_id, reason, expected_version };
         let send = async |request| server.accounts().unfreeze_account(request).await;
-        print(server, server.call(CallKind::Update, request, send).await?.account)
+        print(server, server.call(kind, request, send).await?.account)
     }
 
     async fn close(self, server: &Server) -> Result<(), CliError> {
         let Self { account_id, reason, expected: ExpectedVersion { expected_version } } = self;
+        let kind = CallKind::Update(&account_id);
+        let account_id = account_id.clone();
         let request = CloseAccountRequest { account_id, reason, expected_version };
         let send = async |request| server.accounts().close_account(request).await;
-        print(server, server.call(CallKind::Update, request, send).await?.account)
+        print(server, server.call(kind, request, send).await?.account)
     }
 }
 

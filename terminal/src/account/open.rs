@@ -49,7 +49,7 @@ impl Open {
             overdraft_limit: self.overdraft_limit.map(|limit| money(&limit, &self.currency)),
             currency_code: self.currency,
             unlimited_overdraft: self.unlimited_overdraft,
-            labels: self.labels.map(),
+            labels: self.labels.map()?,
         };
         let request = |account_id| CreateAccountRequest { account_id, ..attributes.clone() };
         match self.account_ids.as_slice() {
@@ -57,9 +57,12 @@ impl Open {
                 // A repeat without an id would open a second account.
                 let account_id = new_id();
                 server.format().announce("account_id", "accountId", &account_id);
-                open_one(server, request(account_id)).await
+                open_one(server, CallKind::Opening(Some(&account_id)), request(account_id.clone()))
+                    .await
             }
-            [account_id] => open_one(server, request(account_id.clone())).await,
+            [account_id] => {
+                open_one(server, CallKind::Opening(None), request(account_id.clone())).await
+            }
             account_ids => {
                 open_many(server, account_ids.iter().cloned().map(request).collect()).await
             }
@@ -67,9 +70,13 @@ impl Open {
     }
 }
 
-async fn open_one(server: &Server, request: CreateAccountRequest) -> Result<(), CliError> {
+async fn open_one(
+    server: &Server,
+    kind: CallKind<'_>,
+    request: CreateAccountRequest,
+) -> Result<(), CliError> {
     let send = async |request| server.accounts().create_account(request).await;
-    let response = server.call(CallKind::Opening, request, send).await?;
+    let response = server.call(kind, request, send).await?;
     print(server, response.account)
 }
 
@@ -80,7 +87,7 @@ async fn open_many(server: &Server, requests: Vec<CreateAccountRequest>) -> Resu
     for requests in requests.chunks(BATCH_MAX) {
         let request = BatchCreateAccountsRequest { requests: requests.to_vec() };
         let send = async |request| server.accounts().batch_create_accounts(request).await;
-        let results = server.call(CallKind::Opening, request, send).await?.results;
+        let results = server.call(CallKind::Opening(None), request, send).await?.results;
         server.format().print_part(&results, || {
             let rows = requests.iter().zip(&results);
             let rows = rows.map(|(request, result)| opening_cells(&request.account_id, result));
@@ -92,5 +99,5 @@ async fn open_many(server: &Server, requests: Vec<CreateAccountRequest>) -> Resu
         });
         first_error = first_error.or(error);
     }
-    first_error.map_or(Ok(()), |error| Err(server.fail(CallKind::Opening, &error)))
+    first_error.map_or(Ok(()), |error| Err(server.fail(CallKind::Opening(None), &error)))
 }

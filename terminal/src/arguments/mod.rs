@@ -6,7 +6,7 @@ mod time;
 use std::collections::BTreeMap;
 
 use clap::Args;
-use passbook_command::proto::Money;
+use passbook_command::{CliError, proto::Money};
 use uuid::Uuid;
 
 pub use crate::arguments::{
@@ -70,9 +70,39 @@ pub struct Labels {
 }
 
 impl Labels {
-    pub fn map(self) -> BTreeMap<String, String> {
-        self.labels.into_iter().collect()
+    /// # Errors
+    /// A key is given twice.
+    pub fn map(self) -> Result<BTreeMap<String, String>, CliError> {
+        map_of(self.labels)
     }
+}
+
+/// The labels of what a list selects.
+#[derive(Args)]
+pub struct LabelFilter {
+    /// Only those with this label. Can be repeated: only those with all of them.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+}
+
+impl LabelFilter {
+    /// # Errors
+    /// A key is given twice.
+    pub fn map(self) -> Result<BTreeMap<String, String>, CliError> {
+        map_of(self.labels)
+    }
+}
+
+/// Of two values of a key, one would be lost without a word.
+fn map_of(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
+    let mut map = BTreeMap::new();
+    for (key, value) in labels {
+        if map.contains_key(&key) {
+            return Err(CliError::Usage(format!("--label {key} is given twice")));
+        }
+        map.insert(key, value);
+    }
+    Ok(map)
 }
 
 /// Parses KEY=VALUE.

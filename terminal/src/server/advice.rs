@@ -3,7 +3,7 @@
 use crate::server::{
     CallKind,
     error::{CallError, Outcome},
-    invocation::{command, repeat},
+    invocation::{command, repeat, repeat_with},
 };
 
 /// The next steps after an error, the best one first.
@@ -19,7 +19,7 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
     let steps = match error.reason() {
         "REQUEST_ID_REUSED" => match kind {
             CallKind::Change(request_id) => vec![command(&["request", "outcome", request_id])],
-            CallKind::Read | CallKind::Opening | CallKind::Update => Vec::new(),
+            CallKind::Read | CallKind::Opening(_) | CallKind::Update(_) => Vec::new(),
         },
         _ if error.is_invalid() => vec!["correct the command: `--help` explains it".to_owned()],
         "ACCOUNT_NOT_FOUND" => vec![command(&["account", "list"])],
@@ -63,7 +63,8 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
         "PERMISSION_DENIED" => {
             vec!["ask the operator of the server: its policy does not allow this".to_owned()]
         }
-        _ if error.is_deadline() => vec![format!("{}, with a longer --timeout", again(kind))],
+        // Nothing comes behind a command: it is pasted as it is.
+        _ if error.is_deadline() => vec![format!("with a longer --timeout, {}", again(kind))],
         _ if error.is_final() => Vec::new(),
         "" => vec!["start a server with `passbook serve`, or name one with --target".to_owned()],
         _ => vec![again(kind)],
@@ -77,7 +78,10 @@ pub fn next(error: &CallError, kind: CallKind<'_>, outcome: Option<Outcome>) -> 
 fn again(kind: CallKind<'_>) -> String {
     match kind {
         CallKind::Change(request_id) => format!("repeat it: {}", repeat(request_id)),
-        CallKind::Read | CallKind::Opening | CallKind::Update => "repeat the command".to_owned(),
+        CallKind::Opening(Some(account_id)) => format!("repeat it: {}", repeat_with(account_id)),
+        CallKind::Read | CallKind::Opening(None) | CallKind::Update(_) => {
+            "repeat the command".to_owned()
+        }
     }
 }
 
@@ -89,10 +93,13 @@ fn after_unknown(kind: CallKind<'_>) -> Vec<String> {
             format!("to ask: {}", command(&["request", "outcome", request_id])),
             format!("to give it up: {}", command(&["request", "fence", request_id])),
         ],
-        CallKind::Update => vec![
-            "it was applied or not: `passbook account changes ACCOUNT` shows it".to_owned(),
+        CallKind::Update(account_id) => vec![
+            format!(
+                "it was applied or not; to see: {}",
+                command(&["account", "changes", account_id])
+            ),
             "then repeat the command if it is still needed".to_owned(),
         ],
-        CallKind::Read | CallKind::Opening => vec![again(kind)],
+        CallKind::Read | CallKind::Opening(_) => vec![again(kind)],
     }
 }

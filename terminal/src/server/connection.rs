@@ -13,11 +13,11 @@ use tonic::service::interceptor::InterceptedService;
 use crate::{
     contexts::ContextFile,
     output::Format,
-    server::{CallError, CallKind, Server, error::Report},
+    server::{CallError, Server},
 };
 
 /// The server that `passbook serve` is without any settings.
-const TARGET_DEFAULT: &str = "http://127.0.0.1:50051";
+pub const TARGET_DEFAULT: &str = "http://127.0.0.1:50051";
 
 /// Which server a command calls, and how.
 #[derive(Args)]
@@ -45,7 +45,8 @@ pub struct ConnectionArguments {
 }
 
 impl Server {
-    /// Connects to the server that the arguments or their context name.
+    /// Connects to the server that the arguments or their context name. If that fails, the first call
+    /// reports it: then it is known what the call was.
     pub async fn connect(arguments: ConnectionArguments, format: Format) -> Result<Self, CliError> {
         let ConnectionArguments { target, context, contexts, timeout, client } = arguments;
         // With a target of its own, a command needs the context only if it names one.
@@ -58,11 +59,14 @@ impl Server {
         let target = target.or(context_target).unwrap_or_else(|| TARGET_DEFAULT.to_owned());
         let authorization = client.authorization()?;
         let endpoint = client.endpoint(&target)?.connect_timeout(timeout);
-        let channel = endpoint.connect().await.map_err(|error| {
-            let error = CallError::unreachable(&target, &reason(&error));
-            Report { error: &error, kind: CallKind::Read, outcome: None }.fail(format)
-        })?;
+        let (channel, unreachable) = match endpoint.connect().await {
+            Ok(channel) => (channel, None),
+            Err(error) => {
+                let error = CallError::unreachable(&target, &reason(&error));
+                (endpoint.connect_lazy(), Some(error))
+            }
+        };
         let connection = InterceptedService::new(channel, authorization);
-        Ok(Self { connection, timeout, format })
+        Ok(Self { connection, unreachable, timeout, format })
     }
 }

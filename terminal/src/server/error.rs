@@ -244,7 +244,15 @@ impl Report<'_> {
     fn request_id(&self) -> &str {
         match self.kind {
             CallKind::Change(request_id) => request_id,
-            CallKind::Read | CallKind::Opening | CallKind::Update => "",
+            CallKind::Read | CallKind::Opening(_) | CallKind::Update(_) => "",
+        }
+    }
+
+    /// The id of the account to open, if the command has created it.
+    fn account_id(&self) -> &str {
+        match self.kind {
+            CallKind::Opening(account_id) => account_id.unwrap_or_default(),
+            CallKind::Read | CallKind::Change(_) | CallKind::Update(_) => "",
         }
     }
 
@@ -255,7 +263,8 @@ impl Report<'_> {
         let fields = Fields::for_stderr()
             .with("reason", &self.error.reason)
             .with("outcome", self.outcome())
-            .with("request_id", self.request_id());
+            .with("request_id", self.request_id())
+            .with("account_id", self.account_id());
         let fields = self.next().iter().fold(fields, |fields, step| fields.with("next", step));
         let text = fields.text();
         if !text.is_empty() {
@@ -272,6 +281,7 @@ impl Report<'_> {
                 "metadata": self.error.metadata,
                 "outcome": self.outcome(),
                 "requestId": self.request_id(),
+                "accountId": self.account_id(),
                 "next": self.next(),
             }
         }));

@@ -17,6 +17,13 @@ pub fn repeat(request_id: &str) -> String {
     repeat_of(&arguments(), request_id)
 }
 
+/// This command line with this word at its end.
+pub fn repeat_with(word: &str) -> String {
+    let arguments = arguments();
+    let words = ["passbook"].into_iter().chain(arguments.iter().map(String::as_str)).chain([word]);
+    quoted(&words.collect::<Vec<_>>())
+}
+
 /// `passbook` with these words, on the server of this command line.
 pub fn command(words: &[&str]) -> String {
     command_of(&arguments(), words)

@@ -18,7 +18,11 @@ use passbook_command::{
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
-pub use crate::server::{connection::ConnectionArguments, error::CallError, stream::Watch};
+pub use crate::server::{
+    connection::{ConnectionArguments, TARGET_DEFAULT},
+    error::CallError,
+    stream::Watch,
+};
 use crate::{
     output::Format,
     server::error::{Outcome, Report},
@@ -32,6 +36,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The server that a command calls.
 pub struct Server {
     connection: Connection,
+    /// Why there is no connection: the error of the first call.
+    unreachable: Option<CallError>,
     timeout: Duration,
     format: Format,
 }
@@ -43,11 +49,12 @@ pub enum CallKind<'a> {
     Read,
     /// A change under this `request_id`: a repeat is not applied a second time.
     Change(&'a str),
-    /// The opening of an account that has an id: a repeat returns the account.
-    Opening,
-    /// A change of an account, without an id: a late repeat could undo what another caller has
-    /// changed.
-    Update,
+    /// The opening of accounts that have ids: a repeat returns them. With the id, if the command has
+    /// created it: a repeat of the same command would create another one.
+    Opening(Option<&'a str>),
+    /// A change of this account, without a `request_id`: a late repeat could undo what another caller
+    /// has changed.
+    Update(&'a str),
 }
 
 impl Server {
@@ -71,6 +78,7 @@ impl Server {
         request: Q,
         send: impl AsyncFn(Request<Q>) -> Result<Response<R>, Status>,
     ) -> Result<R, CliError> {
+        self.require_connection(kind)?;
         let deadline = Instant::now() + self.timeout;
         let mut in_doubt = false;
         let mut attempt = 0;
@@ -84,14 +92,19 @@ impl Server {
             in_doubt = outcome == Some(Outcome::Unknown);
             let pause = backoff(attempt) + error.retry_delay();
             let is_safe = match kind {
-                CallKind::Update => outcome == Some(Outcome::NotApplied),
-                CallKind::Read | CallKind::Change(_) | CallKind::Opening => true,
+                CallKind::Update(_) => outcome == Some(Outcome::NotApplied),
+                CallKind::Read | CallKind::Change(_) | CallKind::Opening(_) => true,
             };
             if error.is_final() || !is_safe || Instant::now() + pause >= deadline {
                 return Err(Report { error: &error, kind, outcome }.fail(self.format));
             }
             sleep(pause).await;
         }
+    }
+
+    /// Reports that there is no connection, if so.
+    fn require_connection(&self, kind: CallKind<'_>) -> Result<(), CliError> {
+        self.unreachable.as_ref().map_or(Ok(()), |error| Err(self.fail(kind, error)))
     }
 
     async fn attempt<Q: Clone, R>(

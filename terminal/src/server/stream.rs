@@ -33,6 +33,7 @@ pub trait Watch {
 impl Server {
     /// Prints messages until the last one that is wanted.
     pub async fn watch(&self, mut watch: impl Watch) -> Result<(), CliError> {
+        self.require_connection(CallKind::Read)?;
         let mut last_message = Instant::now();
         let mut attempt = 0;
         loop {

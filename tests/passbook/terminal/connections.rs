@@ -96,11 +96,46 @@ async fn a_change_without_a_response_is_unknown_and_says_how_to_go_on() {
     ] {
         assert!(outcome.stderr.lines().any(|it| it == line), "{line}\n{}", outcome.stderr);
     }
+    // A repeat of the same words would open a second account.
+    let open = ["account", "open", "--currency", "USD", "--timeout", "300ms", &flags];
+    let outcome = passbook(&open).await;
+    assert_eq!(outcome.code, Some(7), "{}", outcome.stderr);
+    let (created, _) = outcome.stderr.split_once('\n').expect("the id");
+    let account_id = created.strip_prefix("account_id: ").expect("the id");
+    for line in [
+        format!("next        repeat it: passbook {} {account_id}", open.join(" ")),
+        format!("account_id  {account_id}"),
+    ] {
+        assert!(outcome.stderr.lines().any(|it| it == line), "{line}\n{}", outcome.stderr);
+    }
+
     drop(listener);
-    let outcome = run(&[]).await;
+    let outcome = run(&["--request-id", "r1"]).await;
     assert_eq!(outcome.code, Some(6), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("cannot be reached: "), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("passbook serve"), "{}", outcome.stderr);
+    for words in
+        ["cannot be reached: ", "passbook serve", "outcome     not_applied", "request_id  r1"]
+    {
+        assert!(outcome.stderr.contains(words), "{words}: {}", outcome.stderr);
+    }
+    let outcome = run(&["--request-id", "r1", "--json"]).await;
+    let error = outcome.stderr.lines().last().expect("an error");
+    let error: Value = serde_json::from_str(error).expect("JSON");
+    assert_eq!(error["error"]["outcome"], "not_applied", "{error}");
+    assert_eq!(error["error"]["requestId"], "r1", "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_that_is_given_twice_is_an_error() {
+    let (_database, server, client) = start_server(Kind::Sqlite).await;
+    open(&client, "a").await;
+    let target = format!("--target=http://{}", server.address);
+    let deposit = ["deposit", "a", "1", "USD", "--label", "k=1", "--label", "k=2", &target];
+    passbook(&deposit).await.must_fail_with(2, "--label k is given twice");
+    let list = ["account", "list", "--label", "k=1", "--label", "k=2", &target];
+    passbook(&list).await.must_fail_with(2, "--label k is given twice");
+    assert_eq!(balance(&client, "a").await, "0.00");
+    let dry = passbook(&["deposit", "a", "1", "USD", "--validate-only", &target]).await;
+    assert!(dry.must_succeed().stdout.starts_with("validated: "));
 }
 
 #[tokio::test(flavor = "multi_thread")]
