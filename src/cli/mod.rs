@@ -114,7 +114,8 @@ enum Command {
     Import(import::Import),
     /// Sign where the chain of each account's entries ends: `verify --heads` checks it later.
     Heads(heads::Heads),
-    /// Load servers, measure them, and check the balances: exit code 1 if money was lost or created.
+    /// Load servers, measure them, and check the balances: exit code 1 if money was lost or created. Not
+    /// for a ledger that you keep: the accounts that a run opens stay.
     Bench(Bench),
     /// Ask a server for its health: exit code 0 if it serves, 1 if it does not.
     Healthcheck(healthcheck::Healthcheck),

@@ -31,9 +31,11 @@ pub struct Token {
 #[derive(Subcommand)]
 enum Action {
     /// Create a token. The token goes to standard output, and is stored nowhere. Its entry for the
-    /// file of tokens goes to standard error, or to the end of that file with --append.
+    /// file of tokens goes to standard error, or to the end of that file with --append. The policy must
+    /// have the identity first: servers reject a file of tokens with another one as a whole, and go on
+    /// with what they had, also when the policy is narrowed. `passbook config check` finds that.
     Create {
-        /// The identity that the token authenticates: a name in the policy.
+        /// The identity that the token authenticates: a name that is in the policy.
         #[arg(long, value_name = "NAME", value_parser = token_identity)]
         identity: Identity,
 

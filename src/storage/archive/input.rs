@@ -10,11 +10,14 @@ const BEGINNING_LENGTH: usize = 32;
 /// The first bytes of other formats, and what to do with such a file.
 const OTHERS: [(&[u8], &str); 12] = [
     (b"SQLite format 3\0", "is a SQLite database, not an export: make one with passbook export"),
-    (b"\x1f\x8b", "is compressed with gzip: gzip -dc FILE | passbook import"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd: zstd -dc FILE | passbook import"),
-    (b"\xfd7zXZ\0", "is compressed with xz: xz -dc FILE | passbook import"),
-    (b"BZh", "is compressed with bzip2: bzip2 -dc FILE | passbook import"),
-    (b"PK\x03\x04", "is a zip archive: unzip -p FILE | passbook import"),
+    (b"\x1f\x8b", "is compressed with gzip: gzip -dc FILE | passbook import --database-url URL"),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "is compressed with zstd: zstd -dc FILE | passbook import --database-url URL",
+    ),
+    (b"\xfd7zXZ\0", "is compressed with xz: xz -dc FILE | passbook import --database-url URL"),
+    (b"BZh", "is compressed with bzip2: bzip2 -dc FILE | passbook import --database-url URL"),
+    (b"PK\x03\x04", "is a zip archive: unzip -p FILE | passbook import --database-url URL"),
     (b"PGDMP", "is a PostgreSQL dump, not an export: restore it with pg_restore"),
     (
         b"--\n-- PostgreSQL database dump",
@@ -25,7 +28,8 @@ const OTHERS: [(&[u8], &str); 12] = [
     (b"{\0", UTF_16),
     (b"\0{", UTF_16),
 ];
-const UTF_16: &str = "is in UTF-16: iconv -f UTF-16 -t UTF-8 FILE | passbook import";
+const UTF_16: &str =
+    "is in UTF-16: iconv -f UTF-16 -t UTF-8 FILE | passbook import --database-url URL";
 
 /// The input without the byte order mark, or why it is no export.
 pub(super) fn begin<R: BufRead>(mut input: R) -> Result<Chain<Cursor<Vec<u8>>, R>, String> {

@@ -171,7 +171,11 @@ impl DatabaseFile {
                 Some(format!("its folder {} does not exist", folder.display()))
             }
             Err(_) if mode != Mode::Create => {
-                Some("the file does not exist (?mode=rwc creates it)".to_owned())
+                Some(
+                    "the file does not exist: `serve`, `import` and `migrate up` create it, with ?mode=rwc as in \
+                     the default URL"
+                        .to_owned(),
+                )
             }
             Err(_) => None,
         }

@@ -259,7 +259,11 @@ async fn a_missing_file_or_folder_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name).display().to_string();
     for (path, parameters, why) in [
-        (at("a.db"), "", "the file does not exist (?mode=rwc creates it)".to_owned()),
+        (
+            at("a.db"),
+            "",
+            "the file does not exist: `serve`, `import` and `migrate up` create it".to_owned(),
+        ),
         (at("a.db"), "?mode=ro", "the file does not exist".to_owned()),
         (at("none/a.db"), "?mode=rwc", format!("its folder {} does not exist", at("none"))),
         (at(""), "?mode=rwc", "it is a folder".to_owned()),
