@@ -78,7 +78,7 @@ pub const TIMEOUT_HEADER: &str = "grpc-timeout";
 ///
 /// # Errors
 /// The header is there several times, or is malformed.
-pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
+fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTimeout> {
     let mut values = headers.get_all(TIMEOUT_HEADER).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
@@ -94,9 +94,12 @@ pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, MalformedTime
 #[derive(Debug, PartialEq, Eq)]
 pub struct MalformedTimeout;
 
-/// Attaches the deadline to a request. A malformed one was rejected before.
-pub fn attach<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> {
-    let timeout = timeout_of(request.headers()).ok().flatten();
+/// Attaches the deadline to a request.
+///
+/// # Errors
+/// The caller's timeout is malformed.
+pub fn attach<B>(request: &mut Request<B>, policy: DeadlinePolicy) -> Result<(), MalformedTimeout> {
+    let timeout = timeout_of(request.headers())?;
     let now = Instant::now();
     let deadline = Deadline {
         at: respond_at(now, timeout.unwrap_or(policy.default_timeout).min(TIMEOUT_MAX)),
@@ -104,7 +107,7 @@ pub fn attach<B>(mut request: Request<B>, policy: DeadlinePolicy) -> Request<B> 
         policy,
     };
     request.extensions_mut().insert(deadline);
-    request
+    Ok(())
 }
 
 /// When the response must be sent, so that it reaches the caller before this timeout has passed.
@@ -148,7 +151,8 @@ mod tests {
             if let Some(timeout) = timeout {
                 request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
             }
-            Deadline::of(attach(request, policy).extensions())
+            attach(&mut request, policy).unwrap();
+            Deadline::of(request.extensions())
         };
         let begin = Instant::now();
         for timeout in [None, Some("301S"), Some("99999999H")] {

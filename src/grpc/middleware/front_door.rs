@@ -1,5 +1,5 @@
 //! Rejects what is no gRPC call: another method than POST, another content type than gRPC with
-//! protobuf, a malformed `grpc-timeout`.
+//! protobuf, a malformed `grpc-timeout`. Attaches the deadline to all others.
 
 use std::task::{Context, Poll};
 
@@ -11,25 +11,28 @@ use tower::{Layer, Service};
 use crate::{
     grpc::{
         error::invalid::Invalid,
-        middleware::deadline::{MalformedTimeout, TIMEOUT_HEADER, timeout_of},
+        middleware::deadline::{self, DeadlinePolicy, MalformedTimeout, TIMEOUT_HEADER},
     },
     proto::ErrorReason,
 };
 
 /// Rejects what is no gRPC call with a status of HTTP, and a malformed deadline with INVALID_ARGUMENT:
-/// the caller would wait longer, or less long, than it says.
+/// the caller would wait longer, or less long, than it says. Attaches the deadline by this policy.
 #[derive(Clone)]
-pub struct FrontDoorLayer;
+pub struct FrontDoorLayer(pub DeadlinePolicy);
 
 /// The service of a [`FrontDoorLayer`].
 #[derive(Clone)]
-pub struct FrontDoorService<S>(S);
+pub struct FrontDoorService<S> {
+    inner: S,
+    deadlines: DeadlinePolicy,
+}
 
 impl<S> Layer<S> for FrontDoorLayer {
     type Service = FrontDoorService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FrontDoorService(inner)
+        FrontDoorService { inner, deadlines: self.0 }
     }
 }
 
@@ -42,20 +45,20 @@ where
     type Future = Either<Ready<Result<Self::Response, Self::Error>>, S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
+        self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let response = if request.method() != Method::POST {
             with_status(StatusCode::METHOD_NOT_ALLOWED)
         } else if !is_grpc(&request) {
             with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
-        } else if let Err(MalformedTimeout) = timeout_of(request.headers()) {
+        } else if let Err(MalformedTimeout) = deadline::attach(&mut request, self.deadlines) {
             let description = "must be digits and one of H, M, S, m, u and n, once";
             let reason = ErrorReason::InvalidMessage;
             Status::from(Invalid::new(reason, TIMEOUT_HEADER, description)).into_http()
         } else {
-            return Either::Right(self.0.call(request));
+            return Either::Right(self.inner.call(request));
         };
         Either::Left(ready(Ok(response)))
     }

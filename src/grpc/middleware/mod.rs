@@ -58,22 +58,19 @@ pub struct StackConfig {
 }
 
 /// The layers of [`stack`], innermost first, as tower names their types.
-type Layers<Drain, Name, Attach> = Stack<
+type Layers<Drain, Name> = Stack<
     LimitLayer,
     Stack<
-        MapRequestLayer<Attach>,
+        AuthenticationLayer,
         Stack<
-            AuthenticationLayer,
+            MapRequestLayer<RequestMap>,
             Stack<
-                MapRequestLayer<RequestMap>,
+                MapResponseLayer<Name>,
                 Stack<
-                    MapResponseLayer<Name>,
+                    FrontDoorLayer,
                     Stack<
-                        FrontDoorLayer,
-                        Stack<
-                            CatchPanicLayer<PanicHandler>,
-                            Stack<TelemetryLayer, Stack<MapRequestLayer<Drain>, Identity>>,
-                        >,
+                        CatchPanicLayer<PanicHandler>,
+                        Stack<TelemetryLayer, Stack<MapRequestLayer<Drain>, Identity>>,
                     >,
                 >,
             >,
@@ -90,11 +87,10 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | `unread_body` | drains the body that is left when a call is answered early | |
 /// | `telemetry` | counts, times, logs and traces the call, and records its denial | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
-/// | `front_door` | lets only gRPC calls pass | with 405 or 415 of HTTP, or INVALID_MESSAGE |
+/// | `front_door` | lets only gRPC calls pass, and attaches the `deadline` | with 405 or 415 of HTTP, or INVALID_MESSAGE |
 /// | reasons | gives errors of tonic a reason, such as INVALID_MESSAGE instead of INTERNAL | |
 /// | compression | lets only responses to compressed requests be compressed | |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
-/// | `deadline` | attaches the deadline | |
 /// | `limits` | takes shares for the call and its bytes | with RESOURCE_EXHAUSTED; DEADLINE_EXCEEDED |
 ///
 /// Telemetry stands outside of everything that can reject, so that every rejection is counted and
@@ -108,7 +104,6 @@ pub fn stack(
     Layers<
         impl FnMut(Request<Body>) -> Request<Body> + Clone,
         impl FnMut(Response<Body>) -> Response<Body> + Clone,
-        impl FnMut(Request<Body>) -> Request<Body> + Clone,
     >,
 > {
     let StackConfig { audit, authenticator, budgets, sizes, deadlines, slow_request_threshold } =
@@ -118,10 +113,9 @@ pub fn stack(
         .map_request(move |request| unread_bodies.drain(request))
         .layer(TelemetryLayer::new(slow_request_threshold, authenticator.clone(), audit))
         .layer(CatchPanicLayer::custom(error::panic_response as PanicHandler))
-        .layer(FrontDoorLayer)
+        .layer(FrontDoorLayer(deadlines))
         .map_response(move |response| error::name_reason(response, sizes.message_size_max))
         .map_request(compression::only_in_return as RequestMap)
         .layer(AuthenticationLayer(authenticator))
-        .map_request(move |request| deadline::attach(request, deadlines))
         .layer(LimitLayer::new(budgets, sizes))
 }
