@@ -243,6 +243,10 @@ impl Ledger {
             }
             self.lacks_key.store(false, Ordering::Relaxed);
         }
+        self.own_reads
+            .note_newest_commit()
+            .await
+            .map_err(|error| NotReady::Database(error.summary()))?;
         if cannot_write {
             let writer = self.store.writer().await;
             writer.map_err(|error| NotReady::Database(error.summary()))?;

@@ -27,12 +27,13 @@ use sea_orm::{
 };
 use tokio::time::timeout_at;
 
+use crate::domain::event::CommitId;
 use crate::lock::lock;
 use crate::storage::connect::{
     connect_error::{ConnectError, HostError},
     connection_counts::CONNECTIONS_MIN,
     pooler,
-    server_identity::{ServerIdentity, ServerState},
+    server_identity::{ServerIdentity, ServerState, require_commit},
     session::{self, Role, Session},
     target::{CONNECT_TIME_MAX, TargetSession},
 };
@@ -63,6 +64,8 @@ struct Current {
     /// The server of the latest session that may be used. No later session is with another cluster,
     /// or on an earlier timeline.
     server: Option<ServerIdentity>,
+    /// The newest commit that was read.
+    newest_commit: Option<CommitId>,
     /// The reason against a server that was logged last.
     reported: String,
     /// Connections that are older are stale.
@@ -79,6 +82,7 @@ impl Hosts {
         let current = Current {
             host: 0,
             server: None,
+            newest_commit: None,
             reported: String::new(),
             trusted_since: Instant::now(),
         };
@@ -136,7 +140,24 @@ impl Hosts {
     ) -> Result<(), String> {
         let server = session.prepare(connection).await?;
         let host = self.lock().host;
-        self.admit(&server).inspect_err(|reason| self.report(host, reason))
+        let has_commit = match self.commit_to_find(&server) {
+            Some(commit) => require_commit(connection, commit).await,
+            None => Ok(()),
+        };
+        let admitted = has_commit.and_then(|()| self.admit(&server));
+        admitted.inspect_err(|reason| self.report(host, reason))
+    }
+
+    /// Remembers the newest commit that was read.
+    pub fn note_commit(&self, commit: CommitId) {
+        self.lock().newest_commit = Some(commit);
+    }
+
+    /// The commit that this server must have.
+    fn commit_to_find(&self, server: &ServerIdentity) -> Option<CommitId> {
+        let current = self.lock();
+        let is_other = current.server.as_ref().is_some_and(|known| server.may_be_a_twin_of(known));
+        current.newest_commit.filter(|_| is_other)
     }
 
     /// Checks the server of a new session against those of earlier ones, and remembers it.
@@ -154,7 +175,9 @@ impl Hosts {
                 self.failovers.fetch_add(1, Ordering::Release);
             }
         }
-        current.server = Some(server.clone());
+        let mut server = server.clone();
+        server.schema = server.schema.or_else(|| current.server.take()?.schema);
+        current.server = Some(server);
         Ok(())
     }
 
@@ -314,7 +337,10 @@ impl Hosts {
             return Ok(None);
         };
         let best = || found.iter().filter(move |(_, server)| server.state == state);
-        let current = self.lock().host;
+        let (current, known) = {
+            let it = self.lock();
+            (it.host, it.server.clone())
+        };
         let is_current = |(host, _): &&(usize, ServerIdentity)| *host == current;
         let Some((host, server)) = best().find(is_current).or(best().next()) else {
             return Ok(None);
@@ -333,7 +359,12 @@ impl Hosts {
             );
             return Err((*host, reason));
         }
-        self.admit(server).map(|()| Some((*host, state))).map_err(|reason| (*host, reason))
+        let admitted = match known {
+            // Each new session looks for the newest commit.
+            Some(known) if server.may_be_a_twin_of(&known) => server.check_after(&known),
+            _ => self.admit(server),
+        };
+        admitted.map(|()| Some((*host, state))).map_err(|reason| (*host, reason))
     }
 
     /// Logs why a server must not be used, once until the reason changes. At the start the reason

@@ -1,7 +1,11 @@
-//! Which PostgreSQL server a session is with, what that server takes, and whether it may be used after
-//! another one.
+//! Which PostgreSQL server and which ledger a session is with, what the server takes, and whether it may be
+//! used after another one.
 
 use std::fmt;
+
+use sea_orm::sqlx::{self, AssertSqlSafe, postgres::PgConnection};
+
+use crate::{domain::event::CommitId, storage::connect::connect_error::reason};
 
 /// What a server takes, and so what it has. The first that answers is the one to read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +27,8 @@ pub struct ServerIdentity {
     system: String,
     /// The object id of the database: another one after it was dropped and restored.
     database: String,
+    /// The object id of the schema with the ledger; None if none in the search path has one.
+    pub(super) schema: Option<String>,
     /// The timeline: it grows by one with each promotion. None for a standby.
     timeline: Option<u32>,
     /// When it was started, in microseconds since the Unix epoch.
@@ -32,36 +38,75 @@ pub struct ServerIdentity {
 impl ServerIdentity {
     /// The columns that [`parse`](Self::parse) takes. On a standby the timeline is NULL: it writes no
     /// log.
-    pub const COLUMNS: [&str; 4] = [
-        "(SELECT system_identifier::text FROM pg_control_system())",
-        "(SELECT oid::text FROM pg_database WHERE datname = current_database())",
-        // A log file is named after the timeline, in hexadecimal digits.
-        "CASE WHEN NOT pg_is_in_recovery() \
-            THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END",
-        "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text",
-    ];
+    ///
+    /// The last one keeps the session with the schema that has the ledger: PostgreSQL would turn to another
+    /// one as soon as that is made in front of it in the search path.
+    pub fn columns() -> [String; 7] {
+        let of_ledgers = |value: &str| {
+            format!(
+                "(SELECT string_agg({value}, ', ') FROM pg_namespace n \
+                    WHERE nspname = ANY (current_schemas(false)) \
+                    AND 3 = (SELECT count(*) FROM pg_class WHERE relnamespace = n.oid \
+                        AND relname IN ('accounts', 'entries', 'requests')))"
+            )
+        };
+        let names = of_ledgers("quote_ident(nspname)");
+        let keep = format!(
+            "set_config('search_path', coalesce({names}, current_setting('search_path')), false)"
+        );
+        [
+            "(SELECT system_identifier::text FROM pg_control_system())".to_owned(),
+            "(SELECT oid::text FROM pg_database WHERE datname = current_database())".to_owned(),
+            // A log file is named after the timeline, in hexadecimal digits.
+            "CASE WHEN NOT pg_is_in_recovery() \
+                THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
+                .to_owned(),
+            "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint::text".to_owned(),
+            of_ledgers("oid::text"),
+            names,
+            keep,
+        ]
+    }
 
     /// Reads the values of the columns.
-    pub fn parse(
-        state: ServerState,
-        [system, database]: [String; 2],
-        timeline: Option<&str>,
-        started_us: &str,
-    ) -> Result<Self, String> {
-        let wrong = |_| "the server's identity is not a number".to_owned();
-        let timeline = timeline.map(|it| u32::from_str_radix(it, 16)).transpose();
-        Ok(Self {
-            state,
-            system,
-            database,
-            timeline: timeline.map_err(wrong)?,
-            started_us: started_us.parse().map_err(wrong)?,
-        })
+    ///
+    /// # Errors
+    /// Several schemas of the search path have a ledger, or a column has no number.
+    pub fn parse(state: ServerState, columns: [Option<String>; 6]) -> Result<Self, String> {
+        let [system, database, timeline, started_us, schema, names] = columns;
+        if schema.as_deref().is_some_and(|ids| ids.contains(',')) {
+            let names = names.unwrap_or_default();
+            return Err(format!(
+                "has a ledger in several schemas of the search path ({names}): name the one to use with \
+                 options[search_path]= in database_url"
+            ));
+        }
+        let wrong = "the server's identity is not a number".to_owned();
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        let timeline = match timeline {
+            Some(timeline) => Some(u32::from_str_radix(&timeline, 16).map_err(|_| wrong.clone())?),
+            None => None,
+        };
+        let (Some(system), Some(database), Some(started_us)) =
+            (system, database, number(started_us))
+        else {
+            return Err(wrong);
+        };
+        Ok(Self { state, system, database, schema, timeline, started_us })
     }
 
     /// Whether this server was promoted after `known`. A known timeline is later than an unknown one.
     pub fn is_later_than(&self, known: &Self) -> bool {
         self.timeline > known.timeline
+    }
+
+    /// Whether this is the same server as `known` after a restart, or another one of the same timeline: two
+    /// standbys of one primary that were both promoted have the same.
+    pub fn may_be_a_twin_of(&self, known: &Self) -> bool {
+        self.timeline.is_some()
+            && self.system == known.system
+            && self.timeline == known.timeline
+            && self.started_us != known.started_us
     }
 
     /// Checks that this server may be used after `known`: it is of the same ledger, and a primary has
@@ -77,6 +122,10 @@ impl ServerIdentity {
         if self.database != known.database {
             let name = "has another database of this name than the one used before";
             return Err(format!("{name}: if it was restored, restart all servers"));
+        }
+        if self.schema.is_some() && known.schema.is_some() && self.schema != known.schema {
+            let name = "has a ledger in another schema than the one used before";
+            return Err(format!("{name}: set search_path back, or restart all servers"));
         }
         if self.timeline.is_some() && known.is_later_than(self) {
             let later = "a later one was used before";
@@ -96,6 +145,24 @@ impl fmt::Display for ServerIdentity {
     }
 }
 
+/// Checks that the server has this commit, which was read from another one.
+///
+/// # Errors
+/// It lacks the commit, or does not answer.
+pub async fn require_commit(connection: &mut PgConnection, commit: CommitId) -> Result<(), String> {
+    let CommitId { number, time_us } = commit;
+    let sql =
+        format!("SELECT 1 FROM commits WHERE number = {number} AND create_time_us = {time_us}");
+    let found = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_optional(connection).await;
+    match found.map_err(|error| reason(&error))? {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "lacks commit {number}, which was read from another primary of the same timeline: stop the \
+             one that is wrong, and restart all servers"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,17 +172,24 @@ mod tests {
         system: &str,
         timeline: Option<&str>,
         started_us: &str,
+        schema: Option<&str>,
     ) -> Result<ServerIdentity, String> {
-        let identity = [system, "16384"].map(str::to_owned);
-        ServerIdentity::parse(state, identity, timeline, started_us)
+        let columns =
+            [Some(system), Some("16384"), timeline, Some(started_us), schema, Some("public, b")];
+        ServerIdentity::parse(state, columns.map(|it| it.map(str::to_owned)))
+    }
+
+    fn primary(system: &str, timeline: &str, schema: Option<&str>) -> ServerIdentity {
+        let started_us = "1764000000000000";
+        parse(ServerState::Primary, system, Some(timeline), started_us, schema).unwrap()
     }
 
     fn server(system: &str, timeline: &str) -> ServerIdentity {
-        parse(ServerState::Primary, system, Some(timeline), "1764000000000000").unwrap()
+        primary(system, timeline, Some("2200"))
     }
 
     fn standby(system: &str) -> ServerIdentity {
-        parse(ServerState::Standby, system, None, "1764000000000000").unwrap()
+        parse(ServerState::Standby, system, None, "1764000000000000", Some("2200")).unwrap()
     }
 
     #[test]
@@ -126,6 +200,14 @@ mod tests {
             (again, None),
             (server("7", "0000000B"), None),
             (standby("7"), None),
+            (primary("7", "0000000A", None), None),
+            (
+                primary("7", "0000000A", Some("16400")),
+                Some(
+                    "has a ledger in another schema than the one used before: set search_path back, \
+                     or restart all servers",
+                ),
+            ),
             (
                 server("7", "00000009"),
                 Some(
@@ -155,7 +237,14 @@ mod tests {
     #[test]
     fn an_identity_that_is_no_number_is_an_error() {
         for (timeline, started_us) in [("", "1"), ("0000000G", "1"), ("00000001", "now")] {
-            parse(ServerState::Primary, "7", Some(timeline), started_us).unwrap_err();
+            parse(ServerState::Primary, "7", Some(timeline), started_us, None).unwrap_err();
         }
+    }
+
+    #[test]
+    fn two_ledgers_in_the_search_path_are_an_error() {
+        let schemas = Some("2200, 16400");
+        let error = parse(ServerState::Primary, "7", Some("0000000A"), "1", schemas).unwrap_err();
+        assert!(error.contains("several schemas of the search path (public, b)"), "{error}");
     }
 }

@@ -179,6 +179,8 @@ pub struct Session {
     statement: String,
     /// The settings in the statement's first columns, each with its allowed values; none for any.
     expected: Vec<(&'static str, Vec<&'static str>)>,
+    /// The first column of the server's identity.
+    identity_at: usize,
 }
 
 impl Session {
@@ -202,7 +204,6 @@ impl Session {
         }
         columns.push("pg_is_in_recovery()::text".to_owned());
         columns.push("current_setting('transaction_read_only')".to_owned());
-        columns.extend(ServerIdentity::COLUMNS.map(str::to_owned));
         // The URL's other settings, if a pooler did not pass them on.
         columns.extend(of_url.iter().map(|(name, value)| {
             let (quoted, wanted, set) = (literal(name), literal(value), set(name, value));
@@ -215,7 +216,10 @@ impl Session {
         columns.push(format!(
             "CASE WHEN current_setting('server_version_num')::integer >= 170000 THEN {no_limit} END"
         ));
-        Self { target, statement: format!("SELECT {}", columns.join(", ")), expected }
+        // The URL may have set the search path.
+        let identity_at = columns.len();
+        columns.extend(ServerIdentity::columns());
+        Self { target, statement: format!("SELECT {}", columns.join(", ")), expected, identity_at }
     }
 
     /// Sets up a new connection in one round trip, or says why it cannot be used. Returns the server
@@ -246,9 +250,11 @@ impl Session {
             (TargetSession::Primary, ServerState::Standby) => Err("is a standby".to_owned()),
             (TargetSession::Primary, ServerState::ReadOnly) => Err("is read-only".to_owned()),
             _ => {
-                let identity = [column(next + 2)?, column(next + 3)?];
-                let (timeline, started) = (text_or_null(&row, next + 4)?, column(next + 5)?);
-                ServerIdentity::parse(state, identity, timeline.as_deref(), &started)
+                let mut identity = [const { None }; 6];
+                for (index, value) in (self.identity_at..).zip(&mut identity) {
+                    *value = row.try_get(index).map_err(unreadable)?;
+                }
+                ServerIdentity::parse(state, identity)
             }
         }
     }
@@ -314,10 +320,6 @@ fn unsafe_setting(name: &str, value: &str, allowed: &[&str]) -> String {
 }
 
 fn text(row: &PgRow, index: usize) -> Result<String, String> {
-    row.try_get(index).map_err(unreadable)
-}
-
-fn text_or_null(row: &PgRow, index: usize) -> Result<Option<String>, String> {
     row.try_get(index).map_err(unreadable)
 }
 

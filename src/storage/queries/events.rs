@@ -18,6 +18,7 @@ use crate::{
     },
     storage::{
         StorageError, Store,
+        connect::store::Backend,
         dialect::{DatabaseKind, Sql},
         entity::{account_changes, accounts::account_of, commits::Model, requests},
         queries::{
@@ -167,6 +168,18 @@ impl Store {
         let Some(row) = row else { return Ok(EventPosition::default()) };
         let commit = Model::from_query_result(&row, "")?;
         position(&commit, commit.events()?.len())
+    }
+
+    /// Remembers the newest commit: a later session must not be with a server that lacks it. Does nothing on
+    /// SQLite.
+    pub async fn note_newest_commit(&self) -> Result<(), StorageError> {
+        let Backend::Postgres { hosts, .. } = &*self.backend else { return Ok(()) };
+        let row = self.readers.query_one_raw(LAST_COMMIT.statement(self.kind(), [])).await?;
+        if let Some(row) = row {
+            let Model { number, create_time_us: time_us, .. } = Model::from_query_result(&row, "")?;
+            hosts.note_commit(CommitId { number, time_us });
+        }
+        Ok(())
     }
 
     /// The next events after a position, in commits up to this one, up to which the ledger is complete.

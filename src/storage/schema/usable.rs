@@ -64,6 +64,10 @@ const TRIGGERS_OF_SQLITE: [(&str, &str); 22] = [
     ("requests", "requests_are_not_updated"),
 ];
 
+/// The columns whose values come from a sequence. Logical replication copies rows, and leaves the
+/// sequence of the copy where it was.
+const NUMBERED: [(&str, &str); 2] = [("accounts", "account_key"), ("commits", "number")];
+
 impl Store {
     /// Checks that a server of this program can read and write all tables.
     ///
@@ -95,14 +99,18 @@ impl Store {
     }
 
     /// Finds a key or a guard of this program's schema that is not there or not in force, as after a
-    /// restore that was broken off, and what makes PostgreSQL hide, drop or lose rows. Returns what it
+    /// restore that was broken off, what makes PostgreSQL hide, drop or lose rows, and sequences that are
+    /// behind their rows. Returns what it
     /// is and what to do.
     pub async fn missing_guard(&self) -> Result<Option<String>, StorageError> {
-        self.fault(match self.kind() {
-            DatabaseKind::Sqlite => missing_on_sqlite(),
-            DatabaseKind::Postgres => missing_on_postgres(),
-        })
-        .await
+        match self.kind() {
+            DatabaseKind::Sqlite => self.fault(missing_on_sqlite()).await,
+            DatabaseKind::Postgres => match self.fault(missing_on_postgres()).await? {
+                // Now no row is hidden.
+                None => self.fault(sequences_behind()).await,
+                found => Ok(found),
+            },
+        }
     }
 
     /// Finds a primary key that is not there, without which a request can be recorded twice. SQLite
@@ -179,10 +187,37 @@ fn missing_on_postgres() -> String {
              ' may change or drop rows: DROP RULE ' || rulename || ' ON ' || of_table \
          FROM tables JOIN pg_rewrite ON ev_class = id WHERE ev_enabled IN ('O', 'A') \
          UNION ALL \
+         SELECT 'rows of table ' || of_table || ' come from the subscription ' || subname || \
+             ' of logical replication, and changes would conflict with them: ALTER SUBSCRIPTION ' || \
+             quote_ident(subname) || ' DISABLE' \
+         FROM tables JOIN pg_subscription_rel ON srrelid = id JOIN pg_subscription s ON s.oid = srsubid \
+         WHERE subenabled \
+         UNION ALL \
          SELECT 'fsync is ' || current_setting('fsync') || ' and must be on: set it in ' || \
              'postgresql.conf, and reload the configuration' \
          WHERE current_setting('fsync') <> 'on'",
         tables = tables.join(", "),
+    )
+}
+
+/// For a role that may not read a sequence, it is not compared.
+fn sequences_behind() -> String {
+    let numbered = NUMBERED.map(highest_number).join(" UNION ALL ");
+    format!(
+        "SELECT 'the sequence of ' || of_table || '.' || of_column || ' is behind the rows, as after \
+             logical replication: SELECT setval(' || quote_literal(sequence) || ', ' || highest || ')' \
+         FROM ({numbered}) numbered \
+         WHERE CASE WHEN has_sequence_privilege(sequence, 'SELECT') \
+             THEN coalesce(pg_sequence_last_value(sequence::regclass), 0) < highest END"
+    )
+}
+
+/// A row with the highest number in this column.
+fn highest_number((table, column): (&str, &str)) -> String {
+    format!(
+        "SELECT '{table}' AS of_table, '{column}' AS of_column, \
+             pg_get_serial_sequence('{table}', '{column}') AS sequence, max({column}) AS highest \
+         FROM {table}"
     )
 }
 

@@ -93,6 +93,32 @@ async fn one_name_that_moves_back_to_an_old_primary_is_not_followed() {
     assert_eq!((entries_at(&old).await, entries_at(&new).await), (1, 6));
 }
 
+/// Both standbys of one primary are promoted, and then have the same timeline.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_name_that_moves_to_the_twin_of_a_primary_is_not_followed() {
+    let _slot = slots::take(Load::Heavy).await;
+    let first = PostgresServer::start_migrated().await;
+    let (one, two) = (first.standby().await, first.standby().await);
+    for standby in [&one, &two] {
+        standby.promote().await;
+    }
+    let proxy = PostgresProxy::start(&one.url()).await;
+    let url = format!("postgres://postgres@{}/postgres?sslmode=disable", proxy.address);
+    let server = Server::start_at(&url, &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    // The server looks for the newest commit each second.
+    tokio::time::sleep(seconds(3)).await;
+
+    proxy.move_to(&two.url());
+    end_sessions(&one, "true").await;
+    applies_nothing(&server, "lacks commit").await;
+    assert_eq!(entries_at(&two).await, 0);
+
+    proxy.move_to(&one.url());
+    becomes(&server, "", ServingStatus::Serving).await;
+    settle_deposit(&server).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_primaries_in_a_url_are_not_served() {
     let _slot = slots::take(Load::Heavy).await;

@@ -29,3 +29,4 @@ mod verify;
 mod verify_columns;
 mod verify_holds;
 mod verify_sums;
+mod which_ledger;

@@ -7,7 +7,8 @@ fn hosts(target: TargetSession) -> Hosts {
 }
 
 fn identity(state: ServerState, system: &str, timeline: Option<&str>) -> ServerIdentity {
-    ServerIdentity::parse(state, [system, "5"].map(str::to_owned), timeline, "1").unwrap()
+    let columns = [Some(system), Some("5"), timeline, Some("1"), Some("2200"), Some("public")];
+    ServerIdentity::parse(state, columns.map(|it| it.map(str::to_owned))).unwrap()
 }
 
 #[test]
