@@ -337,10 +337,8 @@ impl Hosts {
             return Ok(None);
         };
         let best = || found.iter().filter(move |(_, server)| server.state == state);
-        let (current, known) = {
-            let it = self.lock();
-            (it.host, it.server.clone())
-        };
+        let current = self.lock().host;
+        let known = self.lock().server.clone();
         let is_current = |(host, _): &&(usize, ServerIdentity)| *host == current;
         let Some((host, server)) = best().find(is_current).or(best().next()) else {
             return Ok(None);
