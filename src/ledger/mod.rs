@@ -23,7 +23,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +55,9 @@ const STREAMS_PART: usize = 2;
 /// Those of one identity may have a quarter, which is half of that.
 const IDENTITY_STREAMS_PART: usize = 4;
 
+/// How many checks of readiness in a row may find that the last change failed.
+const FAILED_CHECKS_MAX: u32 = 2;
+
 /// The ledger: commands, queries and watchers, each with a deadline and the rights of its caller.
 pub struct Ledger {
     store: Arc<Store>,
@@ -63,6 +66,8 @@ pub struct Ledger {
     own_reads: Arc<Store>,
     queue: Arc<CommandQueue>,
     stats: Arc<WritePathMetrics>,
+    /// The checks of readiness since the last one that did not find that the last change failed.
+    failed_checks: AtomicU32,
     feed: Arc<watch::EntryFeed>,
     event_feed: Arc<watch::EventFeed>,
     /// What commands, reads and watchers take shares of.
@@ -140,6 +145,7 @@ impl Ledger {
             budgets,
             closed: AtomicBool::new(false),
             has_checked_tables: AtomicBool::new(false),
+            failed_checks: AtomicU32::new(0),
             lacks_key: AtomicBool::new(false),
         })
     }
@@ -189,7 +195,7 @@ impl Ledger {
     }
 
     /// Checks that changes can be applied: the database answers, has tables that this program can use,
-    /// and accepts a connection that writes.
+    /// and commits, if the last change could not be written.
     ///
     /// # Errors
     /// The reason.
@@ -203,7 +209,7 @@ impl Ledger {
                 let is_ahead = status != SchemaStatus::Current;
                 let checked = tokio::time::timeout(timeout, self.check_writes(is_ahead)).await;
                 return checked.unwrap_or_else(|_| {
-                    Err(NotReady::Database(format!("no connection that writes within {timeout:?}")))
+                    Err(NotReady::Database(format!("no commit is made within {timeout:?}")))
                 });
             }
             Ok(Ok(SchemaStatus::Missing)) => {
@@ -222,7 +228,7 @@ impl Ledger {
     }
 
     /// Checks that the tables can be used: at the start, if the schema is a newer program's, and if the
-    /// last change could not be written. Then also that a connection can write. Checks keys and guards
+    /// last change could not be written. Then also that a commit is made. Checks keys and guards
     /// each time, unless the schema is a newer program's, which may have others.
     async fn check_writes(&self, is_ahead: bool) -> Result<(), NotReady> {
         let cannot_write = self.stats.cannot_write();
@@ -248,9 +254,16 @@ impl Ledger {
             .await
             .map_err(|error| NotReady::Database(error.summary()))?;
         if cannot_write {
-            let writer = self.store.writer().await;
-            writer.map_err(|error| NotReady::Database(error.summary()))?;
+            let commit = async { self.store.writer().await?.check_commit().await };
+            commit.await.map_err(|error| NotReady::Database(error.summary()))?;
             self.stats.set_cannot_write(false);
+            if self.failed_checks.fetch_add(1, Ordering::Relaxed) >= FAILED_CHECKS_MAX {
+                // A commit of nothing needs no room in the tables.
+                let reason = "a commit can be made, and changes fail: see the errors in the log";
+                return Err(NotReady::Database(reason.to_owned()));
+            }
+        } else {
+            self.failed_checks.store(0, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -30,12 +30,14 @@ pub struct Executor {
     store: Arc<Store>,
     stats: Arc<WritePathMetrics>,
     writer: Option<(Writer, WriterGuard)>,
+    /// The connection before was given up, perhaps in the middle of its COMMIT.
+    has_given_up: bool,
 }
 
 impl Executor {
     /// An executor without a connection yet.
     pub fn new(store: Arc<Store>, stats: Arc<WritePathMetrics>) -> Self {
-        Self { store, stats, writer: None }
+        Self { store, stats, writer: None, has_given_up: false }
     }
 
     /// Opens the connection ahead of the first transaction. If that fails, the transaction tries again.
@@ -85,6 +87,7 @@ impl Executor {
             Ok(executed) => {
                 if !executed.completed.is_empty() {
                     self.stats.record(&executed);
+                    self.stats.set_cannot_write(false);
                 }
                 executed.completed.into_iter().for_each(|(job, result)| job.complete(result));
                 executed.undecided.iter().for_each(|job| job.fail(Error::Contention));
@@ -92,10 +95,13 @@ impl Executor {
             }
             Err(error) => {
                 self.stats.record_failure(error_label(&error));
-                if matches!(&error, ExecuteError::NotApplied(it) if is_of_all_changes(it)) {
+                let is_unknown = matches!(error, ExecuteError::Unknown(_));
+                if is_unknown
+                    || matches!(&error, ExecuteError::NotApplied(it) if may_concern_all(it))
+                {
                     self.stats.set_cannot_write(true);
                 }
-                let is_unknown = matches!(error, ExecuteError::Unknown(_));
+                self.has_given_up |= is_unknown;
                 let record = if is_unknown { Job::mark_in_doubt } else { Job::unclaim };
                 batch.jobs.iter().for_each(|job| record(job));
                 if is_unknown
@@ -114,17 +120,24 @@ impl Executor {
         {
             return Ok(writer);
         }
-        let writer = self.store.writer().await;
-        if writer.is_err() {
-            self.stats.set_cannot_write(true);
+        let writer = self.open_writer().await.inspect_err(|_| self.stats.set_cannot_write(true))?;
+        self.has_given_up = false;
+        Ok((writer, self.stats.open_writer()))
+    }
+
+    async fn open_writer(&self) -> Result<Writer, StorageError> {
+        let writer = self.store.writer().await?;
+        if self.has_given_up {
+            writer.check_standby().await?;
         }
-        Ok((writer?, self.stats.open_writer()))
+        Ok(writer)
     }
 }
 
-/// Whether the error comes from the tables or from the rights on them, so that all changes get it.
-fn is_of_all_changes(error: &StorageError) -> bool {
-    matches!(error, StorageError::Forbidden(_) | StorageError::SchemaNotMigrated(_))
+/// Whether the error may come from the tables, the rights on them or the database, so that all changes get
+/// it.
+fn may_concern_all(error: &StorageError) -> bool {
+    loses_connection(error) || matches!(error, StorageError::SchemaNotMigrated(_))
 }
 
 fn loses_connection(error: &StorageError) -> bool {

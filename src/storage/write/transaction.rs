@@ -34,6 +34,17 @@ use crate::{
     },
 };
 
+/// Sessions whose COMMIT has waited for a synchronous standby for longer than a healthy one takes.
+const WAITING_FOR_STANDBY: &str = "\
+    SELECT count(*) AS waiting FROM pg_stat_activity \
+    WHERE application_name = 'passbook' AND datname = current_database() AND wait_event = 'SyncRep' \
+        AND clock_timestamp() - state_change > interval '2 s'";
+
+/// A commit that changes nothing, and is on the disk, and at a synchronous standby, when it is confirmed.
+const COMMIT_OF_NOTHING_POSTGRES: &str = "SELECT pg_logical_emit_message(true, 'passbook', '')";
+/// The number that every file has.
+const COMMIT_OF_NOTHING_SQLITE: &str = "PRAGMA user_version = 0";
+
 /// A worker's own connection.
 pub struct Writer {
     connection: DatabaseConnection,
@@ -90,6 +101,40 @@ impl Writer {
         let transaction = begin(&self.connection).await?;
         let number = self.flag.raise().await;
         Ok(WriteTransaction { transaction, flag: self.flag.clone(), number })
+    }
+
+    /// Checks that no COMMIT waits for a synchronous standby. PostgreSQL keeps such a session even without
+    /// its client, so each writer that gives up and comes back would be one session more.
+    ///
+    /// # Errors
+    /// One waits, or the database does not answer.
+    pub async fn check_standby(&self) -> Result<(), StorageError> {
+        let kind = DatabaseKind::of(&self.connection);
+        if kind == DatabaseKind::Sqlite {
+            return Ok(());
+        }
+        let statement = kind.statement(WAITING_FOR_STANDBY, []);
+        let row = self.connection.query_one_raw(statement).await?;
+        let waiting: i64 = row.map_or(Ok(0), |row| row.try_get("", "waiting"))?;
+        if waiting == 0 {
+            return Ok(());
+        }
+        let reason = format!("{waiting} commits wait for a synchronous standby of the database");
+        Err(StorageError::Unavailable(reason))
+    }
+
+    /// Checks that a commit is made.
+    ///
+    /// # Errors
+    /// The reason why it is not.
+    pub async fn check_commit(&self) -> Result<(), StorageError> {
+        self.check_standby().await?;
+        let nothing = match DatabaseKind::of(&self.connection) {
+            DatabaseKind::Sqlite => COMMIT_OF_NOTHING_SQLITE,
+            DatabaseKind::Postgres => COMMIT_OF_NOTHING_POSTGRES,
+        };
+        self.connection.execute_unprepared(nothing).await?;
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::time::{Instant, sleep};
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::{
     checker,
@@ -76,6 +77,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     if database.kind == Kind::Sqlite {
         balance(&client, &accounts[0]).await;
     }
+    becomes(&server, "", ServingStatus::NotServing).await;
 
     std::fs::remove_file(&ballast).expect("removed");
     let room = Instant::now();
@@ -83,6 +85,7 @@ async fn fill_and_empty(database: &TestDatabase, disk: &Path) {
     let result = change.settle(std::slice::from_ref(&client)).await;
     times::promise("the first change", room.elapsed(), seconds(10));
     history.push((change, result));
+    becomes(&server, "", ServingStatus::Serving).await;
     sleep(ms(500)).await;
     history.extend(load.stop().await);
     request::settle_the_rest(&mut history, &client).await;

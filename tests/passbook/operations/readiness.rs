@@ -78,3 +78,38 @@ async fn a_newer_schema_is_used_as_long_as_it_can_be(kind: Kind) {
     becomes(&server, "", ServingStatus::Serving).await;
     deposited(&client, "alice", "1").await;
 }
+
+/// PostgreSQL keeps the session of a COMMIT that waits for a standby, even without its client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_synchronous_standby_is_an_outage_and_takes_no_more_connections_than_allowed() {
+    let _slot = slots::take(Load::Light).await;
+    let postgres = PostgresServer::start_migrated().await;
+    let connections_max = 12;
+    let settings = ["--database-connections-max", &connections_max.to_string()];
+    let server = Server::start_at(&postgres.url(), &settings).await;
+    let client = server.client();
+    open_funded(&client, "alice", "1").await;
+
+    postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'").await;
+    postgres.execute("SELECT pg_reload_conf()").await;
+    let change = Change::Deposit(deposit("alice", "1"));
+    let status = change.send(&client, seconds(3)).await.expect_err("no commit is confirmed");
+    assert!(["unknown", "not_applied"].contains(&outcome(&status).as_str()), "{status:?}");
+    becomes(&server, "", ServingStatus::NotServing).await;
+    assert!(server.log().contains("wait for a synchronous standby"), "{}", server.log());
+    // Each attempt gives up its connection after six seconds.
+    let session = postgres.session().await;
+    let sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'passbook'";
+    for _ in 0..10 {
+        let result = change.send(&client, seconds(3)).await;
+        result.expect_err("no commit is confirmed");
+        let open = database::rows(&session, sessions).await.expect("an answer").len();
+        assert!(open <= connections_max, "{open} connections");
+    }
+
+    postgres.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+    postgres.execute("SELECT pg_reload_conf()").await;
+    becomes(&server, "", ServingStatus::Serving).await;
+    change.settle(&[client.clone()]).await;
+    assert_eq!(balance(&client, "alice").await, "2.00");
+}
