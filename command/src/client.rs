@@ -1,6 +1,7 @@
 //! The connection of a command to a server.
 
 use std::{
+    error::Error,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -191,13 +192,28 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
         .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
+/// What is in the text of an error if only one side speaks TLS, and what to do.
+const ONE_SIDE_SPEAKS_TLS: [(&str, &str); 2] = [
+    ("frame with invalid size", "if the server speaks TLS, begin its address with https://"),
+    ("InvalidContentType", "if the server does not speak TLS, begin its address with http://"),
+];
+
 /// The text of the innermost error. It has the cause, which the text of tonic's error lacks.
-pub fn reason(error: &dyn std::error::Error) -> String {
+pub fn reason(error: &dyn Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    let text = innermost.to_string();
+    match ONE_SIDE_SPEAKS_TLS.iter().find(|(part, _)| text.contains(part)) {
+        Some((_, advice)) => format!("{text} ({advice})"),
+        None => text,
+    }
+}
+
+/// The text of the error of a call: that of its cause, if tonic made the error.
+pub fn text_of_status(status: &Status) -> String {
+    status.source().map_or_else(|| status.message().to_owned(), reason)
 }
 
 /// Whether what goes there stays on this machine.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use passbook_command::{
     CliError,
-    client::{ClientConfig, reason},
+    client::{ClientConfig, reason, text_of_status},
     output, parse_duration,
 };
 use tonic_health::pb::{
@@ -38,7 +38,9 @@ impl Healthcheck {
         let response = HealthClient::with_interceptor(channel, self.client.authorization()?)
             .check(request)
             .await
-            .map_err(|status| CliError::Run(format!("{}: {}", self.target, status.message())))?;
+            .map_err(|status| {
+                CliError::Run(format!("{}: {}", self.target, text_of_status(&status)))
+            })?;
         match response.into_inner().status() {
             ServingStatus::Serving => output::line("serving"),
             status => Err(CliError::Run(format!("{}: {}", self.target, status.as_str_name()))),

@@ -1,6 +1,9 @@
 //! Reasons for which the state of the ledger rejects a request.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +32,9 @@ pub enum Rejection {
     #[error("hold {hold_id} is {state}, not open")]
     HoldNotOpen { hold_id: HoldId, state: String },
     #[error(
-        "the hold would be expired already: expire_time is {expire_time_us}, the time {now_us} \
-         (in microseconds since the Unix epoch)"
+        "the hold would be expired already: expire_time is {}, the time {}",
+        time(*expire_time_us),
+        time(*now_us)
     )]
     ExpireTimePassed { expire_time_us: i64, now_us: i64 },
     #[error(
@@ -146,8 +150,10 @@ pub enum Rejection {
     )]
     AccountNotEmpty { account_id: AccountId, currency_code: String, balance: Amount, held: Amount },
     #[error(
-        "effective_time is {effective_time_us}; it must be from {earliest_us} to {latest_us} (in \
-         microseconds since the Unix epoch)"
+        "effective_time is {}; it must be from {} to {}",
+        time(*effective_time_us),
+        time(*earliest_us),
+        time(*latest_us)
     )]
     EffectiveTimeOutOfRange { effective_time_us: i64, earliest_us: i64, latest_us: i64 },
     #[error(
@@ -246,6 +252,16 @@ impl Rejection {
     }
 }
 
+/// A time in microseconds since the Unix epoch, up to the year 9999, as RFC 3339 has it.
+fn time(us: i64) -> String {
+    match u64::try_from(us) {
+        Ok(us) => {
+            humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(us)).to_string()
+        }
+        Err(_) => "before 1970".to_owned(),
+    }
+}
+
 /// A figure, unless the caller may not know it.
 fn figure(value: &Option<impl fmt::Display>) -> String {
     value.as_ref().map_or_else(|| "(hidden)".to_owned(), ToString::to_string)
@@ -267,5 +283,22 @@ impl fmt::Display for TransactionName {
             Self::TransactionId(id) => write!(formatter, "transaction_id {id}"),
             Self::RequestId(id) => write!(formatter, "request_id \"{id}\""),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_as_people_write_them() {
+        let rejection = Rejection::EffectiveTimeOutOfRange {
+            effective_time_us: -1,
+            earliest_us: 1_700_000_000_000_001,
+            latest_us: 253_402_300_799_999_999,
+        };
+        let text = "effective_time is before 1970; it must be from 2023-11-14T22:13:20.000001Z to \
+                    9999-12-31T23:59:59.999999Z";
+        assert_eq!(rejection.to_string(), text);
     }
 }

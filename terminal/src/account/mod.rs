@@ -110,7 +110,7 @@ pub struct Attributes {
     clear_labels: bool,
 
     /// How far below zero the balance may go.
-    #[arg(long, value_name = "AMOUNT", requires = "currency")]
+    #[arg(long, value_name = "AMOUNT", requires = "currency", allow_negative_numbers = true)]
     overdraft_limit: Option<String>,
 
     /// Whether the balance may go below zero without a limit.

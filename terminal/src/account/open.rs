@@ -31,7 +31,12 @@ pub struct Open {
     currency: String,
 
     /// How far below zero each balance may go. Default: zero.
-    #[arg(long, value_name = "AMOUNT", conflicts_with = "unlimited_overdraft")]
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        conflicts_with = "unlimited_overdraft",
+        allow_negative_numbers = true
+    )]
     overdraft_limit: Option<String>,
 
     /// Let the balances go below zero without a limit.

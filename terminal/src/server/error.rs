@@ -1,9 +1,9 @@
 //! The error of a call: what it means, how it is printed, and the exit code.
 
-use std::{collections::BTreeMap, error::Error, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use console::Style;
-use passbook_command::{CliError, client::reason, output, table::Fields};
+use passbook_command::{CliError, client::text_of_status, output, table::Fields};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, RpcStatusExt, StatusExt};
 
@@ -69,9 +69,7 @@ impl CallError {
         if !error.reason.is_empty() {
             return error;
         }
-        // The text of tonic's own errors lacks their cause.
-        let cause = status.source().map_or_else(|| error.message.clone(), reason);
-        let message = format!("the server did not answer: {cause}");
+        let message = format!("the server did not answer: {}", text_of_status(status));
         Self { message, ..error }
     }
 

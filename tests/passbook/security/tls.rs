@@ -60,6 +60,28 @@ async fn only_clients_that_trust_the_authority_connect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_says_that_only_one_side_speaks_tls() {
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let encrypted = serve(&database, &authority.arguments()).await;
+    let plain = Server::start(&database).await;
+    let ca = text(&authority.file("ca.crt"));
+    for (server, scheme, right) in [(&encrypted, "http", "https"), (&plain, "https", "http")] {
+        let target = format!("{scheme}://localhost:{}", server.address.port());
+        let mut at = vec!["--target", &target, "--timeout", "2s"];
+        if scheme == "https" {
+            at.extend(["--tls-ca-file", &ca]);
+        }
+        let advice = format!("begin its address with {right}://)");
+        for command in [&["account", "get", "alice"][..], &["healthcheck"]] {
+            let outcome = passbook(&[command, &at].concat()).await;
+            assert!(outcome.stderr.contains(&advice), "{command:?}: {}", outcome.stderr);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_names_the_caller() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (authority, other_authority) = (Authority::new(), Authority::new());
