@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::OFlags;
@@ -62,22 +62,38 @@ pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// The path of a file without symbolic links: of the file that they lead to, which need not exist yet. The
+/// path itself if it leads nowhere.
+pub fn real_path(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    loop {
+        match path.canonicalize() {
+            Ok(real) => return real,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return path,
+        }
+        // Each link is followed once: those that lead in a circle are another error.
+        let Ok(target) = path.read_link() else { break };
+        path = folder(&path).join(target);
+    }
+    match (folder(&path).canonicalize(), path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path,
+    }
+}
+
 /// Whether two paths lead to one file, also if it does not exist yet.
 pub fn is_same(left: &Path, right: &Path) -> bool {
     match (left.metadata(), right.metadata()) {
         (Ok(left), Ok(right)) => (left.dev(), left.ino()) == (right.dev(), right.ino()),
-        (Err(_), Err(_)) => {
-            let absolute =
-                |path: &Path| Some(folder(path).canonicalize().ok()?.join(path.file_name()?));
-            absolute(left).is_some_and(|left| Some(left) == absolute(right))
-        }
+        (Err(_), Err(_)) => real_path(left) == real_path(right),
         _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, process::Command};
+    use std::{fs, os::unix::fs::symlink, process::Command};
 
     use super::*;
 
@@ -86,7 +102,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         fs::write(path("file"), "text").unwrap();
-        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        symlink(path("file"), path("link")).unwrap();
         assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
 
         assert_eq!(read_text(&path("link")).unwrap(), "text");
@@ -96,5 +112,37 @@ mod tests {
         }
         fs::write(path("file"), b"\xff").unwrap();
         assert!(read_text(&path("file")).unwrap_err().to_string().contains("UTF-8"));
+    }
+    #[test]
+    fn links_are_followed_also_to_a_file_that_does_not_exist_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().canonicalize().unwrap();
+        let path = |name: &str| base.join(name);
+        for name in ["real", "links"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        for (target, link) in [
+            ("../real/file", "links/one"),
+            ("one", "links/two"),
+            ("links", "folder"),
+            ("circle", "circle"),
+            ("none/file", "nowhere"),
+        ] {
+            symlink(target, path(link)).unwrap();
+        }
+        for _ in 0..2 {
+            for name in ["real/file", "links/one", "links/two", "folder/two", "links/../folder/one"]
+            {
+                assert_eq!(real_path(&path(name)), path("real/file"), "{name}");
+                assert!(is_same(&path(name), &path("real/file")), "{name}");
+            }
+            // The second time, the file exists.
+            fs::write(path("real/file"), "").unwrap();
+        }
+        assert_eq!(real_path(&path("circle")), path("circle"));
+        assert_eq!(real_path(&path("nowhere")), path("none/file"));
+
+        let relative = Path::new("a-name-alone");
+        assert_eq!(real_path(relative), std::env::current_dir().unwrap().join(relative));
     }
 }

@@ -106,10 +106,15 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 impl DatabaseFile {
     /// Checks that the file can be opened, from outside. Opens nothing yet.
+    ///
+    /// The file is named without symbolic links from here on: SQLite follows them too, and makes the log
+    /// beside the file that they lead to.
     pub fn new(options: SqliteConnectOptions, target: TargetSession) -> Result<Self, ConnectError> {
+        let named = options.get_filename().to_owned();
+        let options = options.filename(regular_file::real_path(&named));
         let file = Self { options, identity: Arc::default() };
         match file.obstacle(target) {
-            Some(reason) => Err(cannot_open(file.path(), reason)),
+            Some(reason) => Err(cannot_open(&named, reason)),
             None => Ok(file),
         }
     }

@@ -222,20 +222,29 @@ async fn pause_in_deposit(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_at_a_time_waits_for_a_change_of_another_process_that_is_paused() {
     let (database, servers, client) = start_two_servers(Kind::Sqlite).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("link.db");
+    let path = database.url().trim_start_matches("sqlite://").trim_end_matches("?mode=rwc");
+    std::os::unix::fs::symlink(path, &link).expect("a link");
+    let linked = Server::start_at(&format!("sqlite://{}", link.display()), &[]).await;
     open_funded(&client, "alice", "1").await;
     let deposit = pause_in_deposit(&database, &servers[0]).await;
 
-    let (time, other) = (now(), servers[1].client());
-    let reader = other.clone();
-    let read = tokio::spawn(async move { balance_at(&reader, "alice", time).await });
+    let time = now();
+    let others = [servers[1].client(), linked.client()];
+    let reads = others
+        .clone()
+        .map(|reader| tokio::spawn(async move { balance_at(&reader, "alice", time).await }));
     // Longer than the lock of another program delays a read.
     tokio::time::sleep(ms(1500)).await;
-    assert!(!read.is_finished(), "nobody knows yet");
+    assert!(!reads.iter().any(JoinHandle::is_finished), "nobody knows yet");
     servers[0].resume();
 
     deposit.await.expect("no panic").expect("applied");
-    let answer = read.await.expect("no panic");
-    assert_eq!(balance_at(&other, "alice", time).await, answer);
+    for (read, other) in reads.into_iter().zip(&others) {
+        let answer = read.await.expect("no panic");
+        assert_eq!(balance_at(other, "alice", time).await, answer);
+    }
 }
 
 /// Makes transactions that changed an account wait in COMMIT while the gate is shut.

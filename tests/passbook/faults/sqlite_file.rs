@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,10 +26,18 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::start_at("ledger/a.db").await
+    }
+
+    /// The file is `ledger/a.db`, also if a link leads to it.
+    async fn start_at(name: &str) -> Self {
         let slot = slots::take(Load::Light).await;
         let folder = tempfile::tempdir().expect("a folder");
         fs::create_dir(folder.path().join("ledger")).expect("a folder");
-        let server = Server::start_at(&url(&folder.path().join("ledger/a.db")), &[]).await;
+        for (target, link) in [("ledger/a.db", "link.db"), ("link.db", "link-to-link.db")] {
+            symlink(target, folder.path().join(link)).expect("a link");
+        }
+        let server = Server::start_at(&url(&folder.path().join(name)), &[]).await;
         open_funded(&server.client(), "alice", "3").await;
         Self { folder, server, _slot: slot }
     }
@@ -137,6 +145,18 @@ async fn a_moved_database_file_is_complete_and_served_again_when_back() {
 async fn a_deleted_wal_is_already_in_the_database_file() {
     let mut served = Served::start().await;
     fs::remove_file(served.path("a.db-wal")).expect("it is removed");
+    served.applies_no_change().await;
+    served.end().await;
+    assert_eq!(balance_in(&served.path("a.db"), "alice").await, "3.00");
+}
+
+/// SQLite makes the log beside the file that a link leads to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_wal_is_noticed_also_behind_links() {
+    let mut served = Served::start_at("link-to-link.db").await;
+    for name in ["a.db-wal", "a.db-shm"] {
+        fs::remove_file(served.path(name)).expect("it is removed");
+    }
     served.applies_no_change().await;
     served.end().await;
     assert_eq!(balance_in(&served.path("a.db"), "alice").await, "3.00");

@@ -16,13 +16,16 @@ use sea_orm::sqlx::{
 
 pub use self::error::DatabaseUrlError;
 use self::{files::NamedFile, parameters::Parameters, parts::Parts};
-use crate::storage::{
-    connect::{
-        session,
-        sqlite_file::{self, DatabaseFile, SUFFIXES},
-        target::TargetSession,
+use crate::{
+    regular_file,
+    storage::{
+        connect::{
+            session,
+            sqlite_file::{self, DatabaseFile, SUFFIXES},
+            target::TargetSession,
+        },
+        dialect::DatabaseKind,
     },
-    dialect::DatabaseKind,
 };
 
 /// A database URL. Its `Debug` shows no part of the URL, which may hold a password.
@@ -99,8 +102,8 @@ impl DatabaseUrl {
     pub fn files(&self) -> Vec<PathBuf> {
         match &self.0 {
             Options::Sqlite(options) => {
-                let path = options.get_filename();
-                SUFFIXES.iter().map(|suffix| sqlite_file::beside(path, suffix)).collect()
+                let path = regular_file::real_path(options.get_filename());
+                SUFFIXES.iter().map(|suffix| sqlite_file::beside(&path, suffix)).collect()
             }
             Options::Postgres(_) => self.1.iter().map(NamedFile::path).collect(),
         }

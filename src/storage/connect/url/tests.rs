@@ -220,3 +220,13 @@ fn sockets_are_folders() {
         assert_eq!((options.get_port(), options.get_username()), (5433, "u"));
     }
 }
+
+#[test]
+fn the_files_of_sqlite_are_beside_the_file_that_a_link_leads_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().canonicalize().unwrap();
+    std::os::unix::fs::symlink("ledger.db", base.join("link.db")).unwrap();
+    let url = DatabaseUrl::parse(&format!("sqlite://{}/link.db", base.display())).unwrap();
+    let names = ["ledger.db", "ledger.db-wal", "ledger.db-shm"];
+    assert_eq!(url.files(), names.map(|name| base.join(name)));
+}
