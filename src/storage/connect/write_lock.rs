@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 /// the lock is another program's, and no read waits for it. A transaction without a mark, as of an
 /// older version, or where the file system has no such locks, takes milliseconds.
 const FOREIGN_LOCK_AFTER: Duration = Duration::from_secs(1);
-/// No transaction of Passbook lasts this long.
+/// No transaction of Passbook lasts this long, unless its process is stopped or the disk does not answer.
 pub const TRANSACTION_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The transaction of this process that has SQLite's write lock, or may still have it.
@@ -138,7 +138,15 @@ impl WriteLockProbe {
         self.pool.close().await;
     }
 
+    /// Whether a transaction of Passbook may be open. It has taken its mark before its time.
+    pub fn is_marked(&self) -> bool {
+        self.flag.is_raised_anywhere()
+    }
+
     /// Waits until the transaction that has the write lock, if there is one, has ended.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`] if a transaction of Passbook does not end.
     pub async fn wait_until_free(&self) -> Result<(), StorageError> {
         if self.file.check().is_err() {
             // A file that is not at its path gets no changes, and the one that is there stays shut.
@@ -167,7 +175,7 @@ impl WriteLockProbe {
 async fn probe(pool: SqlitePool, flag: WriteFlag) -> Result<(), StorageError> {
     // One connection for all probes: `data_version` shows it commits on other connections.
     let mut connection = pool.acquire().await?;
-    let probed = probe_on(&mut connection, &flag).await;
+    let probed = probe_on(&mut connection, &flag, TRANSACTION_TIME_MAX).await;
     if probed.is_err() {
         // The connection may still have the lock; closing it gives the lock back.
         connection.close().await?;
@@ -175,7 +183,11 @@ async fn probe(pool: SqlitePool, flag: WriteFlag) -> Result<(), StorageError> {
     probed
 }
 
-async fn probe_on(connection: &mut SqliteConnection, flag: &WriteFlag) -> Result<(), StorageError> {
+async fn probe_on(
+    connection: &mut SqliteConnection,
+    flag: &WriteFlag,
+    time_max: Duration,
+) -> Result<(), StorageError> {
     let version = data_version(connection).await?;
     let began = Instant::now();
     let mut pause = PAUSE_MIN;
@@ -183,9 +195,17 @@ async fn probe_on(connection: &mut SqliteConnection, flag: &WriteFlag) -> Result
         if is_free(connection, flag).await? || data_version(connection).await? != version {
             return Ok(());
         }
-        let is_foreign = began.elapsed() > FOREIGN_LOCK_AFTER && !flag.is_raised_anywhere();
-        if is_foreign || began.elapsed() > TRANSACTION_TIME_MAX {
+        let waited = began.elapsed();
+        if waited > FOREIGN_LOCK_AFTER && !flag.is_raised_anywhere() {
             return Ok(());
+        }
+        if waited > time_max {
+            // It may still commit changes of the time that is asked about.
+            let seconds = time_max.as_secs();
+            return Err(StorageError::Unavailable(format!(
+                "a server has SQLite's write lock for more than {seconds} s: it is stopped, or its disk \
+                 does not answer"
+            )));
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
@@ -215,9 +235,13 @@ async fn is_free(
 
 #[cfg(test)]
 mod tests {
-    use tempfile::NamedTempFile;
+    use tempfile::{NamedTempFile, TempDir};
 
     use super::*;
+    use crate::storage::{
+        DatabaseUrl, Store,
+        connect::{session::Role, store::Backend},
+    };
 
     #[test]
     fn a_transaction_of_another_process_is_seen_until_it_ends() {
@@ -245,5 +269,31 @@ mod tests {
         of_peer.try_raise().unwrap();
         drop(of_peer);
         assert!(!ours.is_raised_anywhere(), "the process has ended");
+    }
+    /// The transaction of a process that is stopped ends when the process goes on, or never.
+    #[tokio::test]
+    async fn an_old_time_is_not_settled_while_a_transaction_of_a_peer_is_open() {
+        let folder = TempDir::new().unwrap();
+        let ours = Store::for_tests(&folder).await;
+        let url = format!("sqlite://{}", folder.path().join("passbook.db").display());
+        let peer = Store::connect(DatabaseUrl::parse(&url).unwrap(), None).await.unwrap();
+        let an_hour_after_1970_us = 3_600_000_000;
+        ours.settle(an_hour_after_1970_us).await.unwrap();
+
+        let open = peer.writer().await.unwrap().begin().await.unwrap();
+        let settled = {
+            let waiting = ours.settle(an_hour_after_1970_us);
+            tokio::time::timeout(FOREIGN_LOCK_AFTER * 2, waiting).await
+        };
+        assert!(settled.is_err(), "the transaction is open");
+        let Backend::Sqlite { file, flag, .. } = &*ours.backend else { unreachable!() };
+        let pool = SqlitePool::connect_with(file.options(Role::Probe)).await.unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        let probed = probe_on(&mut connection, flag, Duration::from_millis(10)).await;
+        assert!(matches!(probed, Err(StorageError::Unavailable(_))), "{probed:?}");
+
+        open.roll_back().await.unwrap();
+        ours.settle(an_hour_after_1970_us).await.unwrap();
+        probe_on(&mut connection, flag, Duration::from_millis(10)).await.unwrap();
     }
 }

@@ -36,9 +36,16 @@ impl Store {
     /// Waits until this time, in microseconds since the Unix epoch, is settled: a statement that
     /// begins afterwards sees all changes that are ever made at this time or before. Does not wait
     /// for a time that is more than a second ahead.
+    ///
+    /// # Errors
+    /// The database does not answer, or, on SQLite, the transaction of a server does not end.
     pub async fn settle(&self, time_us: i64) -> Result<(), StorageError> {
         match &*self.backend {
-            Backend::Sqlite { .. } if is_before(time_us, TRANSACTION_TIME_MAX) => Ok(()),
+            Backend::Sqlite { write_lock, .. }
+                if is_before(time_us, TRANSACTION_TIME_MAX) && !write_lock.is_marked() =>
+            {
+                Ok(())
+            }
             Backend::Sqlite { write_lock, .. } => {
                 self.wait_for_clock(time_us).await?;
                 write_lock.wait_until_free().await
