@@ -158,6 +158,10 @@ impl Model {
         if !TIMES_US.contains(&self.create_time_us) {
             return Err(self.corrupt("create_time_us"));
         }
+        // Null stands for an empty description.
+        if self.description.as_deref() == Some("") {
+            return Err(self.corrupt("description"));
+        }
         let is_applied = self.rejection()?.is_none();
         let columns = ColumnsOfKind::of(&self.kind, is_applied);
         if !columns.may_have(&self.details()?) {

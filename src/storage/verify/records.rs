@@ -36,12 +36,12 @@ pub fn applied_columns(kind: DatabaseKind) -> String {
     )
 }
 
-/// Those columns, and the others that [`is_request`] reads.
+/// Those columns, and the others that [`is_request`] reads. An empty text stands for null.
 pub fn request_columns(kind: DatabaseKind) -> String {
-    let (applied, has_types) = (applied_columns(kind), has_types(kind));
+    let (applied, has_values) = (applied_columns(kind), has_values(kind));
     let (labels, details) = (kind.text("r.labels"), kind.text("r.details"));
     format!(
-        "{applied}, CASE WHEN {has_types} AND octet_length(r.fingerprint) = {FINGERPRINT_LENGTH} THEN 1 ELSE 0 END, \
+        "{applied}, CASE WHEN {has_values} AND octet_length(r.fingerprint) = {FINGERPRINT_LENGTH} THEN 1 ELSE 0 END, \
          r.request_id, COALESCE({labels}, ''), COALESCE(r.rejection, ''), \
          CASE WHEN r.hold_id IS NULL THEN 'none' \
              WHEN EXISTS (SELECT 1 FROM holds h WHERE h.hold_id = r.hold_id) THEN 'found' \
@@ -50,15 +50,13 @@ pub fn request_columns(kind: DatabaseKind) -> String {
     )
 }
 
-/// The condition that the columns of `requests r` have values of their types. SQLite stores any value
-/// in any column.
-fn has_types(kind: DatabaseKind) -> String {
-    if kind == DatabaseKind::Postgres {
-        return "true".to_owned();
-    }
-    let has_type = |column: &Column| {
+/// The condition that the columns of `requests r` have values of their types, and that no text is empty
+/// where it can be null. SQLite stores any value in any column.
+fn has_values(kind: DatabaseKind) -> String {
+    let has_value = |column: &Column| {
         let name = column.name;
-        let is_type = match column.kind {
+        let has_type = match column.kind {
+            _ if kind == DatabaseKind::Postgres => "true".to_owned(),
             ColumnType::Text | ColumnType::Json | ColumnType::Amount | ColumnType::AmountAsText => {
                 format!("typeof(r.{name}) = 'text'")
             }
@@ -70,12 +68,13 @@ fn has_types(kind: DatabaseKind) -> String {
                 format!("typeof(r.{name}) = 'blob' AND octet_length(r.{name}) = 16")
             }
         };
+        let text = kind.text(&format!("r.{name}"));
         match column.is_nullable {
-            true => format!("(r.{name} IS NULL OR {is_type})"),
-            false => is_type,
+            true => format!("(r.{name} IS NULL OR {has_type} AND {text} <> '')"),
+            false => has_type,
         }
     };
-    REQUESTS.columns.iter().map(has_type).collect::<Vec<_>>().join(" AND ")
+    REQUESTS.columns.iter().map(has_value).collect::<Vec<_>>().join(" AND ")
 }
 
 /// Whether a row of [`request_columns`] is certainly one that a server can decode. If not,
@@ -85,13 +84,13 @@ pub fn is_request(row: &str) -> bool {
     let mut next = || columns.next().unwrap_or_default();
     let (_, kind, is_applied, _, create_time_us) =
         (next(), next(), next() == "1", next(), next().parse());
-    let (has_types, request_id, labels) = (next() == "1", next(), next());
+    let (has_values, request_id, labels) = (next() == "1", next(), next());
     let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
     let of_kind = ColumnsOfKind::of(kind, is_applied);
     let has_details = || {
         serde_json::from_str(details).is_ok_and(|details: StoredDetails| of_kind.may_have(&details))
     };
-    has_types
+    has_values
         && hold == if of_kind.hold_id { "found" } else { "none" }
         && (is_applied || serde_json::from_str::<Rejection>(rejection).is_ok())
         && create_time_us.is_ok_and(|it| TIMES_US.contains(&it))

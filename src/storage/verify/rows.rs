@@ -22,14 +22,18 @@ use crate::{
     },
 };
 
-/// The columns of an entry, as [`EntryLine`] reads them.
+/// The columns of an entry, as [`EntryLine`] reads them. [`EFFECTIVE`] and the effective time are one
+/// column, which is empty if the time is null.
 pub fn entry_columns(kind: DatabaseKind) -> String {
     let (id, hash) = (kind.uuid_text("transaction_id"), kind.bytes_text("hash"));
     format!(
         "account_key, sequence, {id}, amount, balance_after, create_time_us, {hash}, \
-         COALESCE(CAST(effective_time_us AS text), '')"
+         COALESCE('{EFFECTIVE}' || CAST(effective_time_us AS text), '')"
     )
 }
+
+/// The begin of an effective time that is not null: SQLite may have stored an empty text.
+const EFFECTIVE: char = '=';
 
 /// Between two columns of a row: the unit separator of ASCII.
 const COLUMN_SEPARATOR: char = '\u{1f}';
@@ -114,7 +118,10 @@ impl<'a> EntryLine<'a> {
             hash: from_hex(next("hash")?).and_then(|it| it.try_into().ok()).ok_or("hash")?,
             effective_time_us: match next("effective_time_us")? {
                 "" => None,
-                text => Some(text.parse().map_err(|_| "effective_time_us")?),
+                text => {
+                    let time = text.strip_prefix(EFFECTIVE).and_then(|time| time.parse().ok());
+                    Some(time.ok_or("effective_time_us")?)
+                }
             },
         })
     }

@@ -186,6 +186,7 @@ async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind
             ),
             ": column details",
         ),
+        (on("deposit", "description = ''"), ": column description"),
         (
             "UPDATE holds SET hold_id = 'h\n'; UPDATE requests SET hold_id = 'h\n' \
              WHERE hold_id = 'h'"
@@ -193,6 +194,32 @@ async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind
             "hold h\\n: column hold_id",
         ),
     ];
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
+
+/// SQLite stores any value in any column.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_text_in_place_of_null_is_found() {
+    let (database, _server, _client) = ledger(Kind::Sqlite).await;
+    let cases = [
+        ("requests SET labels = '' WHERE kind = 'deposit'", ": its column labels cannot be read"),
+        ("requests SET details = '' WHERE kind = 'deposit'", ": its column details cannot be read"),
+        ("requests SET rejection = '' WHERE kind = 'deposit'", "but names 1 entries"),
+        ("requests SET hold_id = '' WHERE kind = 'deposit'", ": column hold_id"),
+        (
+            "requests SET reverses_transaction_id = '' WHERE kind = 'release_hold'",
+            ": its column reverses_transaction_id cannot be read",
+        ),
+        ("entries SET effective_time_us = ''", "column effective_time_us cannot be read"),
+        ("holds SET labels = ''", "hold h: its column labels cannot be read"),
+        ("holds SET placed = ''", "hold h: its column placed cannot be read"),
+        ("holds SET captured_amount = ''", "hold h: its column captured_amount cannot be read"),
+        ("holds SET transaction_id = ''", "hold h: its column transaction_id cannot be read"),
+        ("holds SET expire_time_us = ''", "hold h: its column expire_time_us cannot be read"),
+        ("commits SET other_events = ''", ": column other_events"),
+    ];
+    let cases = cases.map(|(change, words)| (format!("UPDATE {change}"), words));
     let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
     assert_found(&database, &cases).await;
 }
