@@ -73,10 +73,11 @@ pub fn parse_entry_keys(text: &str) -> Option<Vec<EntryKey>> {
     }
 }
 
-/// What only some kinds of requests can have.
+/// What only some kinds of requests can have or must have. Every version has written it so, since there
+/// are requests of the kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ColumnsOfKind {
-    /// A hold.
+    /// It has a hold.
     pub hold_id: bool,
     /// It can be forced.
     forced: bool,
@@ -84,6 +85,8 @@ pub struct ColumnsOfKind {
     reversed: bool,
     /// It can say how it left its hold.
     hold_as_left: bool,
+    /// It says how it left its hold, because it always leaves it open.
+    leaves_open: bool,
 }
 
 impl ColumnsOfKind {
@@ -101,15 +104,19 @@ impl ColumnsOfKind {
             }
             Some(Kind::Reversal) => Self { reversed: true, forced: true, ..none },
             Some(Kind::Capture) => Self { hold_id: true, hold_as_left: true, ..none },
-            None => Self { hold_id: true, hold_as_left: kind == UPDATE_HOLD, ..none },
+            None if kind == UPDATE_HOLD => {
+                Self { hold_id: true, hold_as_left: true, leaves_open: true, ..none }
+            }
+            None => Self { hold_id: true, ..none },
         }
     }
 
-    /// Whether a request of the kind can have these details.
-    pub fn may_have(self, details: &StoredDetails) -> bool {
+    /// Whether these are details of a request of the kind.
+    pub fn fit(self, details: &StoredDetails) -> bool {
         (self.forced || !details.forced())
             && (self.reversed || !details.has_reversed())
             && (self.hold_as_left || !details.has_hold())
+            && (details.has_hold() || !self.leaves_open)
     }
 }
 
@@ -148,8 +155,8 @@ impl Model {
         Ok(RequestRecord { fingerprint, transaction_id: self.transaction_id, result })
     }
 
-    /// Checks that every column can be decoded, and that a request of its kind can have it. `has_hold`
-    /// says whether the hold of the request exists.
+    /// Checks that every column can be decoded, and that a request of its kind has what it must have and
+    /// nothing else. `has_hold` says whether the hold of the request exists.
     pub fn check(&self, has_hold: bool) -> Result<(), StorageError> {
         self.request_id()?;
         self.fingerprint()?;
@@ -164,7 +171,7 @@ impl Model {
         }
         let is_applied = self.rejection()?.is_none();
         let columns = ColumnsOfKind::of(&self.kind, is_applied);
-        if !columns.may_have(&self.details()?) {
+        if !columns.fit(&self.details()?) {
             return Err(self.corrupt("details"));
         }
         match &self.hold_id {
@@ -172,6 +179,7 @@ impl Model {
             None if is_applied && TransactionKind::from_name(&self.kind).is_none() => {
                 Err(self.corrupt("kind"))
             }
+            None if columns.hold_id => Err(self.corrupt("hold_id")),
             _ => Ok(()),
         }
     }

@@ -87,8 +87,9 @@ pub fn is_request(row: &str) -> bool {
     let (has_values, request_id, labels) = (next() == "1", next(), next());
     let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
     let of_kind = ColumnsOfKind::of(kind, is_applied);
-    let has_details = || {
-        serde_json::from_str(details).is_ok_and(|details: StoredDetails| of_kind.may_have(&details))
+    let details = match details {
+        "" => Ok(StoredDetails::default()),
+        json => serde_json::from_str(json),
     };
     has_values
         && hold == if of_kind.hold_id { "found" } else { "none" }
@@ -96,7 +97,7 @@ pub fn is_request(row: &str) -> bool {
         && create_time_us.is_ok_and(|it| TIMES_US.contains(&it))
         && RequestId::parse(request_id).is_ok()
         && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
-        && (details.is_empty() || has_details())
+        && details.is_ok_and(|details| of_kind.fit(&details))
         && columns.next().is_none()
 }
 
