@@ -72,18 +72,55 @@ pub fn error_line(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The text without control characters: they could make a terminal show something else.
+/// The text with escapes in place of control characters, of line separators and of invisible characters,
+/// such as those that change the direction: they could make a terminal show something else.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let escape = |character: char| match character.is_control() {
-        true => character.escape_default().to_string(),
-        false => character.to_string(),
-    };
-    text.chars().map(escape).collect()
+    let is_separator = |character: char| matches!(character, '\u{2028}' | '\u{2029}');
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        let is_space =
+            character.is_whitespace() && !character.is_control() && !is_separator(character);
+        if character.is_ascii_graphic() || is_space {
+            printable.push(character);
+        } else {
+            // Behind another character: only there a combining mark is left as it is.
+            printable.extend(format!("a{character}").escape_debug().skip(1));
+        }
+    }
+    printable
 }
 
 /// A progress bar. It is drawn only on a terminal.
 pub fn bar(length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn what_a_terminal_does_not_show_as_it_is_is_escaped() {
+        for (text, shown) in [
+            ("a\n\u{1b}[31m\u{7f}", r"a\n\u{1b}[31m\u{7f}"),
+            ("\u{202e}b\u{2066}", r"\u{202e}b\u{2066}"),
+            ("a\u{200b}\u{ad}\u{feff}\u{e0041}", r"a\u{200b}\u{ad}\u{feff}\u{e0041}"),
+            ("\u{2028}\u{2029}\u{85}", r"\u{2028}\u{2029}\u{85}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+        for text in [
+            "",
+            r#"it's "a\b""#,
+            "Zoë zoe\u{308}",
+            "1\u{a0}000\u{202f}€",
+            "漢字\u{3000}かな",
+            "हिन्दी",
+            "🙂",
+        ] {
+            assert_eq!(printable(text), text);
+        }
+    }
 }

@@ -196,14 +196,18 @@ impl Identity {
     /// # Errors
     /// In one sentence, with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let is_printable = text.bytes().all(|byte| (0x21..=0x7e).contains(&byte));
-        if text.is_empty() || text.len() > IDENTITY_LENGTH_MAX || !is_printable {
+        if text.is_empty() || !Self::is_stored(text) {
             return Err(format!(
                 "identity {text:?} must be 1-{IDENTITY_LENGTH_MAX} printable ASCII characters \
                  without spaces"
             ));
         }
         Ok(Self(text.into()))
+    }
+
+    /// Whether a text is an identity, or that of callers who are not authenticated.
+    pub fn is_stored(text: &str) -> bool {
+        text.len() <= IDENTITY_LENGTH_MAX && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
     }
 
     /// An identity that was checked before.

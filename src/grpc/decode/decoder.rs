@@ -1,6 +1,6 @@
 //! Reads the fields of one request, and collects the violations.
 
-use std::{cmp::Ordering, collections::BTreeSet, fmt, ops::RangeInclusive};
+use std::{cmp::Ordering, collections::BTreeSet, fmt};
 
 use uuid::Uuid;
 
@@ -11,12 +11,13 @@ use crate::{
         effective_time::TIMES_US,
         ids::{AccountId, HoldId, Identity, RequestId, RequestKey, TransactionId},
         money::{Amount, AmountError, Currencies, Currency},
+        text::{
+            LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX, TEXT_LENGTH_MAX,
+            is_invisible, is_label_key, is_label_value,
+        },
     },
     grpc::{
-        decode::{
-            BATCH_MAX, DESCRIPTION_LENGTH_MAX, LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX,
-            LABELS_MAX,
-        },
+        decode::BATCH_MAX,
         error::invalid::{Invalid, Violation},
     },
     proto::{self, ErrorReason},
@@ -188,9 +189,9 @@ impl<'a> Decoder<'a> {
 
     /// Checks a text for people.
     pub fn text(&mut self, reason: ErrorReason, field: &str, text: &str) {
-        if text.len() > DESCRIPTION_LENGTH_MAX {
+        if text.len() > TEXT_LENGTH_MAX {
             let description =
-                format!("has {} bytes; at most {DESCRIPTION_LENGTH_MAX} are allowed", text.len());
+                format!("has {} bytes; at most {TEXT_LENGTH_MAX} are allowed", text.len());
             self.report(reason, field, description);
         } else if text.chars().any(is_invisible) {
             let description = "has a control character, a line separator or an invisible character \
@@ -209,13 +210,12 @@ impl<'a> Decoder<'a> {
             return;
         }
         for (key, value) in labels {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
-            if key.is_empty() || key.len() > LABEL_KEY_LENGTH_MAX || !key.bytes().all(allowed) {
+            if !is_label_key(key) {
                 let description = format!(
                     "has a key that is not 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-]"
                 );
                 self.report(reason, "labels", description);
-            } else if value.len() > LABEL_VALUE_LENGTH_MAX || value.chars().any(is_invisible) {
+            } else if !is_label_value(value) {
                 let description = format!(
                     "must have at most {LABEL_VALUE_LENGTH_MAX} bytes, without control \
                      characters, line separators and invisible characters of formatting"
@@ -321,41 +321,6 @@ impl<'a> Decoder<'a> {
         }
         time_us
     }
-}
-
-/// Unicode's characters of formatting (Cf), as of version 17. They change how other characters look, or
-/// their order, and are not seen themselves.
-const FORMATTING: [RangeInclusive<char>; 21] = [
-    '\u{AD}'..='\u{AD}',
-    '\u{600}'..='\u{605}',
-    '\u{61C}'..='\u{61C}',
-    '\u{6DD}'..='\u{6DD}',
-    '\u{70F}'..='\u{70F}',
-    '\u{890}'..='\u{891}',
-    '\u{8E2}'..='\u{8E2}',
-    '\u{180E}'..='\u{180E}',
-    '\u{200B}'..='\u{200F}',
-    '\u{202A}'..='\u{202E}',
-    '\u{2060}'..='\u{2064}',
-    '\u{2066}'..='\u{206F}',
-    '\u{FEFF}'..='\u{FEFF}',
-    '\u{FFF9}'..='\u{FFFB}',
-    '\u{110BD}'..='\u{110BD}',
-    '\u{110CD}'..='\u{110CD}',
-    '\u{13430}'..='\u{1343F}',
-    '\u{1BCA0}'..='\u{1BCA3}',
-    '\u{1D173}'..='\u{1D17A}',
-    '\u{E0001}'..='\u{E0001}',
-    '\u{E0020}'..='\u{E007F}',
-];
-
-/// Whether a text for people must not have this character: a control character (Cc), a line or
-/// paragraph separator (Zl, Zp), or a character of formatting (Cf).
-fn is_invisible(letter: char) -> bool {
-    let is_formatting = || FORMATTING.iter().any(|range| range.contains(&letter));
-    letter.is_control()
-        || matches!(letter, '\u{2028}' | '\u{2029}')
-        || (!letter.is_ascii() && is_formatting())
 }
 
 /// Checks the number of requests in a batch.

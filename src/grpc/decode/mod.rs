@@ -26,14 +26,6 @@ pub use queries::{
 };
 pub use streamed::streamed;
 
-/// The longest description, in bytes.
-const DESCRIPTION_LENGTH_MAX: usize = 1024;
-/// The most labels on one account or transaction.
-const LABELS_MAX: usize = 32;
-/// The longest key of a label, in bytes.
-const LABEL_KEY_LENGTH_MAX: usize = 63;
-/// The longest value of a label, in bytes.
-const LABEL_VALUE_LENGTH_MAX: usize = 256;
 /// The most legs of one transaction.
 const LEGS_MAX: usize = 100;
 /// The most requests in one batch.

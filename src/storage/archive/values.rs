@@ -1,15 +1,19 @@
 //! What the values of an export must be beyond the types of their columns: what a server reads.
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
 use crate::{
     domain::{
         account::{COUNT_MAX, Labels},
         fingerprint::FINGERPRINT_LENGTH,
-        ids::{AccountId, HoldId, IdError, RequestId},
+        ids::{AccountId, HoldId, IDENTITY_LENGTH_MAX, IdError, Identity, RequestId},
         money::{CurrencyError, SCALE_MAX, is_currency_code},
         rejection::Rejection,
+        text::{
+            LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX, TEXT_LENGTH_MAX,
+            are_stored_labels, is_stored_text,
+        },
     },
     storage::{
         archive::fields::EntryName,
@@ -61,13 +65,26 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         "hash" | "last_hash" if text.len() != SHA_256_DIGITS => {
             Err(format!("must be {SHA_256_DIGITS} hexadecimal digits"))
         }
-        "labels" if !is::<Labels>(json) => must_be("an object of strings"),
+        "caller" | "end_caller" if !Identity::is_stored(text) => must_be(&format!(
+            "empty or an identity: at most {IDENTITY_LENGTH_MAX} printable ASCII characters \
+             without spaces"
+        )),
+        "description" | "reason" if !is_stored_text(text) => must_be(&format!(
+            "a text of at most {TEXT_LENGTH_MAX} bytes, without control characters"
+        )),
+        "labels" => match Labels::deserialize(json) {
+            Ok(labels) if are_stored_labels(&labels) => Ok(()),
+            Ok(_) => must_be(&label_rule()),
+            Err(_) => must_be("an object of strings"),
+        },
         "entry_names" if !is::<Vec<EntryName>>(json) => {
             must_be("a list of account ids and sequences")
         }
-        "attributes_before" | "attributes_after" if !is::<StoredAttributes>(json) => {
-            must_be("the attributes of an account")
-        }
+        "attributes_before" | "attributes_after" => match StoredAttributes::deserialize(json) {
+            Ok(attributes) if are_stored_labels(&attributes.labels) => Ok(()),
+            Ok(_) => Err(format!("its labels must be {}", label_rule())),
+            Err(_) => must_be("the attributes of an account"),
+        },
         "placed" if !is::<StoredTerms>(json) => must_be("an amount and an expire time"),
         "details" if !is::<StoredDetails>(json) => must_be("the details of a request"),
         "rejection" if serde_json::from_str::<Rejection>(text).is_err() => {
@@ -75,6 +92,14 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// What labels must be.
+fn label_rule() -> String {
+    format!(
+        "at most {LABELS_MAX}, with keys of 1-{LABEL_KEY_LENGTH_MAX} characters of [A-Za-z0-9._/-] and \
+         values of at most {LABEL_VALUE_LENGTH_MAX} bytes, without control characters"
+    )
 }
 
 fn is<T: DeserializeOwned>(json: &Json) -> bool {

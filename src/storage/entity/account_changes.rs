@@ -43,7 +43,7 @@ pub struct StoredAttributes {
     state: String,
     overdraft_limit: Decimal,
     unlimited_overdraft: bool,
-    labels: Labels,
+    pub labels: Labels,
 }
 
 impl From<&Attributes> for StoredAttributes {

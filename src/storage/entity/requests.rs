@@ -13,6 +13,7 @@ use crate::{
         hold::Hold,
         ids::{HoldId, Identity, RequestId},
         rejection::Rejection,
+        text::{are_stored_labels, is_stored_text},
         transaction::{Entry, Transaction, TransactionKind},
         unit_of_work::{Effects, RequestRecord},
     },
@@ -160,13 +161,19 @@ impl Model {
     pub fn check(&self, has_hold: bool) -> Result<(), StorageError> {
         self.request_id()?;
         self.fingerprint()?;
-        self.labels()?;
+        if !are_stored_labels(&self.labels()?) {
+            return Err(self.corrupt("labels"));
+        }
         self.entry_keys()?;
         if !TIMES_US.contains(&self.create_time_us) {
             return Err(self.corrupt("create_time_us"));
         }
+        if !Identity::is_stored(&self.caller) {
+            return Err(self.corrupt("caller"));
+        }
         // Null stands for an empty description.
-        if self.description.as_deref() == Some("") {
+        if self.description.as_deref().is_some_and(|text| text.is_empty() || !is_stored_text(text))
+        {
             return Err(self.corrupt("description"));
         }
         let is_applied = self.rejection()?.is_none();

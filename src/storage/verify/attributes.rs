@@ -6,18 +6,21 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use crate::{
     domain::{
-        account::Account,
-        ids::AccountId,
+        account::{Account, AccountChange},
+        ids::{AccountId, Identity},
+        money::Currency,
+        text::{are_stored_labels, is_stored_text},
         verification::{AttributesVerifier, LedgerFault},
     },
     storage::{
+        StorageError,
         dialect::DatabaseKind,
         entity::{account_changes, accounts},
         tables::{ACCOUNT_CHANGES, ACCOUNTS},
         verify::{
             error::VerifyError,
             partitions::LAST,
-            records::{decode, key},
+            records::{decode, key, require},
         },
     },
 };
@@ -41,7 +44,7 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         let mut accounts = BTreeMap::new();
         for row in &rows {
             let account_id: String = key(row, "account_id");
-            let account = decode(row, |row: accounts::Model| Account::try_from(row))
+            let account = decode(row, read_account)
                 .map_err(|description| fault(&account_id, 0, description))?;
             accounts.insert(account_id, AttributesVerifier::new(account));
         }
@@ -85,7 +88,7 @@ async fn push_changes(
                 return Err(fault(account_id, *version, NO_ACCOUNT.to_owned()).into());
             };
             let currency = &account.account().currency;
-            let change = decode(row, |row: account_changes::Model| row.into_change(currency))
+            let change = decode(row, |row| read_change(row, currency))
                 .map_err(|description| fault(account_id, *version, description))?;
             account.push(change)?;
         }
@@ -93,6 +96,32 @@ async fn push_changes(
             return Ok(());
         }
     }
+}
+
+fn read_account(row: accounts::Model) -> Result<Account, StorageError> {
+    let account = Account::try_from(row)?;
+    let columns = [
+        ("labels", are_stored_labels(&account.labels)),
+        ("caller", Identity::is_stored(account.created_by.as_str())),
+    ];
+    require(format_args!("account {}", account.account_id), &columns)?;
+    Ok(account)
+}
+
+fn read_change(
+    row: account_changes::Model,
+    currency: &Currency,
+) -> Result<AccountChange, StorageError> {
+    let change = row.into_change(currency)?;
+    let columns = [
+        ("reason", is_stored_text(&change.reason)),
+        ("caller", Identity::is_stored(change.created_by.as_str())),
+        ("attributes_before", are_stored_labels(&change.before.labels)),
+        ("attributes_after", are_stored_labels(&change.after.labels)),
+    ];
+    let (version, account_id) = (change.version, &change.account_id);
+    require(format_args!("change {version} of account {account_id}"), &columns)?;
+    Ok(change)
 }
 
 fn fault(account_id: &str, version: i64, description: String) -> LedgerFault {

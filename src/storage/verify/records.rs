@@ -1,13 +1,20 @@
 //! Decodes every column of requests and holds as a server does when it answers from them.
 
+use std::fmt::Display;
+
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, FromQueryResult, QueryResult, TryGetable, Value,
 };
 
 use crate::{
     domain::{
-        account::Labels, effective_time::TIMES_US, fingerprint::FINGERPRINT_LENGTH, hold::Hold,
-        ids::RequestId, rejection::Rejection, verification::LedgerFault,
+        effective_time::TIMES_US,
+        fingerprint::FINGERPRINT_LENGTH,
+        hold::Hold,
+        ids::{Identity, RequestId},
+        rejection::Rejection,
+        text::{are_stored_labels, is_stored_text},
+        verification::LedgerFault,
     },
     storage::{
         StorageError,
@@ -85,7 +92,7 @@ pub fn is_request(row: &str) -> bool {
     let (_, kind, is_applied, _, create_time_us) =
         (next(), next(), next() == "1", next(), next().parse());
     let (has_values, request_id, labels) = (next() == "1", next(), next());
-    let (rejection, hold, _, details, _) = (next(), next(), next(), next(), next());
+    let (rejection, hold, caller, details, description) = (next(), next(), next(), next(), next());
     let of_kind = ColumnsOfKind::of(kind, is_applied);
     let details = match details {
         "" => Ok(StoredDetails::default()),
@@ -96,7 +103,10 @@ pub fn is_request(row: &str) -> bool {
         && (is_applied || serde_json::from_str::<Rejection>(rejection).is_ok())
         && create_time_us.is_ok_and(|it| TIMES_US.contains(&it))
         && RequestId::parse(request_id).is_ok()
-        && (labels.is_empty() || serde_json::from_str::<Labels>(labels).is_ok())
+        && (labels.is_empty()
+            || serde_json::from_str(labels).is_ok_and(|labels| are_stored_labels(&labels)))
+        && is_stored_text(description)
+        && Identity::is_stored(caller)
         && details.is_ok_and(|details| of_kind.fit(&details))
         && columns.next().is_none()
 }
@@ -143,7 +153,17 @@ pub async fn for_each_hold(
         for row in &rows {
             after = key(row, "hold_id");
             let (account_id, currency) = account_of(row)?;
-            let hold = decode(row, |row: holds::Model| row.into_hold(&account_id, &currency));
+            let hold = decode(row, |row: holds::Model| {
+                let hold = row.into_hold(&account_id, &currency)?;
+                let columns = [
+                    ("description", is_stored_text(&hold.description)),
+                    ("labels", are_stored_labels(&hold.labels)),
+                    ("caller", Identity::is_stored(hold.created_by.as_str())),
+                    ("end_caller", Identity::is_stored(hold.ended_by.as_str())),
+                ];
+                require(format_args!("hold {}", hold.hold_id), &columns)?;
+                Ok(hold)
+            });
             act(&hold.map_err(|description| {
                 let hold_id = after.clone();
                 LedgerFault::Hold { hold_id, description }
@@ -165,6 +185,14 @@ pub fn decode<Model: FromQueryResult, T>(
         format!("its column {column} cannot be read")
     })?;
     decode(model).map_err(|error| error.to_string())
+}
+
+/// Checks of each of these columns that some version can have written its text.
+pub fn require(what: impl Display, columns: &[(&str, bool)]) -> Result<(), StorageError> {
+    match columns.iter().find(|(_, is_written)| !is_written) {
+        Some((column, _)) => Err(StorageError::Corrupt(format!("{what}: column {column}"))),
+        None => Ok(()),
+    }
 }
 
 /// A column of the row's key, with a default in place of a value that cannot be read.

@@ -8,6 +8,8 @@ on_both_databases! {
     attributes_that_no_change_made_are_found,
     columns_of_accounts_that_no_server_reads_are_found,
     columns_of_requests_and_holds_that_no_server_reads_are_found,
+    texts_that_no_server_writes_are_found,
+    invisible_characters_of_earlier_versions_are_right,
     effective_times_that_no_server_writes_are_found,
     an_account_without_room_for_changes_is_an_error_and_no_panic,
     values_that_no_server_reads_are_not_imported,
@@ -198,6 +200,64 @@ async fn columns_of_requests_and_holds_that_no_server_reads_are_found(kind: Kind
     assert_found(&database, &cases).await;
 }
 
+async fn texts_that_no_server_writes_are_found(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    let (long, limit) = ("a".repeat(300), "unlimited_overdraft");
+    let attributes = |label: &str| {
+        format!(
+            "'{{\"state\":\"open\",\"overdraft_limit\":\"0\",\"{limit}\":false,\"labels\":{{{label}}}}}'"
+        )
+    };
+    let labels = |label: &str| format!("labels = '{{{label}}}'");
+    let (on_account, on_deposit) =
+        ("WHERE account_id = 'bob'", "WHERE kind = 'deposit' AND rejection IS NULL");
+    let cases = [
+        (format!("accounts SET {} {on_account}", labels(r#""":"x""#)), "bob: column labels"),
+        (format!("accounts SET {} {on_account}", labels(r#""a":"\u001b""#)), "bob: column labels"),
+        (format!("accounts SET caller = ' ' {on_account}"), "bob: column caller"),
+        (format!("requests SET {} {on_deposit}", labels(r#""a b":"""#)), ": column labels"),
+        (
+            format!("requests SET {} {on_deposit}", labels(&format!("\"a\":\"{long}\""))),
+            ": column labels",
+        ),
+        (format!("requests SET description = 'a\u{1b}' {on_deposit}"), ": column description"),
+        (format!("requests SET description = 'a\u{1f}b' {on_deposit}"), ": column description"),
+        (format!("requests SET caller = 'a\u{1b}' {on_deposit}"), ": column caller"),
+        ("holds SET description = 'a\nb'".to_owned(), "hold h: column description"),
+        (format!("holds SET {}", labels(r#""ä":"""#)), "hold h: column labels"),
+        ("holds SET caller = ' '".to_owned(), "hold h: column caller"),
+        ("holds SET end_caller = 'a\n'".to_owned(), "hold h: column end_caller"),
+        ("account_changes SET reason = 'a\n'".to_owned(), "of account alice: column reason"),
+        ("account_changes SET caller = 'ä'".to_owned(), "of account alice: column caller"),
+        (
+            format!("account_changes SET attributes_before = {}", attributes(r#"" ":"""#)),
+            "of account alice: column attributes_before",
+        ),
+    ];
+    let cases = cases.map(|(change, words)| (format!("UPDATE {change}"), words));
+    let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
+    assert_found(&database, &cases).await;
+}
+
+async fn invisible_characters_of_earlier_versions_are_right(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    let tampering = Tampering::begin(&database).await;
+    let text = "a\u{202e}b\u{2028}";
+    let change = format!(
+        "UPDATE requests SET description = '{text}', labels = '{{\"a\":\"{text}\"}}' \
+         WHERE kind = 'deposit'; UPDATE holds SET description = '{text}'"
+    );
+    database.execute(&change).await;
+    database.passbook(&["verify"]).await.must_succeed();
+    let export = database.passbook(&["export"]).await.must_succeed().stdout;
+    tampering.undo().await;
+
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), export).expect("written");
+    let target = database.create_beside(kind).await;
+    target.passbook(&["import", "--input", &file.path().to_string_lossy()]).await.must_succeed();
+}
+
 /// SQLite stores any value in any column.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_text_in_place_of_null_is_found() {
@@ -289,6 +349,18 @@ async fn values_that_no_server_reads_are_not_imported(kind: Kind) {
         ("request", "entry_names", "[1]", "must be a list of account ids and sequences"),
         ("hold", "hold_id", "\"\"", "is required"),
         ("account_change", "attributes_after", "[]", "must be the attributes of an account"),
+        ("account", "labels", r#"{"":"x"}"#, "must be at most 32, with keys of 1-63 characters"),
+        ("request", "labels", r#"{"a":"\u001b"}"#, "must be at most 32, with keys of 1-63"),
+        ("request", "description", "\"a\\nb\"", "must be a text of at most 1024 bytes"),
+        ("request", "caller", "\" \"", "must be empty or an identity"),
+        ("hold", "end_caller", "\"a\\u001b\"", "must be empty or an identity"),
+        ("account_change", "reason", "\"a\\u007f\"", "must be a text of at most 1024 bytes"),
+        (
+            "account_change",
+            "attributes_before",
+            r#"{"state":"open","overdraft_limit":"0","unlimited_overdraft":false,"labels":{"ä":""}}"#,
+            "its labels must be at most 32",
+        ),
     ];
     for (row_name, field, value, words) in cases {
         let begin = format!("{{\"type\":\"{row_name}\",");
