@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
-/// The magic numbers of Linux (`linux/magic.h`). FUSE and 9P are not among them: most of these file
-/// systems are of one machine, such as those of gVisor. Other operating systems use small numbers,
-/// which are none of these.
-const SHARED: [(u32, &str); 7] = [
+/// The magic numbers of Linux: `linux/magic.h`, and the headers of the file systems themselves (GFS2's
+/// `linux/gfs2_ondisk.h`, `fs/vboxsf` of the kernel, `lustre_user.h`, BeeGFS's client), also in `stat -f` of
+/// coreutils, which has that of GPFS. FUSE and 9P are not among them: most of these file systems are of
+/// one machine, such as those of gVisor. Other operating systems use small numbers, which are none of
+/// these.
+const SHARED: [(u32, &str); 13] = [
     (0x6969, "NFS"),
     (0x517B, "SMB"),
     (0xFF53_4D42, "CIFS"),
@@ -14,6 +16,12 @@ const SHARED: [(u32, &str); 7] = [
     (0x5346_414F, "AFS"),
     (0x6B41_4653, "AFS"),
     (0x00C3_6400, "Ceph"),
+    (0x0BD0_0BD0, "Lustre"),
+    (0x4750_4653, "GPFS"),
+    (0x1983_0326, "BeeGFS"),
+    (0x7461_636F, "OCFS2"),
+    (0x0116_1970, "GFS2"),
+    (0x786F_4256, "VirtualBox's shared folders"),
 ];
 
 /// The name of the shared file system on which a file or a folder is. None if it is on another one,
@@ -56,6 +64,12 @@ mod tests {
             (0x5346_414F, "AFS"),
             (0x6B41_4653, "AFS"),
             (0x00C3_6400, "Ceph"),
+            (0x0BD0_0BD0, "Lustre"),
+            (0x4750_4653, "GPFS"),
+            (0x1983_0326, "BeeGFS"),
+            (0x7461_636F, "OCFS2"),
+            (0x0116_1970, "GFS2"),
+            (0x786F_4256, "VirtualBox's shared folders"),
         ] {
             assert_eq!(name_of(magic), Some(name), "{magic:#x}");
         }
