@@ -51,8 +51,8 @@ const CONTROL_STREAMS_OF_NOBODY: Maxima =
     Maxima { server: 960, identity: 0, anonymous: 64, connection: 8 };
 /// Control calls of nobody beyond the maximum, until connections that were closed for them have ended.
 pub const CONTROL_CALLS_BEYOND: usize = 64;
-/// Bytes of the requests that are being received, headers included. Too low sheds honest callers,
-/// which send far less at a time; too high exhausts the memory.
+/// Bytes of the requests that are being received, headers included, and of those that wait. Too low sheds
+/// honest callers, which send far less at a time; too high exhausts the memory.
 const REQUEST_BYTES: Maxima =
     Maxima { server: 64 * MIB, identity: 32 * MIB, anonymous: 8 * MIB, connection: 32 * MIB };
 /// Bytes of responses that their callers have not read yet.
@@ -80,7 +80,7 @@ pub enum Limit {
     ControlCalls,
     /// Calls a second of an identity.
     CallRate,
-    /// Bytes of requests that are being received.
+    /// Bytes of requests that are being received or wait.
     RequestBytes,
     /// Bytes of responses that are not read yet.
     ResponseBytes,
@@ -129,7 +129,7 @@ impl Limit {
             Self::Calls => "calls in flight",
             Self::ControlCalls => "calls of health, reflection and AdminService in flight",
             Self::CallRate => "calls a second",
-            Self::RequestBytes => "bytes of requests that are being received",
+            Self::RequestBytes => "bytes of requests that are being received or wait",
             Self::ResponseBytes => "bytes of responses that are not read yet",
             Self::Queue => "changes that wait or are being applied",
             Self::Watchers => "watchers",
@@ -273,6 +273,16 @@ impl Budgets {
         if let Some(rate) = &self.call_rate {
             rate.charge(identity, more, Instant::now());
         }
+    }
+
+    /// A share for what a call keeps of its request, or has looked up for it, until it ends.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn request_share(&self, identity: &Identity, bytes: usize) -> Result<Share, Exhausted> {
+        let mut share = self.request_bytes.share(identity.clone(), None);
+        share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 })?;
+        Ok(share)
     }
 
     /// A share for the results of a call, which stay in memory until the last one is there.

@@ -1,11 +1,11 @@
 //! Commands: the changes that the ledger executes.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use crate::domain::{
     account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount},
     hold::{Capture, HoldRef, HoldUpdate, NewHold},
-    ids::{AccountId, HoldId, RequestKey, TransactionId},
+    ids::{AccountId, HoldId, ID_LENGTH_MAX, RequestKey, TransactionId},
     money::{Amount, Currency},
     transaction::{Entry, Transaction, TransactionKind},
 };
@@ -18,6 +18,9 @@ pub const UPDATE_HOLD: &str = "update_hold";
 pub const RELEASE_HOLD: &str = "release_hold";
 /// The kind of fences.
 pub const FENCE: &str = "fence";
+
+/// About the memory of a label beside its texts: two strings, in a tree.
+const LABEL_BYTES: usize = 128;
 
 /// A change that goes through the write path.
 #[derive(Clone, Debug)]
@@ -171,6 +174,27 @@ impl Command {
     /// Whether it is to be applied although funds lack or an account is frozen.
     pub fn is_forced(&self) -> bool {
         self.request().is_some_and(|request| request.force)
+    }
+
+    /// About the memory of the hold or the transaction that was looked up for it, in bytes.
+    pub fn resolved_bytes(&self) -> usize {
+        let resolved = self.request().and_then(|request| match &request.action {
+            Action::UpdateHold(HoldUpdate { hold, .. })
+            | Action::CaptureHold(Capture { hold, .. })
+            | Action::ReleaseHold(hold) => {
+                hold.resolved.as_ref().map(|it| (0, &it.description, &it.labels))
+            }
+            Action::Reverse(Reversal { transaction, .. }) => {
+                let resolved = transaction.resolved.as_ref();
+                resolved.map(|it| (it.entries.len(), &it.description, &it.labels))
+            }
+            Action::Post(..) | Action::PlaceHold(_) | Action::Fence => None,
+        });
+        resolved.map_or(0, |(entries, description, labels)| {
+            let labels = labels.iter().map(|(key, value)| key.len() + value.len() + LABEL_BYTES);
+            let entries = entries * (mem::size_of::<Entry>() + ID_LENGTH_MAX);
+            entries + description.len() + labels.sum::<usize>()
+        })
     }
 
     /// The length of the caller's texts, in bytes.

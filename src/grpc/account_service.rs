@@ -5,6 +5,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use prost::{Message, Name};
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -15,7 +16,7 @@ use crate::{
         unit_of_work::RequestResult,
     },
     grpc::{
-        context::context,
+        context::{self, context},
         create_accounts::Opening,
         decode::{self, Decoder},
         encode::{self, response_size},
@@ -44,20 +45,28 @@ pub struct AccountServiceImpl {
 }
 
 impl AccountServiceImpl {
-    /// Splits a request into its context and its message, and decodes the message.
-    fn decode<T, D>(
+    /// Splits a request into its context and its message.
+    fn open<T: Message + Name>(
         &self,
-        mut request: Request<T>,
+        request: Request<T>,
+    ) -> Result<(CallContext, T), StatusBuilder> {
+        context::open(self.ledger.budgets(), request)
+    }
+
+    /// Splits a request into its context and its message, and decodes the message.
+    fn decode<T: Message + Name, D>(
+        &self,
+        request: Request<T>,
         read: impl FnOnce(&mut Decoder<'_>, T) -> Option<D>,
     ) -> Result<(CallContext, D), StatusBuilder> {
-        let context = context(&mut request)?;
+        let (context, message) = self.open(request)?;
         let caller = &context.caller.recorded_as;
-        let decoded = Decoder::decode(&self.currencies, caller, request.into_inner(), read)?;
+        let decoded = Decoder::decode(&self.currencies, caller, message, read)?;
         Ok((context, decoded))
     }
 
     /// Executes a request that moves or holds money.
-    async fn execute<T, R: From<RequestResult>>(
+    async fn execute<T: Message + Name, R: From<RequestResult>>(
         &self,
         request: Request<T>,
         read: impl FnOnce(&mut Decoder<'_>, T) -> Option<command::Request>,
@@ -71,7 +80,7 @@ impl AccountServiceImpl {
     }
 
     /// Executes an update of an account's attributes or state.
-    async fn update<T>(
+    async fn update<T: Message + Name>(
         &self,
         request: Request<T>,
         read: impl FnOnce(&mut Decoder<'_>, T) -> Option<AccountUpdate>,
@@ -105,20 +114,20 @@ fn counted(error: impl Into<StatusBuilder>) -> Status {
 impl AccountService for AccountServiceImpl {
     async fn create_account(
         &self,
-        mut request: Request<proto::CreateAccountRequest>,
+        request: Request<proto::CreateAccountRequest>,
     ) -> Reply<proto::CreateAccountResponse> {
-        let context = context(&mut request)?;
-        let account = self.opening(&context).create_one(request.into_inner()).await?;
+        let (context, request) = self.open(request)?;
+        let account = self.opening(&context).create_one(request).await?;
         let account = Some(encode::account(account));
         Ok(Response::new(proto::CreateAccountResponse { account }))
     }
 
     async fn batch_create_accounts(
         &self,
-        mut request: Request<proto::BatchCreateAccountsRequest>,
+        request: Request<proto::BatchCreateAccountsRequest>,
     ) -> Reply<proto::BatchCreateAccountsResponse> {
-        let context = context(&mut request)?;
-        let results = self.opening(&context).create_batch(request.into_inner()).await?;
+        let (context, request) = self.open(request)?;
+        let results = self.opening(&context).create_batch(request).await?;
         Ok(Response::new(proto::BatchCreateAccountsResponse { results }))
     }
 
@@ -240,10 +249,10 @@ impl AccountService for AccountServiceImpl {
 
     async fn batch_post_transactions(
         &self,
-        mut request: Request<proto::BatchPostTransactionsRequest>,
+        request: Request<proto::BatchPostTransactionsRequest>,
     ) -> Reply<proto::BatchPostTransactionsResponse> {
-        let streams = self.stream_context(context(&mut request)?);
-        let results = streams.post_batch(request.into_inner()).await?;
+        let (context, request) = self.open(request)?;
+        let results = self.stream_context(context).post_batch(request).await?;
         Ok(Response::new(proto::BatchPostTransactionsResponse { results }))
     }
 

@@ -333,7 +333,14 @@ impl Ledger {
             return Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)));
         }
         let queue = self.budgets.queue.take_one(&context.caller.identity)?;
-        let permits = Permits { queue, records: self.budgets.records.clone() };
+        let resolved = command.resolved_bytes();
+        let resolved = self.budgets.request_share(&context.caller.identity, resolved)?;
+        let permits = Permits {
+            queue,
+            records: self.budgets.records.clone(),
+            _message: context.share.clone(),
+            _resolved: Some(resolved),
+        };
         Ok(job::new(command, context.deadline, permits))
     }
 

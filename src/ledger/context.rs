@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     audit,
+    budget::Share,
     domain::{
         authorization::{Caller, PermissionDenied},
         command::Command,
@@ -22,6 +23,8 @@ pub struct CallContext {
     pub deadline: Instant,
     /// The call in the audit log, if there is one.
     pub audit: Option<Arc<audit::Call>>,
+    /// The room for what the call keeps of its only message. None: it has none, or another one.
+    pub share: Option<Arc<Share>>,
 }
 
 impl CallContext {

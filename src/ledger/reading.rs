@@ -159,7 +159,7 @@ mod tests {
         let ledger = Ledger::start(store, Budgets::for_tests(1, true), 1, None).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(5);
         let caller = Caller::unrestricted("a");
-        (ledger, CallContext { caller, deadline, audit: None })
+        (ledger, CallContext { caller, deadline, audit: None, share: None })
     }
 
     /// Reads while holds expire: before each read one more, up to so many. Returns the number of the read

@@ -1,10 +1,12 @@
 //! Bounds the memory of messages. The elements of a message are counted before prost makes values of
 //! them: an empty element is two bytes on the wire, and some hundred in memory. The buffers of a call
-//! are no larger than its messages: it keeps them as long as it is in flight.
+//! are no larger than its messages: it keeps them as long as it is in flight. [`memory`] is what is
+//! charged for a message that waits.
 
 use std::{
     collections::{HashMap, HashSet},
     marker::PhantomData,
+    mem,
     sync::LazyLock,
 };
 
@@ -23,7 +25,7 @@ use tonic::{
 };
 use tonic_prost::{ProstCodec, ProstDecoder};
 
-use crate::proto::FILE_DESCRIPTOR_SET;
+use crate::proto::{FILE_DESCRIPTOR_SET, Leg};
 
 /// A message of at most this many bytes is not counted: its elements take little memory, whatever
 /// they are.
@@ -35,6 +37,10 @@ const LIST_LENGTH_MAX: usize = 16_384;
 /// 32 labels each has. A message of a stream may have as many requests with more legs, and can exceed
 /// this if `message_size_max` is larger than the default.
 const ELEMENTS_MAX: usize = 65_536;
+
+/// About the memory of an element of a list beside its texts: that of a leg, which is the largest element
+/// that there can be so many of. An id or a path takes less.
+const ELEMENT_BYTES: usize = mem::size_of::<Leg>();
 
 /// The first size of a call's buffers, for its requests and for its responses. Most messages fit, and
 /// thousands of streams without a message take little.
@@ -115,6 +121,17 @@ impl<U: Message + Default + Name> Decoder for CountingDecoder<U> {
     fn buffer_settings(&self) -> BufferSettings {
         buffer_settings()
     }
+}
+
+/// About the memory of a message, in bytes: of its texts, and of the elements of all its lists.
+pub fn memory<T: Message + Name>(message: &T) -> usize {
+    let bytes = message.encode_to_vec();
+    let mut elements = 0;
+    if let Some(fields) = MESSAGES.by_name.get(&T::full_name()) {
+        // What was received has no more elements than are allowed.
+        let _ = count(fields, &bytes, &mut elements);
+    }
+    bytes.len() + elements * ELEMENT_BYTES
 }
 
 /// The messages of the contract.

@@ -1,5 +1,5 @@
 //! The contract of `proto/passbook/v1` as prost and tonic generate it, and one message written by
-//! hand; `counting_codec`, which bounds their lists. Nothing else of this crate enters here.
+//! hand; `counting_codec`, which bounds and measures their lists. Nothing else of this crate enters here.
 
 mod generated {
     #![allow(
@@ -16,6 +16,7 @@ mod counting_codec;
 pub mod methods;
 mod watch_entries_response;
 
+pub use counting_codec::memory;
 pub use generated::*;
 pub use watch_entries_response::WatchEntriesResponse;
 

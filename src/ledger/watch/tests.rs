@@ -36,7 +36,7 @@ pub(super) async fn ledger(directory: &TempDir) -> Ledger {
 
 pub(super) fn context() -> CallContext {
     let deadline = Instant::now() + Duration::from_secs(60);
-    CallContext { caller: Caller::unrestricted(""), deadline, audit: None }
+    CallContext { caller: Caller::unrestricted(""), deadline, audit: None, share: None }
 }
 
 pub(super) async fn deposit(ledger: &Ledger, sequences: impl Iterator<Item = i64>) {

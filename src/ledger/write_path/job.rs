@@ -95,6 +95,10 @@ pub struct Permits {
     pub queue: Share,
     /// Charged with a record if the command leaves one and moves no money.
     pub records: Arc<Rate>,
+    /// Of the call's message.
+    pub _message: Option<Arc<Share>>,
+    /// Of what was looked up for the command.
+    pub _resolved: Option<Share>,
 }
 
 /// The caller's handle. Dropping it abandons the job, unless an attempt has claimed it.
@@ -335,7 +339,8 @@ mod tests {
         let command = Command::CreateAccount(new_account("a"));
         let budgets = Budgets::for_tests(1, false);
         let queue = budgets.queue.take_one(&Identity::anonymous()).unwrap();
-        new(command, deadline, Permits { queue, records: budgets.records.clone() })
+        let records = budgets.records.clone();
+        new(command, deadline, Permits { queue, records, _message: None, _resolved: None })
     }
 
     fn soon() -> Instant {

@@ -59,7 +59,8 @@ fn job_until(identity: &str, account_ids: &[String], deadline: Instant) -> (Arc<
     let command = Command::Request(Arc::new(posting("r", &changes)));
     let budgets = Budgets::for_tests(1, false);
     let queue = budgets.queue.take_one(&Identity::from_stored(identity)).unwrap();
-    let permits = job::Permits { queue, records: budgets.records.clone() };
+    let records = budgets.records.clone();
+    let permits = job::Permits { queue, records, _message: None, _resolved: None };
     job::new(command, deadline, permits)
 }
 

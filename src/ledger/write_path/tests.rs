@@ -1,7 +1,8 @@
 //! The worker's supervision, on a real SQLite file: panics end in a resolved outcome.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -35,7 +36,7 @@ async fn ledger(directory: &TempDir) -> Ledger {
 }
 
 fn within(deadline: Instant) -> CallContext {
-    CallContext { caller: Caller::unrestricted(""), deadline, audit: None }
+    CallContext { caller: Caller::unrestricted(""), deadline, audit: None, share: None }
 }
 
 fn soon() -> Instant {
@@ -112,7 +113,8 @@ async fn one_request_that_always_panics_does_not_hold_up_the_others() {
 /// Applies a request with what its look-up has found: perhaps on a server that is no longer the primary.
 async fn apply(ledger: &Ledger, request: Request) -> Result<CommandResult, Error> {
     let queue = ledger.budgets.queue.take_one(&Identity::anonymous()).unwrap();
-    let permits = Permits { queue, records: ledger.budgets.records.clone() };
+    let records = ledger.budgets.records.clone();
+    let permits = Permits { queue, records, _message: None, _resolved: None };
     let command = Command::Request(Arc::new(request));
     let (job, completion) = job::new(command, soon(), permits);
     ledger.queue.enqueue(job);
@@ -209,4 +211,39 @@ async fn a_caller_whose_time_is_up_learns_that_nothing_was_applied() {
         ledger.execute(&within(soon()), deposit("closed")).await.unwrap_err(),
         Error::ShuttingDown
     );
+}
+
+/// A caller who gives up leaves its job in the queue.
+#[tokio::test]
+async fn a_job_in_the_queue_has_the_share_of_its_message() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    let used = || ledger.budgets.request_bytes.used();
+    let share = ledger.budgets.request_share(&Identity::anonymous(), 10_000).unwrap();
+    let context = CallContext { share: Some(Arc::new(share)), ..within(soon()) };
+    assert!(ledger.execute(&context, deposit("d")).now_or_never().is_none());
+    drop(context);
+    assert_eq!(used(), 10_000);
+    while used() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reversal_has_a_share_for_the_transaction_that_was_looked_up() {
+    let directory = TempDir::new().unwrap();
+    let ledger = ledger(&directory).await;
+    let context = within(soon());
+    let posted = ledger.execute(&context, posting("p", &[("a", "1.00"); 100])).await.unwrap();
+    let transaction_id = posted.effects.transaction.unwrap().transaction_id.unwrap();
+    let transaction = TransactionRef { transaction_id, resolved: None };
+    let reversal = Action::Reverse(Reversal { transaction, amount: None });
+    let mut reversing = pin!(ledger.execute(&context, request("r", reversal)));
+    let mut most = 0;
+    while (&mut reversing).now_or_never().is_none() {
+        most = most.max(ledger.budgets.request_bytes.used());
+        tokio::task::yield_now().await;
+    }
+    assert!((20_000..40_000).contains(&most), "{most} bytes");
+    assert_eq!(ledger.budgets.request_bytes.used(), 0);
 }

@@ -146,6 +146,41 @@ async fn a_scan_behind_its_own_reads_delays_no_scan_of_others() {
     }
 }
 
+/// What a call keeps of its message counts while it waits to read. All of the messages together are less
+/// than an identity may send at a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn ids_of_accounts_count_while_their_call_waits_to_read() {
+    const CALLS: usize = 250;
+    let target = Target::start(&[]).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    open(&b, "alice").await;
+    post_many(&b, "alice", 2500).await;
+    let mut reads = JoinSet::new();
+    for _ in 0..80 {
+        let (a, account_id) = (a.clone(), "alice".to_owned());
+        let verify = within(PATIENCE, VerifyAccountRequest { account_id });
+        reads.spawn(async move { a.verify_account(verify).await });
+    }
+    sleep(ms(200)).await;
+    let account_ids: Vec<_> = (0..1000).map(|number| format!("{number:0>64}")).collect();
+    let get = BatchGetAccountsRequest { account_ids };
+    let calls = (0..CALLS).map(|_| a.batch_get_accounts(within(PATIENCE, get.clone())));
+    let mut shed = 0;
+    for answer in join_all(calls).await {
+        let status = answer.expect_err("there are no such accounts");
+        if reason(&status) == "OVERLOADED" {
+            assert_metadata(&status, &[("limit", "request_bytes"), ("scope", "identity")]);
+            shed += 1;
+        } else {
+            assert_eq!(reason(&status), "ACCOUNT_NOT_FOUND", "{status:?}");
+        }
+    }
+    assert!(shed > CALLS / 8, "{shed} of {CALLS} calls are shed");
+    for answer in reads.join_all().await {
+        answer.expect("verified");
+    }
+}
+
 /// Four identities verify a long account, which changes meanwhile. On either database eight verifications
 /// could take all connections of readers.
 async fn verifications_leave_readers_to_others(kind: Kind) {
