@@ -11,13 +11,10 @@ use crate::{
     grpc::{decode::BATCH_MAX, error::invalid::Invalid, middleware::deadline::Deadline},
     ledger::Error,
     proto::{
-        ErrorReason, Leg, ResultOrder, StreamTransactionsRequest, StreamedRequest,
+        self, ErrorReason, ResultOrder, StreamTransactionsRequest, StreamedRequest,
         streamed_request::Request,
     },
 };
-
-/// About the memory of a label beside its texts: two strings, in a tree.
-const LABEL_BYTES: usize = 128;
 
 /// One request of a stream, as it was sent.
 pub struct StreamedItem {
@@ -63,8 +60,9 @@ impl Requests {
         while self.rest.as_slice().is_empty() {
             let message = self.messages.message().await?;
             let Some(message) = message else { return Ok(false) };
+            let of_message = proto::memory(&message);
             let items = split(message, &mut self.order, deadline)?;
-            let size = items.iter().map(StreamedItem::size).sum();
+            let size = of_message + items.len() * mem::size_of::<StreamedItem>();
             let size = if size > SMALL_BYTES_MAX { size } else { 0 };
             self.share.resize(size).map_err(Error::from)?;
             self.rest = items.into_iter();
@@ -85,25 +83,6 @@ impl Requests {
     /// The order of the results.
     pub fn order(&self) -> ResultOrder {
         self.order.unwrap_or_default()
-    }
-}
-
-impl StreamedItem {
-    /// About the memory that it takes, in bytes.
-    fn size(&self) -> usize {
-        let (legs, labels) = match &self.request {
-            None => (0, 0),
-            Some(Request::Deposit(it)) => (0, it.labels.len()),
-            Some(Request::Withdraw(it)) => (0, it.labels.len()),
-            Some(Request::Transfer(it)) => (0, it.labels.len()),
-            Some(Request::PostTransaction(it)) => (it.legs.len(), it.labels.len()),
-            Some(Request::ReverseTransaction(it)) => (0, it.labels.len()),
-            Some(Request::PlaceHold(it)) => (0, it.labels.len()),
-            Some(Request::CaptureHold(it)) => (0, it.labels.len()),
-            Some(Request::UpdateHold(_) | Request::ReleaseHold(_)) => (0, 0),
-        };
-        let texts = self.request.as_ref().map_or(0, Request::encoded_len);
-        mem::size_of::<Self>() + texts + legs * mem::size_of::<Leg>() + labels * LABEL_BYTES
     }
 }
 

@@ -1,5 +1,6 @@
 //! Streams of requests that the server cannot read on: what HTTP/2 buffers for them is bounded.
 
+use prost_types::FieldMask;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -83,6 +84,30 @@ async fn trailers_behind_requests_that_wait_are_bounded() {
     let rest = |stream| http2::trailers(stream, 4000);
     let _connections = streams_with(&target, CONNECTIONS / 3, rest, 0).await;
     target.withstands("3 x 440 streams with unread trailers", IDENTITY_MIB_MAX / 2).await;
+}
+
+/// A list of empty elements has two bytes each on the wire.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_of_a_message_that_waits_is_charged() {
+    const STREAMS: usize = 40;
+    let target = Target::start(&[]).await;
+    let _filled = fill(&target).await;
+    // In less than the window of a stream.
+    let update_mask = Some(FieldMask { paths: vec![String::new(); 15_000] });
+    let update = UpdateHoldRequest { update_mask, ..hold_update("h", "1") };
+    let request = Some(streamed_request::Request::UpdateHold(update));
+    let requests = vec![StreamedRequest { request, ..Default::default() }; 2];
+    let message = http2::framed(&StreamTransactionsRequest { requests, ..Default::default() });
+    let mut raw = connect(&target).await;
+    for _ in 0..STREAMS {
+        let stream = raw.open();
+        let data: Vec<u8> =
+            message.chunks(16_000).flat_map(|chunk| http2::data(stream, chunk)).collect();
+        let call = [raw.call(stream, STREAM), data].concat();
+        raw.write_data(&call, message.len()).await.expect("written");
+    }
+    let shed = async || target.shed("request_bytes", "identity").await;
+    eventually("most of them are shed", async || shed().await >= 30.0).await;
 }
 
 /// A stream keeps a buffer as large as its largest message, also when nothing is left of that.
