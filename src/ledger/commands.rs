@@ -154,7 +154,8 @@ impl Ledger {
     ) -> Result<RequestResult, Error> {
         let resolved = self.resolve_references(context, &mut request.action).await;
         resolved.map_err(Error::not_applied)?;
-        let has_named_amounts = !matches!(request.action, Action::Reverse(_));
+        // Those of other requests depend on the hold or the transaction.
+        let has_named_amounts = !request.action.has_references();
         let command = self.allowed(context, self.command_of(request)).await?;
         self.check_records(context)?;
         let completion = self.enqueue_one(context, command).await?;

@@ -62,14 +62,14 @@ impl Grant {
     pub fn visible_record(&self, record: RequestRecord) -> RequestRecord {
         let result = match record.result {
             Ok(effects) => Ok(self.visible_effects(effects)),
-            // It may be that of a reversal.
+            // It may be that of a request that names a hold or a transaction.
             Err(rejection) => Err(self.visible_rejection(rejection, false)),
         };
         RequestRecord { result, ..record }
     }
 
     /// The rejection, without the figures of an account that the caller may not read. The caller knows
-    /// the amounts of a request that names them; a reversal takes them from entries.
+    /// the amounts of a posting and of a new hold; those of other requests depend on a hold or on entries.
     pub fn visible_rejection(&self, rejection: Rejection, has_named_amounts: bool) -> Rejection {
         rejection.visible(has_named_amounts, |account_id| match account_id {
             Some(account_id) => self.allows(Right::Read, account_id),

@@ -2,6 +2,7 @@
 
 mod admin_port;
 mod admin_port_attacks;
+mod amounts_of_holds;
 mod append_only_triggers;
 mod append_only_triggers_of_holds;
 mod audit;
