@@ -12,6 +12,7 @@ use crate::{
         denials::{DenialCount, Denied},
     },
     domain::{
+        account::{AttributeChange, NewLimit},
         command::{Action, Command},
         hex::to_hex,
         ids::{AccountId, Identity, TransactionId},
@@ -140,7 +141,9 @@ struct Line<'a> {
 struct AmountField<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     account_id: Option<&'a str>,
-    currency_code: &'a str,
+    /// None: the amount is zero in any currency, or unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    currency_code: Option<&'a str>,
     value: String,
 }
 
@@ -284,7 +287,30 @@ fn of_call<'a>(
 
 /// The amounts that the caller sent.
 fn amounts(command: &Command) -> Vec<AmountField<'_>> {
-    let Command::Request(request) = command else { return Vec::new() };
+    let request = match command {
+        Command::CreateAccount(new) => {
+            let limit = new.overdraft_limit;
+            let is_sent = limit.is_positive();
+            let limit = is_sent.then(|| field(Some(&new.account_id), &new.currency, limit));
+            let unlimited = new.unlimited_overdraft.then(|| unlimited(&new.account_id));
+            return limit.into_iter().chain(unlimited).collect();
+        }
+        Command::UpdateAccount(update) => {
+            let AttributeChange::Update { overdraft_limit, unlimited_overdraft, .. } =
+                &update.change
+            else {
+                return Vec::new();
+            };
+            let account_id = &update.account_id;
+            let limit = overdraft_limit.as_ref().map(|limit| match limit {
+                NewLimit::Zero => without_currency(account_id, "0"),
+                NewLimit::Amount(currency, amount) => field(Some(account_id), currency, *amount),
+            });
+            let unlimited = (*unlimited_overdraft == Some(true)).then(|| unlimited(account_id));
+            return limit.into_iter().chain(unlimited).collect();
+        }
+        Command::Request(request) => request,
+    };
     match &request.action {
         Action::Post(_, legs) => {
             legs.iter().map(|leg| field(Some(&leg.account_id), &leg.currency, leg.amount)).collect()
@@ -314,7 +340,20 @@ fn field<'a>(
     amount: Amount,
 ) -> AmountField<'a> {
     let account_id = account_id.map(AccountId::as_str);
-    AmountField { account_id, currency_code: currency.code(), value: amount.to_string() }
+    AmountField { account_id, currency_code: Some(currency.code()), value: amount.to_string() }
+}
+
+/// An overdraft without a limit.
+fn unlimited(account_id: &AccountId) -> AmountField<'_> {
+    without_currency(account_id, "unlimited")
+}
+
+fn without_currency<'a>(account_id: &'a AccountId, value: &str) -> AmountField<'a> {
+    AmountField {
+        account_id: Some(account_id.as_str()),
+        currency_code: None,
+        value: value.to_owned(),
+    }
 }
 
 /// RFC 3339, in UTC, with microseconds.

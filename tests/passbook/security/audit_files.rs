@@ -170,6 +170,52 @@ async fn a_renamed_file_is_left_alone() {
     assert_eq!(fields, ["a", "USD", "5.00"]);
 }
 
+/// What an account may owe is the caller's to say, as an amount is.
+#[tokio::test(flavor = "multi_thread")]
+async fn overdraft_limits_are_among_the_amounts() {
+    let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
+    let server = audit.serve(&database, &callers(), &["--audit-amounts"]).await;
+    let client = server.client_of("all-token");
+    open(&client, "a").await;
+    open_with_overdraft(&client, "b", "5").await;
+    open_unlimited(&client, "c").await;
+    let overdraft_limit = money("6");
+    let requests = vec![CreateAccountRequest { overdraft_limit, ..account_of("d", "USD") }];
+    client.batch_create_accounts(BatchCreateAccountsRequest { requests }).await.expect("opened");
+    client.update_account(limit_of("a", "7")).await.expect("updated");
+    let no_limit = UpdateAccountRequest { unlimited_overdraft: true, ..update_of("a") };
+    client.update_account(no_limit).await.expect("updated");
+    let update_mask = mask(&["overdraft_limit"]);
+    let cleared = UpdateAccountRequest { update_mask, ..update_of("b") };
+    client.update_account(cleared).await.expect("updated");
+    end(server).await;
+
+    let amounts = |line: &serde_json::Value| {
+        line["amounts"].as_array().into_iter().flatten().map(ToString::to_string).collect()
+    };
+    let lines: Vec<Vec<String>> = audit.events("change").iter().map(amounts).collect();
+    let with_currency = |account_id: &str, value: &str| {
+        let currency_code = "USD";
+        let amount = serde_json::json!({
+            "account_id": account_id, "currency_code": currency_code, "value": value,
+        });
+        vec![amount.to_string()]
+    };
+    let without = |account_id: &str, value: &str| {
+        vec![serde_json::json!({ "account_id": account_id, "value": value }).to_string()]
+    };
+    let expected = [
+        vec![],
+        with_currency("b", "5.00"),
+        without("c", "unlimited"),
+        with_currency("d", "6.00"),
+        with_currency("a", "7.00"),
+        without("a", "unlimited"),
+        without("b", "0"),
+    ];
+    assert_eq!(lines, expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_output_can_be_the_audit_log() {
     let database = TestDatabase::create(Kind::Sqlite).await;
