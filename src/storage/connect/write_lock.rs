@@ -286,7 +286,7 @@ mod tests {
             tokio::time::timeout(FOREIGN_LOCK_AFTER * 2, waiting).await
         };
         assert!(settled.is_err(), "the transaction is open");
-        let Backend::Sqlite { file, flag, .. } = &*ours.backend else { unreachable!() };
+        let Backend::Sqlite { file, flag, .. } = &*ours.backend else { panic!("not SQLite") };
         let pool = SqlitePool::connect_with(file.options(Role::Probe)).await.unwrap();
         let mut connection = pool.acquire().await.unwrap();
         let probed = probe_on(&mut connection, flag, Duration::from_millis(10)).await;

@@ -110,6 +110,6 @@ async fn a_lost_synchronous_standby_is_an_outage_and_takes_no_more_connections_t
     postgres.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
     postgres.execute("SELECT pg_reload_conf()").await;
     becomes(&server, "", ServingStatus::Serving).await;
-    change.settle(&[client.clone()]).await;
+    change.settle(std::slice::from_ref(&client)).await;
     assert_eq!(balance(&client, "alice").await, "2.00");
 }
