@@ -34,10 +34,10 @@ pub struct LimitsConfig {
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pub identity_rate_max: u32,
 
-    /// The most records a minute that move no money: rejections, fences, changed holds, accounts that are
-    /// opened or changed, and with an audit log repeats. They are stored for good. A caller that has used it up
-    /// gets RESOURCE_EXHAUSTED for further changes until time has made up for it. Too high: callers
-    /// whose requests are all rejected fill the disk, 350 bytes each.
+    /// The most records a minute that move no money: rejections, fences, changed and released holds,
+    /// accounts that are opened or changed, and with an audit log repeats. They are stored for good. A
+    /// caller that has used it up gets RESOURCE_EXHAUSTED for further changes until time has made up for
+    /// it. Too high: callers whose requests are all rejected fill the disk, 350 bytes each.
     #[arg(
         long,
         env,

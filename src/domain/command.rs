@@ -165,10 +165,16 @@ impl Command {
         self.request().is_some_and(|request| request.validate_only)
     }
 
-    /// Whether it changes a hold that stays open.
+    /// Whether it changes or releases a hold.
     #[must_use]
     pub fn changes_a_hold(&self) -> bool {
-        self.request().is_some_and(|it| matches!(it.action, Action::UpdateHold(_)))
+        let changes = |it: &Request| match &it.action {
+            Action::UpdateHold(_) | Action::ReleaseHold(_) => true,
+            // A capture moves the money of a hold that was placed.
+            Action::PlaceHold(_) | Action::CaptureHold(_) => false,
+            Action::Post(..) | Action::Reverse(_) | Action::Fence => false,
+        };
+        self.request().is_some_and(changes)
     }
 
     /// Whether it is to be applied although funds lack or an account is frozen.

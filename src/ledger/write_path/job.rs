@@ -264,7 +264,7 @@ impl Job {
     }
 
     /// Whether this result stores something for good although it moves no money: the record of a
-    /// rejection or of a changed hold, or the lines of a repeat in the audit log.
+    /// rejection or of a changed or released hold, or the lines of a repeat in the audit log.
     fn leaves_a_record(&self, result: &Result<CommandResult, Error>, is_audited: bool) -> bool {
         match result {
             Err(Error::Rejected(_)) => self.command.is_recorded(),

@@ -105,3 +105,24 @@ async fn fences_and_accounts_of_one_identity_are_few() {
         accounts + target.database.count("accounts WHERE account_id LIKE 'batch-%'").await as usize;
     assert_few("accounts with a batch", all, started);
 }
+
+/// What is placed and released again moves no money.
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_of_holds_of_one_identity_are_few() {
+    let started = tokio::time::Instant::now();
+    let target = Target::start(&["--identity-records-max", RECORDS_MAX]).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    open_funded(&b, "alice", "10").await;
+    let released = until_shed(async |_| {
+        let placed = a.place_hold(hold("alice", "1")).await?;
+        let hold_id = placed.hold.expect("a hold").hold_id;
+        a.release_hold(release(&hold_id)).await
+    })
+    .await;
+    assert_few("released holds", released, started);
+    // A capture moves the money.
+    for _ in 0..150 {
+        let hold_id = place(&b, hold("alice", "0.01")).await.hold_id;
+        captured(&b, capture(&hold_id)).await;
+    }
+}
