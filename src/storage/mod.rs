@@ -42,7 +42,7 @@ pub use queries::{
     currencies::CurrencyConflict,
     effective_times::EXAMINED_FOR_BALANCE_MAX,
     events::{EventPage, NewCommits},
-    holds::EXPIRED_PER_TRANSACTION_MAX,
+    holds::expired_of_account_max,
     new_entries::WatchedAccount,
     page::{EXAMINED_MAX, Examined, Expiring},
 };

@@ -238,14 +238,13 @@ h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_
 a.currency_scale FROM UNNEST($1::text[]) AS name(hold_id) CROSS JOIN LATERAL (SELECT * FROM holds h
 WHERE h.hold_id >= name.hold_id COLLATE "C" AND h.hold_id <= name.hold_id COLLATE "C" ORDER BY
 h.hold_id LIMIT 1) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
-h.account_key LIMIT 1) a UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount,
-h.state, h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description,
-h.labels, h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id,
-a.currency_code, a.currency_scale FROM UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL
-(SELECT * FROM holds h WHERE h.account_key = held.account_key AND h.open_until_us <=
-CAST(extract(epoch FROM statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY
-h.open_until_us LIMIT 5000) h CROSS JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key =
-h.account_key LIMIT 1) a ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
+h.account_key LIMIT 1) a UNION ALL SELECT h.hold_id, h.account_key, h.amount, h.state,
+h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
+h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code,
+a.currency_scale FROM UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL (SELECT * FROM
+holds h WHERE h.account_key = held.account_key AND h.open_until_us <= CAST(extract(epoch FROM
+statement_timestamp()) * 1000000 AS bigint) + 1000000 ORDER BY h.open_until_us LIMIT $3) h CROSS
+JOIN LATERAL (SELECT * FROM accounts a WHERE a.account_key = h.account_key LIMIT 1) a ) h ON true
 
 -- holds::BY_KEY, sqlite
 SELECT clock.now_us, h.* FROM (SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 AS now_us)
@@ -253,12 +252,13 @@ clock LEFT JOIN (SELECT h.hold_id, h.account_key, h.amount, h.state, h.expire_ti
 h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
 h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code, a.currency_scale
 FROM json_each(?) name JOIN holds h ON h.hold_id = name.value JOIN accounts a ON a.account_key =
-h.account_key UNION ALL SELECT * FROM (SELECT h.hold_id, h.account_key, h.amount, h.state,
-h.expire_time_us, h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels,
-h.create_time_us, h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code,
-a.currency_scale FROM json_each(?) held JOIN holds h ON h.account_key = held.value AND
-h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000 + 1000000 JOIN accounts a ON
-a.account_key = h.account_key ORDER BY h.expire_time_us LIMIT 5000) expired ) h ON true
+h.account_key UNION ALL SELECT h.hold_id, h.account_key, h.amount, h.state, h.expire_time_us,
+h.captured_amount, h.transaction_id, h.request_id, h.description, h.labels, h.create_time_us,
+h.update_time_us, h.caller, h.end_caller, h.placed, a.account_id, a.currency_code, a.currency_scale
+FROM json_each(?) held JOIN holds h ON h.hold_id IN (SELECT h.hold_id FROM holds h WHERE
+h.account_key = held.value AND h.open_until_us <= CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000
++ 1000000 ORDER BY h.open_until_us LIMIT ?) JOIN accounts a ON a.account_key = h.account_key ) h ON
+true
 
 -- new_entries::NEW_ENTRIES, postgres
 SELECT watched.position - 1 AS position, e.* FROM UNNEST($1::bigint[], $2::bigint[]) WITH ORDINALITY

@@ -1,6 +1,9 @@
 //! Holds: placed, changed, captured, released, expired.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::domain::{
     account::{Account, AccountState},
@@ -14,16 +17,14 @@ use crate::domain::{
 };
 
 impl LockedState {
-    /// How many holds a unit of work would expire. One that a command names may be on an account that is
-    /// not locked: then it stays as it is.
-    pub fn expired_holds(&self) -> usize {
-        let expired = self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some());
-        let mut expired = expired.peekable();
-        if expired.peek().is_none() {
-            return 0;
+    /// The accounts with at least so many holds that a unit of work would expire.
+    pub fn accounts_with_expired_holds(&self, least: usize) -> HashSet<AccountId> {
+        let mut counts: HashMap<&AccountId, usize> = HashMap::new();
+        for hold in self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some()) {
+            *counts.entry(&hold.account_id).or_default() += 1;
         }
-        let locked: HashSet<_> = self.accounts.iter().map(|it| &it.account_id).collect();
-        expired.filter(|hold| locked.contains(&hold.account_id)).count()
+        counts.retain(|_, count| *count >= least);
+        counts.into_keys().cloned().collect()
     }
 }
 

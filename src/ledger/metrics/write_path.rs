@@ -199,7 +199,6 @@ pub fn error_label(error: &ExecuteError) -> &'static str {
     match error {
         ExecuteError::NotApplied(error) => storage_error_label(error),
         ExecuteError::Unknown(_) => "commit_unknown",
-        ExecuteError::Partial => "aborted",
     }
 }
 

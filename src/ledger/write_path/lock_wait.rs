@@ -34,8 +34,11 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 impl WritePath {
     /// Puts aside the jobs that a transaction has left out. Those whose rows another program has locked
     /// are parked. Those whose rows another server has locked go to the end of the queue, so that they
-    /// do not keep others waiting.
+    /// do not keep others waiting. Those of accounts with expired holds keep their places: the next
+    /// transaction records more of the holds.
     pub(super) fn set_aside(self: &Arc<Self>, left_out: LeftOut, batch: Option<DequeuedBatch>) {
+        // Before the lease ends, and later jobs of the accounts with it.
+        self.queue.put_back(left_out.with_expired_holds);
         self.park(left_out.elsewhere, batch);
         for (job, account_id) in left_out.by_peers {
             job.start_wait(&account_id);

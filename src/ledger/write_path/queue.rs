@@ -178,6 +178,17 @@ impl CommandQueue {
         Some(DequeuedBatch { jobs, queue: self.clone(), accounts, costs, cost_max })
     }
 
+    /// Puts jobs back to the places that they had, for another attempt.
+    pub fn put_back(&self, jobs: Vec<Arc<Job>>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        jobs.into_iter().for_each(|job| state.waiting.push(job));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
     /// Parks jobs behind accounts that another program has locked, and ends the lease of the batch that
     /// found the locks. Returns the new leases, and the jobs of further accounts if there are already
     /// `locks_max` accounts with foreign locks.

@@ -4,7 +4,7 @@
 //! for as long as a caller waits: the row locks make it wait for the end of the lost transaction, and
 //! the records of the requests show what that transaction did.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use crate::{
     ledger::{
@@ -51,7 +51,10 @@ impl WritePath {
                 batch.attempts += 1;
                 match attempt(&mut executor, &mut batch).await {
                     // The lock of a peer may be that of a lost transaction of this very batch.
-                    Ok(left_out) => path.park(left_out.all(), None),
+                    Ok(mut left_out) => {
+                        path.queue.put_back(mem::take(&mut left_out.with_expired_holds));
+                        path.park(left_out.locked(), None);
+                    }
                     Err(error) => batches.extend(path.next_step(batch, error).await),
                 }
             }
@@ -70,7 +73,6 @@ impl WritePath {
                 // One job may have caused the loss: each half is tried by itself.
                 return batch.pause().await.split();
             }
-            ExecuteError::Partial => return vec![batch],
         };
         match error {
             StorageError::LockTimeout(_) => {

@@ -22,8 +22,8 @@ use crate::{
     },
     ledger::write_path::job::Job,
     storage::{
-        CommitError, EXPIRED_PER_TRANSACTION_MAX, LockMode, LockedAccounts, StorageError,
-        WriteTransaction, Writer,
+        CommitError, LockMode, LockedAccounts, StorageError, WriteTransaction, Writer,
+        expired_of_account_max,
     },
 };
 
@@ -85,23 +85,25 @@ pub struct LeftOut {
     pub by_peers: LockedJobs,
     /// Locked by another program.
     pub elsewhere: LockedJobs,
+    /// Of accounts with more expired holds than one transaction records. It has recorded some of them.
+    pub with_expired_holds: Vec<Arc<Job>>,
 }
 
 impl LeftOut {
-    /// All left-out jobs.
-    pub fn all(mut self) -> LockedJobs {
+    /// All jobs that need a locked row.
+    pub fn locked(mut self) -> LockedJobs {
         self.elsewhere.append(&mut self.by_peers);
         self.elsewhere
     }
 }
 
-/// A transaction that was committed, or rolled back because all jobs were left out.
+/// A transaction that was committed, or rolled back because all jobs need locked rows.
 pub struct Executed {
     /// Jobs with their committed results. Abandoned jobs are in no list.
     pub completed: Vec<(Arc<Job>, Result<CommandResult, Rejection>)>,
     /// Jobs that were not applied and get no result: what is known of them is not enough to decide.
     pub undecided: Vec<Arc<Job>>,
-    /// Jobs that need a row that was locked.
+    /// Jobs that were not applied yet.
     pub left_out: LeftOut,
     /// Just before its BEGIN.
     pub start: Instant,
@@ -132,10 +134,6 @@ pub enum ExecuteError {
     /// All of the batch was committed, or nothing.
     #[error("{0}")]
     Unknown(String),
-    /// No job was executed. Each attempt records up to [`EXPIRED_PER_TRANSACTION_MAX`] expired holds, so
-    /// retrying makes progress.
-    #[error("more than {EXPIRED_PER_TRANSACTION_MAX} holds have expired")]
-    Partial,
 }
 
 impl ExecuteError {
@@ -143,7 +141,7 @@ impl ExecuteError {
     pub fn summary(&self) -> String {
         match self {
             Self::NotApplied(error) => error.summary(),
-            Self::Unknown(_) | Self::Partial => self.to_string(),
+            Self::Unknown(_) => self.to_string(),
         }
     }
 }
@@ -185,13 +183,12 @@ impl OpenTransaction {
             self.transaction.roll_back().await.map_err(lost)?;
             return Ok(locked.executed);
         }
-        let executed = match self.evaluate(batch, locked).await {
+        let mut executed = match self.evaluate(batch, locked).await {
             Ok(executed) => executed,
             Err(error) => return Err(roll_back(self.transaction, error).await.into()),
         };
         match self.transaction.commit().await {
             Ok(()) => {
-                let mut executed = executed.ok_or(ExecuteError::Partial)?;
                 let before = executed.lock_wait + executed.write_time;
                 executed.commit_time = self.start.elapsed().saturating_sub(before);
                 #[cfg(test)]
@@ -223,7 +220,7 @@ impl OpenTransaction {
         let executed = Executed {
             completed: Vec::new(),
             undecided: Vec::new(),
-            left_out: LeftOut { by_peers, elsewhere },
+            left_out: LeftOut { by_peers, elsewhere, with_expired_holds: Vec::new() },
             start: self.start,
             lock_wait,
             write_time: Duration::ZERO,
@@ -232,15 +229,10 @@ impl OpenTransaction {
         Ok(LockedBatch { jobs, accounts, now_us, executed })
     }
 
-    /// Everything between the lock and the COMMIT. None: the transaction only records some of very many
-    /// expired holds.
-    async fn evaluate(
-        &self,
-        batch: &Batch,
-        locked: LockedBatch,
-    ) -> Result<Option<Executed>, StorageError> {
+    /// Everything between the lock and the COMMIT.
+    async fn evaluate(&self, batch: &Batch, locked: LockedBatch) -> Result<Executed, StorageError> {
         let transaction = &self.transaction;
-        let LockedBatch { jobs, accounts, now_us, mut executed } = locked;
+        let LockedBatch { mut jobs, accounts, now_us, mut executed } = locked;
 
         // 1. Read the records, in a statement after the lock.
         let (now_us, records) = match now_us {
@@ -265,12 +257,14 @@ impl OpenTransaction {
             false => transaction.holds(&hold_ids, &with_holds).await?,
         };
 
-        // If more holds have expired than one transaction records, no command can be applied yet.
+        // Of an account with more expired holds than this transaction records, it is not known what is
+        // held. Its jobs are left out.
         let mut locked = LockedState { accounts, holds, records, now_us, ..LockedState::default() };
-        if locked.expired_holds() >= EXPIRED_PER_TRANSACTION_MAX {
-            transaction.write(&UnitOfWork::new(locked)).await?;
-            return Ok(None);
-        }
+        let expired_max = expired_of_account_max(with_holds.len());
+        let unknown = locked.accounts_with_expired_holds(expired_max);
+        let is_unknown =
+            |job: &mut Arc<Job>| job.command.account_ids().any(|it| unknown.contains(it));
+        executed.left_out.with_expired_holds = jobs.extract_if(.., is_unknown).collect();
 
         // 3. Read which of the transactions to reverse exist, and which were reversed before.
         let reversals = jobs.iter().filter_map(|job| job.command.reverses()).collect();
@@ -298,7 +292,7 @@ impl OpenTransaction {
         // 7. Write the changes. The caller commits.
         transaction.write(&work).await?;
         executed.write_time = self.start.elapsed().saturating_sub(executed.lock_wait);
-        Ok(Some(executed))
+        Ok(executed)
     }
 }
 

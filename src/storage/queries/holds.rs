@@ -31,9 +31,16 @@ use crate::{
     },
 };
 
-/// The most expired holds that one transaction records, which keeps it far below its time limit.
-/// The next transaction records the rest.
-pub const EXPIRED_PER_TRANSACTION_MAX: usize = 5000;
+/// The expired holds that one transaction records, so that the changes of others, which wait meanwhile, do
+/// not wait for long. The next transactions record the rest.
+const EXPIRED_PER_TRANSACTION: usize = 512;
+/// The least of one account, however many accounts a transaction has: an account with fewer is done with.
+const EXPIRED_OF_ACCOUNT_MIN: usize = 16;
+
+/// The most expired holds of one account that a transaction with so many accounts records.
+pub fn expired_of_account_max(accounts: usize) -> usize {
+    (EXPIRED_PER_TRANSACTION / accounts.max(1)).max(EXPIRED_OF_ACCOUNT_MIN)
+}
 
 impl Store {
     /// The hold with the first of these ids that exists, as it is by the clock. None if `is_visible`
@@ -119,7 +126,7 @@ impl Store {
 
 impl WriteTransaction {
     /// The time, the holds with these ids, and the expired holds on the accounts with these keys, which
-    /// must be locked.
+    /// must be locked: of each the first [`expired_of_account_max`].
     pub async fn holds(
         &self,
         hold_ids: &BTreeSet<HoldId>,
@@ -181,7 +188,9 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
              JOIN accounts a ON a.account_key = h.account_key"
                 .to_owned(),
             format!(
-                "json_each(?) held JOIN holds h ON h.account_key = held.value AND {expired} \
+                "json_each(?) held JOIN holds h ON h.hold_id IN (SELECT h.hold_id FROM holds h \
+                     WHERE h.account_key = held.value AND {expired} \
+                     ORDER BY h.open_until_us LIMIT ?) \
                  JOIN accounts a ON a.account_key = h.account_key"
             ),
         ),
@@ -195,7 +204,7 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
             format!(
                 "UNNEST($2::bigint[]) AS held(account_key) CROSS JOIN LATERAL (SELECT * FROM holds h \
                      WHERE h.account_key = held.account_key AND {expired} \
-                     ORDER BY h.open_until_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) h {account}"
+                     ORDER BY h.open_until_us LIMIT $3) h {account}"
             ),
         ),
     };
@@ -203,14 +212,14 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
         "SELECT clock.now_us, h.* FROM (SELECT {clock} AS now_us) clock LEFT JOIN (\
              SELECT {columns} FROM {named} \
              UNION ALL \
-             SELECT * FROM (SELECT {columns} FROM {held} \
-                 ORDER BY h.expire_time_us LIMIT {EXPIRED_PER_TRANSACTION_MAX}) expired \
+             SELECT {columns} FROM {held} \
          ) h ON true"
     )
 });
 
 /// The database's clock, the holds with these ids, and the holds on the accounts with these keys that
-/// have expired and whose rows do not say so. All are as their rows are: see [`Hold::at`].
+/// have expired and whose rows do not say so, of each account the first [`expired_of_account_max`]. All
+/// are as their rows are: see [`Hold::at`].
 pub async fn by_key(
     connection: &impl ConnectionTrait,
     hold_ids: &BTreeSet<HoldId>,
@@ -220,6 +229,7 @@ pub async fn by_key(
     let values = [
         kind.texts(hold_ids.iter().map(|id| id.as_str().to_owned())),
         kind.integers(account_keys.iter().copied()),
+        (expired_of_account_max(account_keys.len()) as i64).into(),
     ];
     let statement = BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;

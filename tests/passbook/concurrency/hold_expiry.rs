@@ -13,6 +13,7 @@ on_both_databases! {
     an_account_whose_holds_have_expired_can_be_closed,
     an_expired_hold_makes_room_for_another_one,
     thousands_of_holds_that_expire_at_once_block_no_change,
+    thousands_of_expired_holds_delay_no_change_of_other_accounts,
     a_hold_that_is_captured_or_released_in_time_does_not_expire,
 }
 
@@ -135,12 +136,13 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
     checker::assert_consistent(&database).await;
 }
 
-/// More than one transaction records, and more than all attempts of a change record together.
-async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
-    const HOLDS: usize = 36_000;
-    let (database, _server, client) = start_server(kind).await;
-    open_funded(&client, "alice", "40000").await;
-    let amount = if kind == Kind::Sqlite { "'1.00'" } else { "1" };
+/// Many more than one transaction records.
+const HOLDS: usize = 36_000;
+
+/// An account with 40,000.00, and holds of 1.00 that have expired long ago. No row says so.
+async fn with_thousands_of_expired_holds(database: &TestDatabase, client: &Client) {
+    open_funded(client, "alice", "40000").await;
+    let amount = if database.kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
         "INSERT INTO holds (hold_id, account_key, amount, state, expire_time_us, request_id,
              create_time_us, update_time_us)
@@ -151,6 +153,12 @@ async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     database.execute(&insert).await;
     let held = format!("UPDATE accounts SET held = '{HOLDS}', version = version + {HOLDS}");
     database.execute(&held).await;
+}
+
+async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    with_thousands_of_expired_holds(&database, &client).await;
+    let before = database.count("commits").await;
 
     let version = (2 + 2 * HOLDS).to_string();
     assert_eq!(standing(&client, "alice").await, ["40000.00", "0.00", "40000.00", &version]);
@@ -161,6 +169,34 @@ async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     let version = (3 + 2 * HOLDS).to_string();
     assert_eq!(standing(&client, "alice").await, ["0.00", "0.00", "0.00", &version]);
     assert_eq!(database.count("holds WHERE state = 'expired'").await, HOLDS as i64);
+    // A few hundred each, so that others have their turns.
+    let transactions = database.count("commits").await - before;
+    assert!(transactions > HOLDS as i64 / 1000, "{transactions} database transactions");
+}
+
+/// Two requests that arrive together are in one batch.
+async fn thousands_of_expired_holds_delay_no_change_of_other_accounts(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    with_thousands_of_expired_holds(&database, &client).await;
+    open(&client, "bob").await;
+    let requests = ["alice", "bob"].map(|it| Change::from(deposit(it, "1")).streamed());
+    let messages = tokio_stream::iter([in_any_order(requests.to_vec())]);
+    let results = client.stream_transactions(within(PATIENCE, messages)).await;
+    let mut results = results.expect("a stream");
+    while results.message().await.expect("a message").is_some() {}
+
+    let time_us = async |account_id| {
+        let sql = format!(
+            "SELECT CAST(max(e.create_time_us) AS TEXT) FROM entries e
+             JOIN accounts a ON a.account_key = e.account_key WHERE a.account_id = '{account_id}'"
+        );
+        database.text(&sql).await.parse::<i64>().expect("a number")
+    };
+    let (of_alice, of_bob) = (time_us("alice").await, time_us("bob").await);
+    assert!(of_bob < of_alice, "bob's deposit waited for the expired holds of alice");
+    assert_eq!(database.count("holds WHERE state = 'open'").await, 0);
+    let balances = [balance(&client, "alice").await, balance(&client, "bob").await];
+    assert_eq!(balances, ["40001.00", "1.00"]);
 }
 
 async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
