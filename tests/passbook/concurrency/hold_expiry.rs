@@ -179,7 +179,12 @@ async fn thousands_of_expired_holds_delay_no_change_of_other_accounts(kind: Kind
     let (database, _server, client) = start_server(kind).await;
     with_thousands_of_expired_holds(&database, &client).await;
     open(&client, "bob").await;
-    let requests = ["alice", "bob"].map(|it| Change::from(deposit(it, "1")).streamed());
+    // On a slow machine that of alice takes longer than a request without a timeout may.
+    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let requests = ["alice", "bob"].map(|it| {
+        let request = Change::from(deposit(it, "1")).streamed();
+        StreamedRequest { timeout, ..request }
+    });
     let messages = tokio_stream::iter([in_any_order(requests.to_vec())]);
     let results = client.stream_transactions(within(PATIENCE, messages)).await;
     let mut results = results.expect("a stream");
