@@ -87,7 +87,7 @@ type PanicHandler = fn(Box<dyn Any + Send + 'static>) -> Response<Body>;
 /// | `unread_body` | drains the body that is left when a call is answered early | |
 /// | `telemetry` | counts, times, logs and traces the call, and records its denial | |
 /// | panic | turns a panic into a status | with INTERNAL, outcome `unknown` |
-/// | `front_door` | lets only gRPC calls pass, and attaches the `deadline` | with 405 or 415 of HTTP, or INVALID_MESSAGE |
+/// | `front_door` | lets only gRPC calls pass; attaches the `deadline` | 405 or 415 of HTTP, or INVALID_MESSAGE |
 /// | reasons | gives errors of tonic a reason, such as INVALID_MESSAGE instead of INTERNAL | |
 /// | compression | lets only responses to compressed requests be compressed | |
 /// | `authentication` | identifies the caller | with UNAUTHENTICATED, or PERMISSION_DENIED for the method |
