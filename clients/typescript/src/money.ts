@@ -24,9 +24,17 @@ export function money(value: Big | string | bigint, currencyCode: string): Money
   return { value: new Decimal(digits as string), currencyCode };
 }
 
-/** The amount in the contract's form, with all of its digits. */
-export function moneyMessage(amount: Money): MoneyMessage {
-  return { currencyCode: amount.currencyCode, value: amount.value.toFixed() };
+/**
+ * The amount in the contract's form, with all of its digits. JavaScript does not check types: a number
+ * has `toFixed`, too, and that rounds.
+ */
+export function moneyMessage({ value, currencyCode }: Money): MoneyMessage {
+  const given: unknown = value;
+  if (!(given instanceof Big)) {
+    const what = `${typeof given} ${String(given)}`;
+    throw new TypeError(`the field \`value\` of an amount is a Big, see money(), not the ${what}`);
+  }
+  return { currencyCode, value: given.toFixed() };
 }
 
 /** The amount of a message. */

@@ -44,6 +44,26 @@ test("amounts keep all of their digits, and numbers are no amounts", () => {
   assert.throws(() => usd("1.00").value.plus(0.1), TypeError);
 });
 
+test("an amount whose value is no Big is not sent", async () => {
+  await client.createAccount({ accountId: "exact", currencyCode: "USD" });
+  const left = await client.getAccount("exact");
+  const legs = (value: unknown) => [{ accountId: "exact", amount: wrong(value) }];
+  const wrong = (value: unknown) => ({ value: value as Big, currencyCode: "USD" });
+  for (const value of [10.5, 1, 10n, "10.50", undefined, null]) {
+    const calls = [
+      client.deposit({ accountId: "exact", amount: wrong(value) }),
+      client.postTransaction({ legs: legs(value) }),
+      client.batchPostTransactions([{ legs: legs(value) }]),
+      client.createAccount({ currencyCode: "USD", overdraftLimit: wrong(value) }),
+    ];
+    for (const call of calls)
+      await assert.rejects(call, (error: Error) => {
+        return error instanceof TypeError && error.message.includes("`value`");
+      });
+  }
+  assert.deepEqual(await client.getAccount("exact"), left);
+});
+
 test("times keep all of their digits", () => {
   assert.deepEqual(timestampMessage("2026-11-26T09:42:23.901234Z"), {
     seconds: 1795686143,
