@@ -91,6 +91,10 @@ def lose(context: Any) -> NoReturn:  # noqa: ANN401
     raise AssertionError("unreachable")
 
 
+BREAKS = [(lose, "unknown"), (lambda context: end(context, SHUTTING_DOWN), "not_applied")]
+"""How a server breaks a stream off, and the outcome of what was sent."""
+
+
 def always(error: status_pb2.Status) -> Callable[[Any, Any], Any]:
     """A method that ends each call with this error."""
     return lambda _, context: end(context, error)

@@ -51,7 +51,10 @@ export class PassbookError extends Error {
   requestId?: string;
   /** The id of the account, if the call opens one. After `unknown`, repeat the call with this id. */
   accountId?: string;
-  /** The ids in a batch of postings that has failed as a whole. Each has this outcome. */
+  /**
+   * The ids in a batch of postings that has failed as a whole, or in a stream that has ended before
+   * their results. Each has this outcome.
+   */
   requestIds?: readonly string[];
   /** The ids in a batch of openings that has failed as a whole. Each has this outcome. */
   accountIds?: readonly string[];

@@ -136,6 +136,18 @@ class Window {
     return isComplete;
   }
 
+  /** Gives the error that ends the stream the ids of all requests without a result. */
+  name(error: PassbookError): void {
+    error.requestIds = this.#requests.map(({ request }) => request.requestId);
+    const isInDoubt = this.#requests.some(({ inDoubt }) => inDoubt);
+    error.outcome = isInDoubt ? "unknown" : "not_applied";
+  }
+
+  /** Whether the caller's own requests have thrown it. */
+  isOfSource(error: unknown): boolean {
+    return this.#sourceError === error;
+  }
+
   /** Ends the stream that is open, and the caller's requests. Does not wait for the caller. */
   close(): void {
     this.#stream = undefined;
@@ -180,6 +192,9 @@ export async function* streamTransactions(
       passOver(server, error);
       await reconnects.pause(error, signal);
     }
+  } catch (raised) {
+    if (raised instanceof PassbookError && !window.isOfSource(raised)) window.name(raised);
+    throw raised;
   } finally {
     window.close();
   }

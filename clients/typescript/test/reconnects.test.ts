@@ -5,6 +5,7 @@ import { type TestContext, test } from "node:test";
 
 import { Metadata } from "@grpc/grpc-js";
 
+import type { Status } from "../src/gen/google/rpc/status.js";
 import {
   PostTransactionResult,
   type StreamTransactionsRequest,
@@ -15,6 +16,7 @@ import {
   type Answer,
   closed,
   connect,
+  errorOf,
   failed,
   inDoubt,
   lost,
@@ -111,8 +113,68 @@ test("a posting that cannot be sent ends the stream after the results before it"
   assert(!first.done && !(first.value instanceof PassbookError));
   const error = await failed(results.next());
   assert.equal(error.code, status.INVALID_ARGUMENT);
-  assert.equal(error.requestId, "bad");
+  assert.deepEqual(
+    [error.requestId, error.requestIds, error.outcome],
+    ["bad", undefined, undefined],
+  );
   assert.deepEqual(posted, ["first"]);
+});
+
+const limitOfLibrary = errorOf(status.RESOURCE_EXHAUSTED);
+const tooLarge = errorOf(status.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE", {
+  outcome: "not_applied",
+});
+const ends: [string, Status[], Outcome][] = [
+  ["a final error that leaves a doubt", [limitOfLibrary], "unknown"],
+  ["a final error that leaves none", [tooLarge], "not_applied"],
+  ["a token that is denied after a doubt", [inDoubt, unauthenticated], "unknown"],
+  ["a token that is denied", [shed, unauthenticated], "not_applied"],
+];
+for (const [name, errors, outcome] of ends) {
+  test(`the error of a stream has the ids that have no result: ${name}`, async (t) => {
+    const left = [...errors];
+    const address = await start(t, {
+      streamTransactions: (call) => {
+        const isFirst = left.length === errors.length;
+        const error = left.shift() ?? lost;
+        if (!isFirst) call.emit("error", statusOf(error));
+        call.on("data", ({ request }: StreamTransactionsRequest) => {
+          const requestId = request?.requestId ?? "";
+          const result = PostTransactionResult.fromPartial({
+            result: { $case: "transaction", value: transactionOf(requestId) },
+          });
+          if (isFirst && requestId === "one") call.write({ result, results: [] });
+          if (isFirst && requestId === "three") call.emit("error", statusOf(error));
+        });
+      },
+    });
+    const client = connect(t, address);
+    const results = client.streamTransactions(["one", "two", "three"].map(posting));
+    assert((await results.next()).done === false);
+    const error = await failed(results.next());
+    assert.deepEqual([error.requestIds, error.outcome], [["two", "three"], outcome]);
+    const text = `(outcome ${outcome}, 2 request_ids: two, three)`;
+    assert(error.toString().endsWith(text), error.toString());
+  });
+}
+
+test("the error of a token that a stream lacks has ids, too", async (t) => {
+  const address = await start(t, {
+    streamTransactions: (call) => {
+      call.on("data", () => {
+        call.emit("error", statusOf(lost));
+      });
+    },
+  });
+  const next = tokens();
+  const token = () => {
+    if (next() === "1") return "first";
+    throw new Error("no more tokens");
+  };
+  const client = connect(t, address, { token });
+  const error = await failed(client.streamTransactions([posting("one")]).next());
+  assert.equal(error.code, status.UNAUTHENTICATED);
+  assert.deepEqual([error.requestIds, error.outcome], [["one"], "unknown"]);
 });
 
 /** Streams one posting. The first stream is cut if there is an error for it. */

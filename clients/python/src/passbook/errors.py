@@ -55,7 +55,8 @@ class PassbookError(Exception):
     account_id: str | None
     """The id of the account that was to be opened. After `unknown`, open it again with this id."""
     request_ids: tuple[str, ...]
-    """The ids in a batch of postings that has failed as a whole. Each has this outcome."""
+    """The ids in a batch of postings that has failed as a whole, or in a stream that has ended
+    before their results. Each has this outcome."""
     account_ids: tuple[str, ...]
     """The ids in a batch of openings that has failed as a whole. Each has this outcome."""
     retry_delay: float

@@ -109,6 +109,14 @@ class _Window:
                 raise self._source_error
             return is_complete
 
+    def name(self, error: PassbookError) -> None:
+        """Give the error that ends the stream the ids of all requests without a result."""
+        with self._changed:
+            if error is self._source_error:
+                return  # Raised by the caller's own code.
+            error.request_ids = tuple(request.request_id for request in self._requests)
+            error.outcome = "unknown" if self._in_doubt > 0 else "not_applied"
+
     def close(self, *, in_doubt: bool = False) -> None:
         """End the stream that is open. `in_doubt`: it may have applied what was sent."""
         with self._changed:
@@ -147,6 +155,9 @@ def stream_transactions(
             window.close(in_doubt=error.leaves_doubt(after_answer=reconnects.is_answered))
             _pass_over(server, error)
             reconnects.pause(error)
+    except PassbookError as raised:
+        window.name(raised)
+        raise
     finally:
         window.close()
 
