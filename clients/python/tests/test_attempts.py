@@ -195,6 +195,41 @@ def test_elements_of_a_batch_are_repeated_at_the_same_time(monkeypatch: pytest.M
     assert most == 4
 
 
+def test_an_empty_id_is_none_and_stays_the_same_in_all_attempts() -> None:
+    ids: list[str] = []
+
+    def lose_first(context: Any, id_: str) -> None:  # noqa: ANN401
+        ids.append(id_)
+        if len(ids) == 1:
+            lose(context)
+
+    def create(request: service.CreateAccountRequest, context: Any) -> Any:  # noqa: ANN401
+        lose_first(context, request.account_id)
+        return service.CreateAccountResponse(account=account_of(request))
+
+    def post(request: service.PostTransactionRequest, context: Any) -> Any:  # noqa: ANN401
+        lose_first(context, request.request_id)
+        return service.PostTransactionResponse(transaction=transaction_of(request))
+
+    methods = batches_of(SHED) | {"CreateAccount": create, "PostTransaction": post}
+    with (
+        FakeServer(**methods) as server,
+        Client(server.address, share_stream=False) as client,
+    ):
+        calls: list[Callable[[], object]] = [
+            lambda: client.create_account("", currency_code="USD"),
+            lambda: client.batch_create_accounts([NewAccount("USD", "")]),
+            lambda: client.post_transaction([], request_id=""),
+            lambda: client.batch_post_transactions([Posting([], request_id="")]),
+        ]
+        for call in calls:
+            ids.clear()
+            call()
+            assert len(ids) == 2
+            assert ids[0]
+            assert ids[0] == ids[1]
+
+
 @pytest.mark.parametrize(
     ("last", "outcome"),
     [

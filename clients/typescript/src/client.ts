@@ -31,6 +31,7 @@ import {
   entryOf,
   holdOf,
   holdResultOf,
+  idOrNew,
   moneyChangeMessage,
   newAccountMessage,
   optional,
@@ -277,7 +278,7 @@ export class Client {
     change: { requestId?: string; holdId: string },
     options?: CallOptions,
   ): Promise<HoldResult> {
-    const request = { requestId: change.requestId ?? crypto.randomUUID(), holdId: change.holdId };
+    const request = { requestId: idOrNew(change.requestId), holdId: change.holdId };
     return holdResultOf(await this.#calls.change(methods.releaseHold, request, options));
   }
 

@@ -29,7 +29,7 @@ export interface Leg {
 
 /** What every change of balances or holds takes. */
 export interface Change {
-  /** The id of the request. Store it before the call. Default: the client makes one. */
+  /** The id of the request. Store it before the call. Default, and if it is empty: the client makes one. */
   requestId?: string;
   description?: string;
   labels?: Record<string, string>;
@@ -54,7 +54,7 @@ export interface Posting extends MoneyChange {
 
 /** An account to open. */
 export interface NewAccount {
-  /** Default: the client makes one. */
+  /** Default, and if it is empty: the client makes one. */
   accountId?: string;
   currencyCode: string;
   overdraftLimit?: Money;
@@ -303,9 +303,17 @@ export function requestResultOf(
   };
 }
 
+/**
+ * The id, or a new one if there is none. An empty one is none: the server would make an id in each
+ * attempt, and a repeat would open a second account.
+ */
+export function idOrNew(id: string | undefined): string {
+  return id ? id : crypto.randomUUID();
+}
+
 export function newAccountMessage(account: NewAccount): service.CreateAccountRequest {
   return {
-    accountId: account.accountId ?? crypto.randomUUID(),
+    accountId: idOrNew(account.accountId),
     currencyCode: account.currencyCode,
     overdraftLimit: optional(moneyMessage, account.overdraftLimit),
     unlimitedOverdraft: account.unlimitedOverdraft ?? false,
@@ -332,7 +340,7 @@ export function legMessage(leg: Leg): service.Leg {
 /** The fields that all changes of balances and holds have. */
 export function changeMessage(change: Change): Required<Change> {
   return {
-    requestId: change.requestId ?? crypto.randomUUID(),
+    requestId: idOrNew(change.requestId),
     description: change.description ?? "",
     labels: change.labels ?? {},
   };

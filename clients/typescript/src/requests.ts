@@ -9,6 +9,7 @@ import {
   type Time,
   changeMessage,
   conditionMessage,
+  idOrNew,
   moneyChangeMessage,
   optional,
   timestampMessage,
@@ -169,7 +170,7 @@ export function holdUpdateMessage(change: HoldUpdate) {
     updateMask.push("expire_time");
   }
   return {
-    requestId: change.requestId ?? crypto.randomUUID(),
+    requestId: idOrNew(change.requestId),
     holdId: change.holdId,
     updateMask,
     amount: optional(moneyMessage, change.amount),

@@ -153,6 +153,46 @@ test("the error of an opening has the id of the account", async (t) => {
   assert.equal((await failed(client.freezeAccount({ accountId: "joint" }))).accountId, undefined);
 });
 
+test("an empty id is none, and stays the same in all attempts", async (t) => {
+  const ids: string[] = [];
+  const answer = (id: string, callback: sendUnaryData<never>, response: object) => {
+    ids.push(id);
+    if (ids.length === 1) callback(statusOf(lost));
+    else callback(null, response as never);
+  };
+  const address = await start(t, {
+    createAccount: ({ request: { accountId } }, callback) => {
+      answer(accountId, callback, { account: undefined });
+    },
+    batchCreateAccounts: (_, callback) => {
+      callback(null, { results: [{ result: { $case: "error" as const, value: shed } }] });
+    },
+    deposit: ({ request: { requestId } }, callback) => {
+      answer(requestId, callback, { transaction: undefined, replayed: false });
+    },
+    updateHold: ({ request: { requestId } }, callback) => {
+      answer(requestId, callback, { hold: undefined, replayed: false });
+    },
+    releaseHold: ({ request: { requestId } }, callback) => {
+      answer(requestId, callback, { hold: undefined, replayed: false });
+    },
+  });
+  const client = connect(t, address, { shareStream: false });
+  const calls = [
+    () => client.createAccount({ accountId: "", currencyCode: "USD" }),
+    () => client.batchCreateAccounts([{ accountId: "", currencyCode: "USD" }]),
+    () => client.deposit(deposit("")),
+    () => client.updateHold({ requestId: "", holdId: "trip" }),
+    () => client.releaseHold({ requestId: "", holdId: "trip" }),
+  ];
+  for (const call of calls) {
+    ids.length = 0;
+    // The responses are empty, which is an error. The attempts count.
+    await call().catch(() => undefined);
+    assert(ids.length === 2 && ids[0] !== "" && ids[0] === ids[1], ids.join());
+  }
+});
+
 for (const count of [2, 12]) {
   test(`the error of a lost batch has the ids of its ${count} elements`, async (t) => {
     const lostForLong = errorOf(status.UNAVAILABLE, "DATABASE_UNAVAILABLE", {

@@ -145,6 +145,10 @@ class Posting:
     require_balanced: bool = False
     """Reject it with UNBALANCED unless the amounts sum to zero in each currency."""
 
+    def __post_init__(self) -> None:
+        if not self.request_id:
+            object.__setattr__(self, "request_id", new_id())
+
     def to_message(self) -> service.PostTransactionRequest:
         """The posting in the contract's form."""
         return service.PostTransactionRequest(
@@ -168,6 +172,11 @@ class NewAccount:
     overdraft_limit: Money | None = None
     unlimited_overdraft: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # The server would make an id in each attempt, and a repeat would open a second account.
+        if not self.account_id:
+            object.__setattr__(self, "account_id", new_id())
 
     def to_message(self) -> service.CreateAccountRequest:
         """The request that opens the account."""
