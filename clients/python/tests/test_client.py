@@ -6,23 +6,38 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
 from processes import EphemeralServer
 
 from passbook import (
+    Account,
+    AccountChange,
     Client,
+    Event,
+    Hold,
     Leg,
     Money,
     NewAccount,
     PassbookError,
     Posting,
+    RequestOutcome,
     Tls,
+    Transaction,
     TransactionResult,
+    Verification,
 )
-from passbook.v1 import account_service_pb2, account_service_pb2_grpc
+from passbook.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    events_pb2,
+    history_pb2,
+    holds_pb2,
+    lifecycle_pb2,
+    resources_pb2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,3 +226,26 @@ def test_the_service_config_for_other_programs_is_understood() -> None:
             assert stub.CreateAccount(request).account.currency_code == "USD"
     finally:
         server.stop()
+
+
+def test_a_value_that_is_newer_than_the_client_is_its_number() -> None:
+    newer: Any = 99
+    zero = resources_pb2.Money(currency_code="USD", value="0.00")
+    account = resources_pb2.Account(
+        state=newer, balance=zero, held=zero, available=zero, overdraft_limit=zero
+    )
+    assert Account.of(account).state == "99"
+    account.state = resources_pb2.ACCOUNT_STATE_FROZEN
+    assert Account.of(account).state == "frozen"
+    attributes = lifecycle_pb2.AccountAttributes(state=newer, overdraft_limit=zero)
+    change = lifecycle_pb2.AccountChange(kind=newer, before=attributes, after=attributes)
+    assert (AccountChange.of(change).kind, AccountChange.of(change).after.state) == ("99", "99")
+    assert Transaction.of(resources_pb2.Transaction(kind=newer)).kind == "99"
+    assert Hold.of(holds_pb2.Hold(state=newer, amount=zero)).state == "99"
+    assert Event.of(events_pb2.Event(kind=newer)).kind == "99"
+    outcome = history_pb2.GetRequestOutcomeResponse(outcome=newer)
+    assert RequestOutcome.of("one", outcome).outcome == "99"
+    fault = history_pb2.VerifyAccountResponse(fault=history_pb2.VerificationFault(kind=newer))
+    found = Verification.of(fault).fault
+    assert found is not None
+    assert found.kind == "99"

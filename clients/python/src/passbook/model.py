@@ -17,6 +17,8 @@ from passbook.v1 import events_pb2, history_pb2, holds_pb2, lifecycle_pb2, resou
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
 Labels = dict[str, str]
 
 
@@ -86,8 +88,11 @@ def _time(message: Timestamp) -> datetime:
     return message.ToDatetime(tzinfo=timezone.utc)
 
 
-def _name(full_name: str, prefix: str) -> str:
-    return full_name.removeprefix(prefix).lower()
+def _name(enum: EnumTypeWrapper, number: int, prefix: str) -> str:
+    """The name of a value, or its number as text if it is newer than this client."""
+    if number not in enum.values():
+        return str(number)
+    return enum.Name(number).removeprefix(prefix).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +225,7 @@ class Account:
             available=Money.of(message.available),
             overdraft_limit=Money.of(message.overdraft_limit),
             unlimited_overdraft=message.unlimited_overdraft,
-            state=_name(resources_pb2.AccountState.Name(message.state), "ACCOUNT_STATE_"),
+            state=_name(resources_pb2.AccountState, message.state, "ACCOUNT_STATE_"),
             sequence=message.sequence,
             version=message.version,
             labels=dict(message.labels),
@@ -243,7 +248,7 @@ class AccountAttributes:
     def of(cls, message: lifecycle_pb2.AccountAttributes) -> AccountAttributes:
         """The attributes of a message."""
         return cls(
-            state=_name(resources_pb2.AccountState.Name(message.state), "ACCOUNT_STATE_"),
+            state=_name(resources_pb2.AccountState, message.state, "ACCOUNT_STATE_"),
             overdraft_limit=Money.of(message.overdraft_limit),
             unlimited_overdraft=message.unlimited_overdraft,
             labels=dict(message.labels),
@@ -270,7 +275,7 @@ class AccountChange:
         return cls(
             account_id=message.account_id,
             version=message.version,
-            kind=_name(lifecycle_pb2.AccountChangeKind.Name(message.kind), "ACCOUNT_CHANGE_KIND_"),
+            kind=_name(lifecycle_pb2.AccountChangeKind, message.kind, "ACCOUNT_CHANGE_KIND_"),
             reason=message.reason,
             before=AccountAttributes.of(message.before),
             after=AccountAttributes.of(message.after),
@@ -342,7 +347,7 @@ class Transaction:
         return cls(
             transaction_id=message.transaction_id,
             request_id=message.request_id,
-            kind=_name(resources_pb2.TransactionKind.Name(message.kind), "TRANSACTION_KIND_"),
+            kind=_name(resources_pb2.TransactionKind, message.kind, "TRANSACTION_KIND_"),
             entries=tuple(Entry.of(entry) for entry in message.entries),
             description=message.description,
             labels=dict(message.labels),
@@ -387,7 +392,7 @@ class Hold:
             hold_id=message.hold_id,
             account_id=message.account_id,
             amount=Money.of(message.amount),
-            state=_name(holds_pb2.HoldState.Name(message.state), "HOLD_STATE_"),
+            state=_name(holds_pb2.HoldState, message.state, "HOLD_STATE_"),
             expire_time=_time(message.expire_time) if message.HasField("expire_time") else None,
             captured_amount=Money.of(message.captured_amount) if has_captured else None,
             transaction_id=message.transaction_id,
@@ -417,7 +422,7 @@ class Event:
         """The event of a message."""
         has = message.HasField
         return cls(
-            kind=_name(events_pb2.EventKind.Name(message.kind), "EVENT_KIND_"),
+            kind=_name(events_pb2.EventKind, message.kind, "EVENT_KIND_"),
             transaction=Transaction.of(message.transaction) if has("transaction") else None,
             hold=Hold.of(message.hold) if has("hold") else None,
             account=Account.of(message.account) if has("account") else None,
@@ -538,7 +543,7 @@ class RequestOutcome:
             error.request_id = request_id
         has_transaction, has_hold = message.HasField("transaction"), message.HasField("hold")
         return cls(
-            outcome=_name(history_pb2.RequestOutcome.Name(message.outcome), "REQUEST_OUTCOME_"),
+            outcome=_name(history_pb2.RequestOutcome, message.outcome, "REQUEST_OUTCOME_"),
             transaction=Transaction.of(message.transaction) if has_transaction else None,
             hold=Hold.of(message.hold) if has_hold else None,
             error=error,
@@ -572,11 +577,11 @@ class Verification:
         """The verification of a message."""
         fault = None
         if message.HasField("fault"):
-            kind = history_pb2.VerificationFaultKind.Name(message.fault.kind)
+            kinds = history_pb2.VerificationFaultKind
             fault = Fault(
                 account_id=message.fault.account_id,
                 sequence=message.fault.sequence,
-                kind=_name(kind, "VERIFICATION_FAULT_KIND_"),
+                kind=_name(kinds, message.fault.kind, "VERIFICATION_FAULT_KIND_"),
                 description=message.fault.description,
             )
         return cls(message.valid, message.entries_verified, fault)
