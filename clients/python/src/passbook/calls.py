@@ -27,6 +27,8 @@ OUTAGE_SECONDS_MAX = 60.0
 TIMEOUT_SECONDS_MAX = 365 * 24 * 60 * 60.0
 """A longer timeout is as good as none."""
 
+_CLOSED = grpc.StatusCode.CANCELLED
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -58,12 +60,24 @@ class Calls:
             require_tls(addresses)
         self.servers = Servers(addresses, tls, self.credentials)
         self.share_stream = share_stream
+        self.closed = threading.Event()
         self._token = token
         self._timeout = timeout
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections. Nothing is sent any more."""
+        self.closed.set()
         self.servers.close()
+
+    def check_open(self) -> None:
+        """Raise the error of an attempt that begins after the client was closed."""
+        if self.closed.is_set():
+            message = "it was closed before the attempt"
+            raise PassbookError(_CLOSED, message, metadata={"outcome": "not_applied"})
+
+    def closed_error(self, error: PassbookError) -> PassbookError:
+        """The error of what ends with this error, after the client was closed."""
+        return PassbookError(_CLOSED, f"the client is closed: {error.message}")
 
     def credentials(self, deadline: float | None = None) -> Metadata:
         """The metadata of an attempt, whose token function may take until the deadline.
@@ -165,6 +179,7 @@ class Call:
         return self.run()
 
     def _attempt(self, server: Server) -> Any:
+        self._calls.check_open()
         if self._calls.share_stream and self._method in FIELDS:
             try:
                 return server.shared_stream.send(
@@ -174,7 +189,12 @@ class Call:
                 self.in_doubt = self.in_doubt or raised.in_doubt
         metadata = self._calls.credentials(self._deadline)
         left = max(self._deadline - time.monotonic(), 0.0)
-        return getattr(server.stub, self._method)(self._request, timeout=left, metadata=metadata)
+        method = getattr(server.stub, self._method)
+        try:
+            return method(self._request, timeout=left, metadata=metadata)
+        except ValueError:
+            self._calls.check_open()  # The channel was closed meanwhile.
+            raise
 
     def _pause(self, error: PassbookError, *, is_time_up: bool) -> None:
         """Sleep until the next attempt, or raise the error if it is that of the call."""
@@ -184,8 +204,12 @@ class Call:
             self.in_doubt = outcome == "unknown"
         self._attempts += 1
         pause = backoff(self._attempts) + error.retry_delay
+        is_closed = self._calls.closed.is_set()
+        if is_closed and not error.is_final:
+            error = self._calls.closed_error(error)
         if (
             is_time_up
+            or is_closed
             or error.is_final
             or (self._repeat is _Repeat.UPDATE and outcome != "not_applied")
             or time.monotonic() + pause >= self._deadline
@@ -193,7 +217,7 @@ class Call:
             error.outcome = outcome
             self._name(error)
             raise error
-        time.sleep(pause)
+        self._calls.closed.wait(pause)
 
     def _name(self, error: PassbookError) -> None:
         """Give the error of the call the ids with which a repeat makes sure."""

@@ -89,7 +89,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections. Calls that are under way end with an error."""
+        """Close all connections. Calls that are under way end with CANCELLED and their outcome."""
         self._calls.close()
 
     # Accounts
