@@ -24,8 +24,9 @@ PASS_OVER_SECONDS = 1.0
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A restarted server is found within a second, not within two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    # In spite of its name: how long an attempt to connect may take.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     # A connection without a peer is found also while a watch waits for entries.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
