@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -65,16 +66,35 @@ func (s *server) close() error {
 	return s.conn.Close()
 }
 
-// pick returns the next server that has not answered UNAVAILABLE just now, or else the next one.
+// isConnected says that there is a connection. If there is none, it is opened.
+func (s *server) isConnected() bool {
+	if s.conn.GetState() == connectivity.Ready {
+		return true
+	}
+	s.conn.Connect()
+	return false
+}
+
+// pick returns the next server that has not answered UNAVAILABLE just now, or else the next one. One with a connection
+// comes before one without: a call to a server that hangs would wait for the connection until its time is up.
 func (c *calls) pick() *server {
 	count := uint64(len(c.servers))
 	first := c.next.Add(1)
+	var unconnected *server
 	for i := range count {
-		if candidate := c.servers[(first+i)%count]; !candidate.isAvoided() {
+		candidate := c.servers[(first+i)%count]
+		switch {
+		case candidate.isAvoided():
+		case candidate.isConnected():
 			return candidate
+		case unconnected == nil:
+			unconnected = candidate
 		}
 	}
-	return c.servers[first%count]
+	if unconnected == nil {
+		return c.servers[first%count]
+	}
+	return unconnected
 }
 
 // Invoke makes a unary call of the stub: attempts until there is a result or time is up.

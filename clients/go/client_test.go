@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -278,6 +279,28 @@ func TestAnOpeningOfABatchWithoutAResultIsRepeatedAlone(t *testing.T) {
 	}
 	if fmt.Sprint(server.openings) != fmt.Sprintf("[joint %s %s]", second.GetAccountId(), second.GetAccountId()) {
 		t.Errorf("the server was asked for %v", server.openings)
+	}
+}
+
+// The kernel accepts connections to the other server, which never says a word.
+func TestCallsGoToTheServersToWhichThereIsAConnection(t *testing.T) {
+	hung, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hung.Close()
+	client, err := passbook.New([]string{start(t, &fake{}), hung.Addr().String()},
+		passbook.WithUnary(), passbook.WithTimeout(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	// The first call may go to the other server, and opens both connections.
+	_, _ = client.Deposit(t.Context(), &passbookv1.DepositRequest{})
+	for range 6 {
+		if _, err := client.Deposit(t.Context(), &passbookv1.DepositRequest{}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

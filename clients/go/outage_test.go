@@ -2,20 +2,39 @@ package passbook
 
 import (
 	"context"
+	"errors"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
 	"passbook.example/passbook/passbookv1"
 )
 
+// withoutServer is what makes calls to a server to which there is no connection, until the end of the test.
+func withoutServer(t *testing.T) *calls {
+	conn, err := grpc.NewClient("passthrough:///nowhere",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			return nil, errors.New("there is no server")
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := &calls{servers: []*server{newServer(conn)}}
+	t.Cleanup(func() { _ = calls.servers[0].close() })
+	return calls
+}
+
 // watchStreams runs a watch without a server. stream gets the number of the stream, from 1, and returns the error with
 // which it ends.
 func watchStreams(t *testing.T, stream func(number int, watch *watch) error) *Error {
-	watch := &watch{calls: &calls{servers: []*server{{}}}}
+	watch := &watch{calls: withoutServer(t)}
 	number := 0
 	request := &passbookv1.WatchEntriesRequest{}
 	return watch.run(t.Context(), request, func(context.Context, passbookv1.AccountServiceClient) error {

@@ -2,7 +2,13 @@
 
 import { BlockList, isIPv4, isIPv6 } from "node:net";
 
-import { type ChannelOptions, Client, type Metadata, credentials } from "@grpc/grpc-js";
+import {
+  type ChannelOptions,
+  Client,
+  type Metadata,
+  connectivityState,
+  credentials,
+} from "@grpc/grpc-js";
 
 import { SharedStream } from "./sharedStream.js";
 
@@ -72,9 +78,14 @@ export class Server {
     this.#passedOverUntil = performance.now() + PASS_OVER_MS;
   }
 
-  /** Whether calls may go to this server while others are left. */
-  get isPreferred(): boolean {
+  /** Whether the server has not answered UNAVAILABLE just now. */
+  get isAvailable(): boolean {
     return performance.now() >= this.#passedOverUntil;
+  }
+
+  /** Whether there is a connection. If there is none, it is opened. */
+  get isConnected(): boolean {
+    return this.connection.getChannel().getConnectivityState(true) === connectivityState.READY;
   }
 }
 
@@ -94,10 +105,15 @@ export class Servers {
     this.#all = addresses.map((address) => new Server(address, tls, metadata));
   }
 
-  /** The next server that is not passed over, or the next one if all are. */
+  /**
+   * The next server that is available, or the next one if none is. One with a connection comes before
+   * one without: a call to a server that hangs would wait for the connection until its time is up.
+   */
   select(): Server {
     const inTurn = [...this.#all.slice(this.#next), ...this.#all.slice(0, this.#next)];
-    const selected = inTurn.find((server) => server.isPreferred) ?? inTurn[0];
+    const available = inTurn.filter((server) => server.isAvailable);
+    const connected = available.filter((server) => server.isConnected);
+    const selected = connected[0] ?? available[0] ?? inTurn[0];
     if (selected === undefined) throw new Error("there is no server");
     this.#next = (this.#all.indexOf(selected) + 1) % this.#all.length;
     return selected;

@@ -109,8 +109,12 @@ export async function start(
 }
 
 /** A client until the end of the test. */
-export function connect(t: TestContext, address: string, options: ClientOptions = {}): Client {
-  const client = new Client(address, options);
+export function connect(
+  t: TestContext,
+  addresses: string | readonly string[],
+  options: ClientOptions = {},
+): Client {
+  const client = new Client(addresses, options);
   t.after(() => {
     client.close();
   });

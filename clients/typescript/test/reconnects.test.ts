@@ -1,6 +1,8 @@
 /** Streams of postings and watches that are opened again. */
 
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { type AddressInfo, type Socket, createServer } from "node:net";
 import { type TestContext, test } from "node:test";
 
 import { Metadata } from "@grpc/grpc-js";
@@ -16,6 +18,7 @@ import {
   type Answer,
   closed,
   connect,
+  deposit,
   errorOf,
   failed,
   inDoubt,
@@ -28,6 +31,27 @@ import {
   transactionOf,
   unauthenticated,
 } from "./fakeServer.js";
+
+test("calls go to the servers to which there is a connection", async (t) => {
+  // The kernel accepts connections, and the server never says a word.
+  const sockets: Socket[] = [];
+  const hung = createServer((socket) => sockets.push(socket)).listen(0, "127.0.0.1");
+  await once(hung, "listening");
+  t.after(() => {
+    hung.close();
+    for (const socket of sockets) socket.destroy();
+  });
+  const { port } = hung.address() as AddressInfo;
+  const address = await start(t, {
+    deposit: ({ request: { requestId } }, callback) => {
+      callback(null, { transaction: transactionOf(requestId), replayed: false });
+    },
+  });
+  const client = connect(t, [address, `127.0.0.1:${port}`], { shareStream: false });
+  for (let n = 0; n < 6; n += 1) await client.deposit(deposit(`pay-${n}`), { timeoutMs: 1000 });
+  // Its connection was tried, so that it has calls as soon as it answers.
+  assert.equal(sockets.length, 1);
+});
 
 /** Makes the tokens 1, 2, 3 ... */
 function tokens(): () => string {

@@ -30,6 +30,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     # A connection without a peer is found also while a watch waits for entries.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
     # The client repeats requests itself: it knows which ones.
     ("grpc.enable_retries", 0),

@@ -69,16 +69,25 @@ final class Calls extends Channel {
     return credentials != null && options.getCredentials() == null;
   }
 
-  /** The next server that has not answered UNAVAILABLE just now, or else the next one. */
+  /**
+   * The next server that has not answered UNAVAILABLE just now, or else the next one. One with a
+   * connection comes before one without: a call to a server that hangs would wait for the
+   * connection until its time is up.
+   */
   Server pick() {
     int first = next.getAndIncrement();
+    Server unconnected = null;
     for (int i = 0; i < servers.size(); i++) {
       Server server = servers.get(Math.floorMod(first + i, servers.size()));
-      if (!server.isAvoided()) {
+      if (server.isAvoided()) {
+        continue;
+      }
+      if (server.isConnected()) {
         return server;
       }
+      unconnected = unconnected == null ? server : unconnected;
     }
-    return servers.get(Math.floorMod(first, servers.size()));
+    return unconnected == null ? servers.get(Math.floorMod(first, servers.size())) : unconnected;
   }
 
   /** Null: there are none. */

@@ -1,5 +1,6 @@
 package passbook.client;
 
+import io.grpc.ConnectivityState;
 import io.grpc.ManagedChannel;
 import io.grpc.Status;
 import java.time.Duration;
@@ -13,6 +14,7 @@ final class Server {
   private final ManagedChannel channel;
   private final SharedStream stream;
   private final AtomicLong avoidUntil = new AtomicLong(System.nanoTime());
+  private final AtomicLong lastConnect = new AtomicLong(System.nanoTime() - AVOID_TIME.toNanos());
 
   Server(ManagedChannel channel, SharedStream stream) {
     this.channel = channel;
@@ -31,11 +33,28 @@ final class Server {
     return System.nanoTime() - avoidUntil.get() < 0;
   }
 
-  /** Passes over a server that is not available, and lets its connection try again at once. */
+  /** Whether there is a connection. If there is none, it is opened. */
+  boolean isConnected() {
+    ConnectivityState state = channel.getState(true);
+    if (state == ConnectivityState.TRANSIENT_FAILURE) {
+      connectAgain();
+    }
+    return state == ConnectivityState.READY;
+  }
+
+  /** Passes over a server that is not available. */
   void answered(PassbookException error) {
     if (error.code() == Status.Code.UNAVAILABLE && !isAvoided()) {
       avoidUntil.set(System.nanoTime() + AVOID_TIME.toNanos());
-      // gRPC's own pause between attempts to connect grows to two minutes.
+      connectAgain();
+    }
+  }
+
+  /** Lets the connection try again. gRPC's own pause between attempts grows to two minutes. */
+  private void connectAgain() {
+    long now = System.nanoTime();
+    long last = lastConnect.get();
+    if (now - last > AVOID_TIME.toNanos() && lastConnect.compareAndSet(last, now)) {
       channel.resetConnectBackoff();
     }
   }

@@ -14,6 +14,8 @@ import io.grpc.Status.Code;
 import io.grpc.StatusRuntimeException;
 import java.io.IOException;
 import java.math.BigDecimal;
+import java.net.InetAddress;
+import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -216,6 +218,25 @@ class ClientTest {
               StatusRuntimeException.class, () -> client.blocking().freezeAccount(request));
       assertEquals(Outcome.UNKNOWN, PassbookException.of(thrown).outcome());
       assertEquals(1, server.freezes.get());
+    }
+  }
+
+  /** The kernel accepts connections to the other server, which never says a word. */
+  @Test
+  void callsGoToTheServersToWhichThereIsAConnection() throws IOException {
+    try (ServerSocket hung = new ServerSocket(0, 50, InetAddress.getLoopbackAddress());
+        FakeServer server = new FakeServer((attempt, request) -> {});
+        PassbookClient client =
+            PassbookClient.builder(server.address(), "127.0.0.1:" + hung.getLocalPort())
+                .timeout(java.time.Duration.ofSeconds(1))
+                .unary()
+                .build()) {
+      for (int i = 0; i < 6; i++) {
+        client.blocking().deposit(DEPOSIT);
+      }
+      // It was tried, so that it has calls as soon as it answers.
+      hung.setSoTimeout(5000);
+      hung.accept().close();
     }
   }
 
