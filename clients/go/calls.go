@@ -146,16 +146,26 @@ type call struct {
 
 // run returns nil or an *Error.
 func (c *call) run(ctx context.Context) error {
+	return c.runAfter(ctx, nil)
+}
+
+// runAfter continues after a first attempt, in a batch, that has ended with this error. Nil: there was none.
+func (c *call) runAfter(ctx context.Context, first *Error) error {
 	for attempt := 1; ; attempt++ {
-		server := c.calls.pick()
-		err := c.attempt(ctx, server)
-		if err == nil {
-			return nil
+		failure, isOver := first, ctx.Err() != nil
+		if first = nil; failure == nil {
+			server := c.calls.pick()
+			err := c.attempt(ctx, server)
+			if err == nil {
+				return nil
+			}
+			failure = c.newError(status.Convert(err))
+			server.answered(failure)
+			// Unlike a call, a batch can have another deadline.
+			isOver = isTimeUp(ctx, failure)
 		}
-		failure := c.newError(status.Convert(err))
-		server.answered(failure)
 		pause := pauseAfter(attempt) + failure.retryDelay
-		if !c.judge(failure) || c.calls.isClosed.Load() || isTimeUp(ctx, failure) || !wait(ctx, pause) {
+		if !c.judge(failure) || c.calls.isClosed.Load() || isOver || !wait(ctx, pause) {
 			return failure
 		}
 	}

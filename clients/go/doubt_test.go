@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +70,69 @@ func TestARequestOfABatchInDoubtStaysInDoubt(t *testing.T) {
 		if got == nil || got.Outcome != test.want {
 			t.Errorf("%v, then %v, then %v: got %v, want %v", test.batch, test.element, test.alone, got, test.want)
 		}
+	}
+}
+
+// A server that has shed a batch would shed a crowd of its requests again.
+func TestRequestsOfABatchAreRepeatedAfterThePauseAndNotAllAtOnce(t *testing.T) {
+	const pause = 300 * time.Millisecond
+	element := &passbookv1.PostTransactionResult_Error{Error: status.Convert(
+		failure(codes.ResourceExhausted, "OVERLOADED", "not_applied",
+			&errdetails.RetryInfo{RetryDelay: durationpb.New(pause)})).Proto()}
+	var mutex sync.Mutex
+	var batched, first time.Time
+	underWay, most := 0, 0
+	server := &fake{
+		postBatch: func(int) (*passbookv1.BatchPostTransactionsResponse, error) {
+			response := &passbookv1.BatchPostTransactionsResponse{}
+			for range 200 {
+				response.Results = append(response.Results, &passbookv1.PostTransactionResult{Result: element})
+			}
+			batched = time.Now()
+			return response, nil
+		},
+		post: func(number int) error {
+			mutex.Lock()
+			underWay++
+			most = max(most, underWay)
+			if number == 1 {
+				first = time.Now()
+			}
+			mutex.Unlock()
+			time.Sleep(50 * time.Millisecond)
+			mutex.Lock()
+			defer mutex.Unlock()
+			underWay--
+			return nil
+		},
+	}
+	client := connect(t, start(t, server), passbook.WithUnary())
+	batch := &passbookv1.BatchPostTransactionsRequest{}
+	for range 200 {
+		batch.Requests = append(batch.Requests, &passbookv1.PostTransactionRequest{})
+	}
+	response, err := client.BatchPostTransactions(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, result := range response.GetResults() {
+		if result.GetError() != nil {
+			t.Error(result.GetError())
+		}
+	}
+	if took := first.Sub(batched); took < pause || most <= 16 || most > 64 {
+		t.Errorf("the first repeat came after %v, and there were %d at a time", took, most)
+	}
+	// The pause would end after the deadline.
+	ctx, end := context.WithTimeout(t.Context(), pause/2)
+	defer end()
+	response, err = client.BatchPostTransactions(ctx, batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failure := passbook.ErrorOf(response.GetResults()[199].GetError(), "")
+	if failure == nil || failure.Outcome != passbook.NotApplied || ctx.Err() != nil {
+		t.Errorf("%v, and the context has %v", failure, ctx.Err())
 	}
 }
 

@@ -111,9 +111,10 @@ func (f *fake) PostTransaction(
 	context.Context, *passbookv1.PostTransactionRequest,
 ) (*passbookv1.PostTransactionResponse, error) {
 	f.mutex.Lock()
-	defer f.mutex.Unlock()
 	f.postings++
-	if err := f.post(f.postings); err != nil {
+	number := f.postings
+	f.mutex.Unlock()
+	if err := f.post(number); err != nil {
 		return nil, err
 	}
 	return &passbookv1.PostTransactionResponse{}, nil

@@ -11,8 +11,12 @@ import (
 	"passbook.example/passbook/passbookv1"
 )
 
-// postAheadMax is how many requests PostAll takes ahead of the results that were read.
-const postAheadMax = 1024
+const (
+	// postAheadMax is how many requests PostAll takes ahead of the results that were read.
+	postAheadMax = 1024
+	// repeatsMax is how many requests of a batch are repeated at the same time.
+	repeatsMax = 64
+)
 
 // PostAll posts transactions for as long as there are requests, and returns a response or an *Error for each, in
 // the order of the requests. It takes requests only as fast as their results are read, at most 1,024 ahead.
@@ -70,7 +74,7 @@ func (c *calls) post(ctx context.Context, request *passbookv1.PostTransactionReq
 // completeBatch repeats the requests of a batch that have no result, each by a call of its own. If an attempt of the
 // batch is in doubt, so is each of its requests.
 func (c *calls) completeBatch(ctx context.Context, whole *call) {
-	var group sync.WaitGroup
+	repeats := &repeats{places: make(chan struct{}, repeatsMax)}
 	switch batch := whole.request.(type) {
 	case *passbookv1.BatchPostTransactionsRequest:
 		for i, result := range whole.reply.(*passbookv1.BatchPostTransactionsResponse).GetResults() {
@@ -82,7 +86,7 @@ func (c *calls) completeBatch(ctx context.Context, whole *call) {
 				reply:        response,
 				maybeApplied: whole.maybeApplied,
 			}
-			single.repeat(ctx, &group, result.GetError(), func(failure *statuspb.Status) {
+			repeats.repeat(ctx, single, result.GetError(), func(failure *statuspb.Status) {
 				if failure != nil {
 					result.Result = &passbookv1.PostTransactionResult_Error{Error: failure}
 					return
@@ -101,7 +105,7 @@ func (c *calls) completeBatch(ctx context.Context, whole *call) {
 				reply:        response,
 				maybeApplied: whole.maybeApplied,
 			}
-			single.repeat(ctx, &group, result.GetError(), func(failure *statuspb.Status) {
+			repeats.repeat(ctx, single, result.GetError(), func(failure *statuspb.Status) {
 				if failure != nil {
 					result.Result = &passbookv1.CreateAccountResult_Error{Error: failure}
 					return
@@ -110,24 +114,28 @@ func (c *calls) completeBatch(ctx context.Context, whole *call) {
 			})
 		}
 	}
-	group.Wait()
+	repeats.group.Wait()
+}
+
+// repeats are the calls that complete a batch.
+type repeats struct {
+	group sync.WaitGroup
+	// places has an element for each that is under way.
+	places chan struct{}
 }
 
 // repeat makes a call whose first attempt, in a batch, has ended with this error, if it may be repeated. Nil: the
 // request has its result. whenDone gets the error of the call, or nil.
-func (c *call) repeat(
-	ctx context.Context, group *sync.WaitGroup, first *statuspb.Status, whenDone func(*statuspb.Status),
+func (r *repeats) repeat(
+	ctx context.Context, single *call, first *statuspb.Status, whenDone func(*statuspb.Status),
 ) {
 	if first == nil {
 		return
 	}
-	failure := c.newError(status.FromProto(first))
-	if !c.judge(failure) {
-		whenDone(failure.status.Proto())
-		return
-	}
-	group.Go(func() {
-		if err := c.run(ctx); err != nil {
+	r.group.Go(func() {
+		r.places <- struct{}{}
+		defer func() { <-r.places }()
+		if err := single.runAfter(ctx, single.newError(status.FromProto(first))); err != nil {
 			whenDone(status.Convert(err).Proto())
 			return
 		}

@@ -8,6 +8,8 @@ import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
 import java.util.function.Function;
@@ -26,6 +28,9 @@ import passbook.v1.PostTransactionResult;
  * the batch is in doubt, so is each of its requests.
  */
 final class BatchCompletion {
+  /** How many requests of a batch are repeated at the same time. */
+  private static final int REPEATS_MAX = 64;
+
   private final Calls calls;
   private final CallOptions options;
   private final Metadata headers;
@@ -94,32 +99,47 @@ final class BatchCompletion {
       Function<Status, R> ofError,
       Consumer<List<R>> whenDone) {
     List<R> complete = new ArrayList<>(results);
-    // One more than the requests under way, so that none of them is the last before all have begun.
-    AtomicInteger left = new AtomicInteger(1);
-    Runnable oneDone =
-        () -> {
-          if (left.decrementAndGet() == 0) {
-            whenDone.accept(complete);
-          }
-        };
+    Queue<Consumer<Runnable>> repeats = new ConcurrentLinkedQueue<>();
     for (int i = 0; i < results.size(); i++) {
+      int index = i;
       Status first = errorOf.apply(results.get(i));
       if (first != null) {
-        int index = i;
-        left.incrementAndGet();
-        repeat(
-            method,
-            requests.get(i),
-            first,
-            (response, error) -> {
-              complete.set(
-                  index,
-                  error == null ? ofResponse.apply(response) : ofError.apply(error.status()));
-              oneDone.run();
-            });
+        repeats.add(
+            oneDone ->
+                repeat(
+                    method,
+                    requests.get(index),
+                    first,
+                    (response, error) -> {
+                      complete.set(
+                          index,
+                          error == null
+                              ? ofResponse.apply(response)
+                              : ofError.apply(error.status()));
+                      oneDone.run();
+                    }));
       }
     }
-    oneDone.run();
+    AtomicInteger left = new AtomicInteger(REPEATS_MAX);
+    for (int i = 0; i < REPEATS_MAX; i++) {
+      work(
+          repeats,
+          () -> {
+            if (left.decrementAndGet() == 0) {
+              whenDone.accept(complete);
+            }
+          });
+    }
+  }
+
+  /** Makes one repeat after another, until there are none left. */
+  private void work(Queue<Consumer<Runnable>> repeats, Runnable whenDone) {
+    Consumer<Runnable> next = repeats.poll();
+    if (next == null) {
+      whenDone.run();
+    } else {
+      next.accept(() -> calls.executor().execute(() -> work(repeats, whenDone)));
+    }
   }
 
   @SuppressWarnings("unchecked")

@@ -88,12 +88,9 @@ final class RepeatedRequest {
    */
   void startAfter(PassbookException error, boolean isInDoubt) {
     isMaybeApplied = isInDoubt;
-    PassbookException judged = judge(error);
-    if (mayRepeat(judged)) {
-      attempt();
-    } else {
-      finish(null, judged);
-    }
+    attempts = 1;
+    // Unlike a call, a batch can have another deadline.
+    repeatAfter(error, false);
   }
 
   /** Ends the call. An attempt that is under way may still be applied. */
@@ -146,10 +143,13 @@ final class RepeatedRequest {
 
   private void failed(Server server, PassbookException error) {
     server.answered(error);
+    repeatAfter(error, deadline != null && error.code() == Status.Code.DEADLINE_EXCEEDED);
+  }
+
+  private void repeatAfter(PassbookException error, boolean isTimeUp) {
     PassbookException judged = judge(error);
     long pause = pauseAfter(attempts) + error.retryDelay().toNanos();
     boolean isInTime = deadline == null || deadline.timeRemaining(TimeUnit.NANOSECONDS) > pause;
-    boolean isTimeUp = deadline != null && error.code() == Status.Code.DEADLINE_EXCEEDED;
     if (!mayRepeat(judged) || isTimeUp || !isInTime) {
       finish(null, judged);
       return;

@@ -15,6 +15,9 @@ import java.io.IOException;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.locks.LockSupport;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
@@ -100,6 +103,52 @@ class DoubtTest {
       batch.addRequests(PostTransactionRequest.newBuilder().setRequestId("pay"));
       var result = client.blocking().batchPostTransactions(batch.build()).getResults(0);
       assertEquals(errors.outcome, PassbookException.of(result.getError(), "pay").outcome());
+    }
+  }
+
+  /** A server that has shed a batch would shed a crowd of its requests again. */
+  @Test
+  void requestsOfABatchAreRepeatedAfterThePauseAndNotAllAtOnce() throws IOException {
+    var pause = Duration.newBuilder().setNanos(300_000_000).build();
+    var shed =
+        failure(
+            Code.RESOURCE_EXHAUSTED,
+            "OVERLOADED",
+            "not_applied",
+            RetryInfo.newBuilder().setRetryDelay(pause).build());
+    AtomicLong batched = new AtomicLong();
+    AtomicLong first = new AtomicLong();
+    AtomicInteger underWay = new AtomicInteger();
+    AtomicInteger most = new AtomicInteger();
+    var batch = BatchPostTransactionsRequest.newBuilder();
+    IntStream.range(0, 200).forEach(it -> batch.addRequestsBuilder());
+    try (FakeServer server = new FakeServer((attempt, request) -> {});
+        PassbookClient client = PassbookClient.builder(server.address()).unary().build()) {
+      server.postBatch =
+          attempt -> {
+            var response = BatchPostTransactionsResponse.newBuilder();
+            var error = StatusProto.fromThrowable(shed);
+            IntStream.range(0, 200).forEach(it -> response.addResultsBuilder().setError(error));
+            batched.set(System.nanoTime());
+            return response.build();
+          };
+      server.onPost =
+          () -> {
+            first.compareAndSet(0, System.nanoTime());
+            most.accumulateAndGet(underWay.incrementAndGet(), Math::max);
+            LockSupport.parkNanos(50_000_000);
+            underWay.decrementAndGet();
+          };
+      var stub = client.blocking();
+      var response = stub.batchPostTransactions(batch.build());
+      assertTrue(response.getResultsList().stream().noneMatch(it -> it.hasError()));
+      long took = first.get() - batched.get();
+      assertTrue(took >= pause.getNanos(), "the first repeat came after " + took + " ns");
+      assertTrue(most.get() > 16 && most.get() <= 64, most + " at a time");
+      // The pause would end after the deadline.
+      var hasty = stub.withDeadlineAfter(150, TimeUnit.MILLISECONDS);
+      var last = hasty.batchPostTransactions(batch.build()).getResults(199);
+      assertEquals(Outcome.NOT_APPLIED, PassbookException.of(last.getError(), "").outcome());
     }
   }
 

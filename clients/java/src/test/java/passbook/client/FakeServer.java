@@ -74,8 +74,11 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   /** With what the stream ends after it has applied this deposit. Null: it goes on. */
   volatile Function<DepositRequest, StatusRuntimeException> cut = request -> null;
 
-  /** With what a posting fails that is no part of a batch. */
+  /** With what a posting fails that is no part of a batch. Null: it succeeds. */
   volatile StatusRuntimeException postError;
+
+  /** What happens before the answer to such a posting. */
+  volatile Runnable onPost = () -> {};
 
   /** The response to a batch of postings, or its error. Gets the number of the attempt, from 1. */
   volatile IntFunction<BatchPostTransactionsResponse> postBatch;
@@ -205,7 +208,13 @@ final class FakeServer extends AccountServiceGrpc.AccountServiceImplBase impleme
   @Override
   public void postTransaction(
       PostTransactionRequest request, StreamObserver<PostTransactionResponse> observer) {
-    observer.onError(postError);
+    onPost.run();
+    if (postError != null) {
+      observer.onError(postError);
+      return;
+    }
+    observer.onNext(PostTransactionResponse.getDefaultInstance());
+    observer.onCompleted();
   }
 
   @Override
