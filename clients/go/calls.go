@@ -23,6 +23,9 @@ const (
 	pauseMax  = 2 * time.Second
 	// avoidTime is how long a server that has answered UNAVAILABLE is passed over.
 	avoidTime = time.Second
+	// outageMax is the longest time without an answer of any server, from the first attempt that failed, for a watch
+	// and for a call without a deadline. The time that the program takes for a message does not count.
+	outageMax = 60 * time.Second
 )
 
 // calls makes the calls of a client. The generated stub uses it as its connection.
@@ -104,25 +107,30 @@ func (c *calls) Invoke(ctx context.Context, method string, args, reply any, opti
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	return c.invoke(ctx, method, args.(proto.Message), reply, options...)
-}
-
-func (c *calls) invoke(
-	ctx context.Context, method string, request proto.Message, reply any, options ...grpc.CallOption,
-) error {
-	request, err := withIDs(request)
+	call, err := c.newCall(method, args.(proto.Message), reply, options...)
 	if err != nil {
 		return err
-	}
-	call := &call{calls: c, method: method, request: request, reply: reply, options: options}
-	if invalid := checkText(request); invalid != nil {
-		return call.newError(invalid)
 	}
 	if err := call.run(ctx); err != nil {
 		return err
 	}
 	c.completeBatch(ctx, call)
 	return nil
+}
+
+// newCall is a call of the request with the ids that it lacks, or the error of a request that cannot be sent.
+func (c *calls) newCall(
+	method string, request proto.Message, reply any, options ...grpc.CallOption,
+) (*call, error) {
+	request, err := withIDs(request)
+	if err != nil {
+		return nil, err
+	}
+	call := &call{calls: c, method: method, request: request, reply: reply, options: options}
+	if invalid := checkText(request); invalid != nil {
+		return nil, call.newError(invalid)
+	}
+	return call, nil
 }
 
 // NewStream opens a bare stream on the next server.
@@ -142,6 +150,8 @@ type call struct {
 	// maybeApplied: an attempt has ended without a word on what became of it. It may have been an attempt of the
 	// batch or the stream that had the request.
 	maybeApplied bool
+	// outageStart is when the first attempt failed.
+	outageStart time.Time
 }
 
 // run returns nil or an *Error.
@@ -162,7 +172,7 @@ func (c *call) runAfter(ctx context.Context, first *Error) error {
 			failure = c.newError(status.Convert(err))
 			server.answered(failure)
 			// Unlike a call, a batch can have another deadline.
-			isOver = isTimeUp(ctx, failure)
+			isOver = isTimeUp(ctx, failure) || c.isOutage(ctx)
 		}
 		pause := pauseAfter(attempt) + failure.retryDelay
 		if !c.judge(failure) || c.calls.isClosed.Load() || isOver || !wait(ctx, pause) {
@@ -221,6 +231,15 @@ func (c *call) judge(failure *Error) (mayRepeat bool) {
 		failure.setOutcome(Unknown)
 	}
 	return !failure.isFinal() && (kind != attributes || failure.Outcome == NotApplied)
+}
+
+// isOutage is called after an attempt that has failed. It is true at the end of a call without a deadline.
+func (c *call) isOutage(ctx context.Context) bool {
+	if c.outageStart.IsZero() {
+		c.outageStart = time.Now()
+	}
+	_, hasDeadline := ctx.Deadline()
+	return !hasDeadline && time.Since(c.outageStart) > outageMax
 }
 
 // isTimeUp is false for a request without a deadline whose attempt took longer than the server allows.

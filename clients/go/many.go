@@ -2,6 +2,7 @@ package passbook
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync"
 
@@ -22,53 +23,86 @@ const (
 // the order of the requests. It takes requests only as fast as their results are read, at most 1,024 ahead.
 //
 // Each request is repeated until it has a result or the context ends. They are usually applied in their order,
-// but this is not promised: if one depends on another, post it after the result of the other.
+// but this is not promised: if one depends on another, post it after the result of the other. If no server answers for
+// 60 s, and the context has no deadline, each request that was taken ends with its own error, and no more are taken.
 //
-// A loop that ends early cancels the requests whose results it has not read.
+// If requests are left at the end, because of that or because the context has ended, the last element is an error
+// without a RequestID. A loop that ends early cancels the requests whose results it has not read.
 func (c *Client) PostAll(
 	ctx context.Context, requests iter.Seq[*passbookv1.PostTransactionRequest],
 ) iter.Seq2[*passbookv1.PostTransactionResponse, error] {
 	return func(yield func(*passbookv1.PostTransactionResponse, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		results := make(chan chan posted, postAheadMax)
+		taking, stop := context.WithCancelCause(ctx)
+		postings := make(chan *posting, postAheadMax)
+		// It is set before the channel is closed.
+		isComplete := false
 		go func() {
-			defer close(results)
+			defer close(postings)
 			for request := range requests {
-				result := make(chan posted, 1)
+				posting := &posting{done: make(chan struct{})}
 				select {
-				case results <- result:
-					go func() { result <- c.calls.post(ctx, request) }()
-				case <-ctx.Done():
+				case <-taking.Done():
 					return
+				case postings <- posting:
+					go posting.run(ctx, c.calls, request, stop)
 				}
 			}
+			isComplete = true
 		}()
-		for result := range results {
-			posted := <-result
-			if !yield(posted.response, posted.err) {
+		for posting := range postings {
+			<-posting.done
+			if !yield(posting.response()) {
 				return
 			}
 		}
-		if err := ctx.Err(); err != nil {
-			yield(nil, newError(status.FromContextError(err), ""))
+		if !isComplete {
+			yield(nil, newError(causeOf(taking), ""))
 		}
 	}
 }
 
-type posted struct {
-	response *passbookv1.PostTransactionResponse
-	err      error
+// causeOf is the status with which a context has ended.
+func causeOf(ctx context.Context) *status.Status {
+	var failure *Error
+	if errors.As(context.Cause(ctx), &failure) {
+		return status.New(failure.Code, failure.Message)
+	}
+	return status.FromContextError(ctx.Err())
 }
 
-// post makes a call without a timeout of its own.
-func (c *calls) post(ctx context.Context, request *passbookv1.PostTransactionRequest) posted {
-	response := &passbookv1.PostTransactionResponse{}
-	err := c.invoke(ctx, passbookv1.AccountService_PostTransaction_FullMethodName, request, response)
-	if err != nil {
-		return posted{err: err}
+// posting is a request of PostAll. done is closed once it has its result.
+type posting struct {
+	done   chan struct{}
+	result *passbookv1.PostTransactionResponse
+	err    error
+}
+
+// response is what PostAll returns.
+func (p *posting) response() (*passbookv1.PostTransactionResponse, error) {
+	if p.err != nil {
+		return nil, p.err
 	}
-	return posted{response: response}
+	return p.result, nil
+}
+
+// run makes a call without a timeout of its own. If it ends without a result, because no server answers or the client
+// is closed, no more requests are taken.
+func (p *posting) run(
+	ctx context.Context, calls *calls, request *passbookv1.PostTransactionRequest, stop context.CancelCauseFunc,
+) {
+	defer close(p.done)
+	p.result = &passbookv1.PostTransactionResponse{}
+	call, err := calls.newCall(passbookv1.AccountService_PostTransaction_FullMethodName, request, p.result)
+	if err == nil {
+		err = call.run(ctx)
+	}
+	p.err = err
+	var failure *Error
+	if errors.As(err, &failure) && !failure.isFinal() {
+		stop(failure)
+	}
 }
 
 // completeBatch repeats the requests of a batch that have no result, each by a call of its own. If an attempt of the

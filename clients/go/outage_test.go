@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,7 @@ func TestTheTimeOfTheProgramIsNoOutage(t *testing.T) {
 				return nil // The loop has ended.
 			}
 			watch.heard()
-			time.Sleep(10 * watchOutageMax)
+			time.Sleep(10 * outageMax)
 			return status.Error(codes.Unavailable, "connection lost")
 		})
 		if failure != nil {
@@ -65,14 +66,50 @@ func TestAWatchEndsWithTheLastErrorOfALongOutage(t *testing.T) {
 		failure := watchStreams(t, func(number int, watch *watch) error {
 			if number == 1 {
 				watch.heard()
-				time.Sleep(10 * watchOutageMax)
+				time.Sleep(10 * outageMax)
 				start = time.Now()
 			}
 			return status.Error(codes.Unavailable, "connection lost")
 		})
 		took := time.Since(start)
-		if failure == nil || failure.Code != codes.Unavailable || took < watchOutageMax || took > 2*watchOutageMax {
+		if failure == nil || failure.Code != codes.Unavailable || took < outageMax || took > 2*outageMax {
 			t.Errorf("%v after %v", failure, took)
 		}
 	})
+}
+
+func TestPostAllEndsAfterALongOutage(t *testing.T) {
+	for _, unary := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			client := &Client{calls: withoutServer(t)}
+			client.calls.unary = unary
+			taken := 0
+			requests := func(yield func(*passbookv1.PostTransactionRequest) bool) {
+				for taken = 1; yield(&passbookv1.PostTransactionRequest{RequestId: strconv.Itoa(taken)}); taken++ {
+				}
+			}
+			start := time.Now()
+			var failures []*Error
+			for response, err := range client.PostAll(t.Context(), requests) {
+				var failure *Error
+				if response != nil || !errors.As(err, &failure) || failure.Code != codes.Unavailable {
+					t.Fatalf("%v, %v", response, err)
+				}
+				failures = append(failures, failure)
+			}
+			if took := time.Since(start); took < outageMax || took > 2*outageMax+pauseMax {
+				t.Errorf("it took %v", took)
+			}
+			// Each has an error of its own, and the last error is for all that are left.
+			for i, failure := range failures[:len(failures)-1] {
+				if failure.RequestID != strconv.Itoa(i+1) || failure.Outcome != Unknown {
+					t.Errorf("%d: %v", i, failure)
+				}
+			}
+			last := failures[len(failures)-1]
+			if last.RequestID != "" || last.Outcome != NoOutcome || taken < len(failures) || taken > 3*postAheadMax {
+				t.Errorf("%v, and %d requests were taken", last, taken)
+			}
+		})
+	}
 }

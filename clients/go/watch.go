@@ -12,10 +12,6 @@ import (
 	"passbook.example/passbook/passbookv1"
 )
 
-// watchOutageMax is the longest time without a message of any server, from the first attempt that failed. The time
-// that the program takes for a message does not count.
-const watchOutageMax = 60 * time.Second
-
 // Watch returns the entries of an account after the given sequence: first those that exist, then each new one,
 // until the context ends. After a broken connection it continues on the next server: no entry is missed, and none
 // comes twice. An error is the last element.
@@ -126,7 +122,7 @@ func (w *watch) run(
 		failure := newError(status.Convert(err), "")
 		failure.Outcome = NoOutcome
 		server.answered(failure)
-		isTooLong := time.Since(w.outageStart) > watchOutageMax
+		isTooLong := time.Since(w.outageStart) > outageMax
 		pause := pauseAfter(w.failures) + failure.retryDelay
 		if w.isFinal(failure) || w.calls.isClosed.Load() || isTooLong || !wait(ctx, pause) {
 			return failure

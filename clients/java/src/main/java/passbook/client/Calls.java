@@ -11,12 +11,20 @@ import java.util.List;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.LongSupplier;
 
 /**
  * The channel of the client's stubs: goes round the servers, and repeats unary calls. The calls of
  * other kinds are those of gRPC.
  */
 final class Calls extends Channel {
+  /**
+   * The longest time without an answer of any server, from the first attempt that failed, for a
+   * watch and for a call without a deadline. The time that the program takes for a message does not
+   * count.
+   */
+  static final Duration OUTAGE_MAX = Duration.ofSeconds(60);
+
   private final List<Server> servers;
   private final AtomicInteger next = new AtomicInteger();
   private final CallCredentials credentials;
@@ -24,20 +32,28 @@ final class Calls extends Channel {
   private final boolean isUnary;
   private final ScheduledExecutorService timer;
   private final Executor executor;
+  private final LongSupplier clock;
 
+  /**
+   * Makes the calls of a client.
+   *
+   * @param clock a monotonic clock, in nanoseconds
+   */
   Calls(
       List<Server> servers,
       CallCredentials credentials,
       Duration timeout,
       boolean isUnary,
       ScheduledExecutorService timer,
-      Executor executor) {
+      Executor executor,
+      LongSupplier clock) {
     this.servers = List.copyOf(servers);
     this.credentials = credentials;
     this.timeout = timeout;
     this.isUnary = isUnary;
     this.timer = timer;
     this.executor = executor;
+    this.clock = clock;
   }
 
   @Override
@@ -105,6 +121,11 @@ final class Calls extends Channel {
 
   ScheduledExecutorService timer() {
     return timer;
+  }
+
+  /** A monotonic clock, in nanoseconds. */
+  long now() {
+    return clock.getAsLong();
   }
 
   /** Where callbacks run whose caller has named no executor. */

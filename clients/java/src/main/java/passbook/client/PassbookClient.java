@@ -76,7 +76,15 @@ public final class PassbookClient implements AutoCloseable {
       ManagedChannel channel = connect(address, builder, executor);
       servers.add(new Server(channel, new SharedStream(channel, credentials, timer, executor)));
     }
-    calls = new Calls(servers, credentials, builder.timeout, builder.isUnary, timer, executor);
+    calls =
+        new Calls(
+            servers,
+            credentials,
+            builder.timeout,
+            builder.isUnary,
+            timer,
+            executor,
+            System::nanoTime);
   }
 
   /**
@@ -120,7 +128,9 @@ public final class PassbookClient implements AutoCloseable {
    * ahead, in a thread of its own.
    *
    * <p>Each request is repeated until it has a result. They are usually applied in their order, but
-   * this is not promised: if one depends on another, post it after the result of the other.
+   * this is not promised: if one depends on another, post it after the result of the other. If no
+   * server answers for 60 seconds, each request that was taken ends with its own error, no more are
+   * taken, and if requests are left, the last {@link Postings#next} throws that error.
    */
   public Postings postAll(Iterator<PostTransactionRequest> requests) {
     return new Postings(calls, requests, executor);

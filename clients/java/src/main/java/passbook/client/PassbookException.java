@@ -204,6 +204,11 @@ public final class PassbookException extends RuntimeException {
     return new PassbookException(this, other, requestIds, accountIds);
   }
 
+  /** The same error, but of requests that were not sent. */
+  PassbookException ofNoRequest() {
+    return of(code().toStatus().withDescription(getMessage()), new Metadata(), "");
+  }
+
   PassbookException withAccountId(String accountId) {
     Map<String, String> other = new HashMap<>(metadata);
     other.put(ACCOUNT_ID, accountId);

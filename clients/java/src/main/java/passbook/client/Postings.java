@@ -31,6 +31,9 @@ public final class Postings implements Iterator<Posted>, AutoCloseable {
       new ArrayBlockingQueue<>(AHEAD_MAX);
   private volatile Thread sender;
   private volatile boolean isClosed;
+  // With what a request has ended that has no result, because no server answers or the client is
+  // closed. Then no more are taken.
+  private volatile PassbookException end;
   private CompletableFuture<Posted> head;
 
   Postings(Calls calls, Iterator<PostTransactionRequest> requests, Executor executor) {
@@ -55,7 +58,9 @@ public final class Postings implements Iterator<Posted>, AutoCloseable {
   /**
    * Waits for the next result.
    *
-   * @throws RuntimeException what the iterator of the requests has thrown
+   * @throws RuntimeException what the iterator of the requests has thrown, or a {@link
+   *     PassbookException} if no more requests are taken, because no server has answered for 60
+   *     seconds
    */
   @Override
   public Posted next() {
@@ -84,6 +89,10 @@ public final class Postings implements Iterator<Posted>, AutoCloseable {
     sender = Thread.currentThread();
     try {
       while (!isClosed && requests.hasNext()) {
+        PassbookException last = end;
+        if (last != null) {
+          throw last;
+        }
         results.put(post(requests.next()));
       }
       results.put(END);
@@ -120,10 +129,14 @@ public final class Postings implements Iterator<Posted>, AutoCloseable {
             new Metadata(),
             complete,
             null,
-            (response, error) ->
-                result.complete(
-                    new Posted(
-                        Requests.requestId(complete), (PostTransactionResponse) response, error)));
+            (response, error) -> {
+              if (error != null && !error.isFinal()) {
+                end = error.ofNoRequest();
+              }
+              result.complete(
+                  new Posted(
+                      Requests.requestId(complete), (PostTransactionResponse) response, error));
+            });
     repeated.start();
     return result;
   }

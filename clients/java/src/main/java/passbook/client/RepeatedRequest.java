@@ -42,14 +42,17 @@ final class RepeatedRequest {
   private final String accountId;
   private final AtomicBoolean isDone = new AtomicBoolean();
   private volatile Runnable cancelAttempt = () -> {};
-  // Attempts follow one another, so these two need no lock.
+  // Attempts follow one another, so these need no lock.
   private int attempts;
+  // When the first of them failed.
+  private long outageStart;
   private boolean isMaybeApplied;
 
   /**
    * A request that has all of its ids.
    *
-   * @param deadline null: there is none, and each attempt has the server's default
+   * @param deadline null: there is none, each attempt has the server's default, and the request
+   *     ends if no attempt has a result for {@link Calls#OUTAGE_MAX}
    */
   RepeatedRequest(
       Calls calls,
@@ -150,7 +153,11 @@ final class RepeatedRequest {
     PassbookException judged = judge(error);
     long pause = pauseAfter(attempts) + error.retryDelay().toNanos();
     boolean isInTime = deadline == null || deadline.timeRemaining(TimeUnit.NANOSECONDS) > pause;
-    if (!mayRepeat(judged) || isTimeUp || !isInTime) {
+    if (attempts == 1) {
+      outageStart = calls.now();
+    }
+    boolean isOutage = deadline == null && calls.now() - outageStart > Calls.OUTAGE_MAX.toNanos();
+    if (!mayRepeat(judged) || isTimeUp || isOutage || !isInTime) {
       finish(null, judged);
       return;
     }

@@ -5,21 +5,13 @@ import io.grpc.Status;
 import java.time.Duration;
 import java.util.Iterator;
 import java.util.function.Function;
-import java.util.function.LongSupplier;
 import passbook.v1.AccountServiceGrpc;
 import passbook.v1.AccountServiceGrpc.AccountServiceBlockingStub;
 
 /** The messages of a stream that is opened again, on the next server, when it breaks. */
 final class Watch<M> {
-  /**
-   * The longest time without a message of any server, from the first attempt that failed. The time
-   * that the program takes for a message does not count.
-   */
-  private static final Duration OUTAGE_MAX = Duration.ofSeconds(60);
-
   private final Calls calls;
   private final Function<AccountServiceBlockingStub, Iterator<M>> open;
-  private final LongSupplier clock;
   private final Context.CancellableContext context = Context.current().withCancellation();
 
   private Server server;
@@ -37,18 +29,8 @@ final class Watch<M> {
    * @param open opens a stream behind the last message of the stream before
    */
   Watch(Calls calls, Function<AccountServiceBlockingStub, Iterator<M>> open) {
-    this(calls, open, System::nanoTime);
-  }
-
-  /**
-   * A watch for a test.
-   *
-   * @param clock a monotonic clock, in nanoseconds
-   */
-  Watch(Calls calls, Function<AccountServiceBlockingStub, Iterator<M>> open, LongSupplier clock) {
     this.calls = calls;
     this.open = open;
-    this.clock = clock;
   }
 
   /**
@@ -93,10 +75,10 @@ final class Watch<M> {
   private void pauseAfter(PassbookException error) {
     failures++;
     if (failures == 1) {
-      outageStart = clock.getAsLong();
+      outageStart = calls.now();
     }
     server.answered(error);
-    boolean isTooLong = clock.getAsLong() - outageStart > OUTAGE_MAX.toNanos();
+    boolean isTooLong = calls.now() - outageStart > Calls.OUTAGE_MAX.toNanos();
     if (context.isCancelled() || isFinal(error) || isTooLong) {
       throw error;
     }
