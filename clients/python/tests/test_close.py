@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +17,16 @@ from fake_server import (
     always,
     deposits_of,
     end,
+    entry,
+    transaction_of,
 )
 
-from passbook import Client, Money, PassbookError
+from passbook import Client, Money, PassbookError, Posting
 from passbook.v1 import account_service_pb2 as service
+from passbook.v1 import events_pb2, history_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from google.rpc import status_pb2
 
@@ -116,3 +120,62 @@ def test_a_closed_client_sends_nothing(*, share_stream: bool) -> None:
         with pytest.raises(PassbookError) as raised:
             client.get_account("joint")
         assert (raised.value.code, raised.value.outcome) == (grpc.StatusCode.CANCELLED, None)
+
+
+STREAMS: dict[str, Callable[[Client], Iterator[object]]] = {
+    "entries": lambda client: client.watch_entries("joint"),
+    "events": lambda client: client.watch_events(from_beginning=True),
+    "postings": lambda client: client.stream_transactions(
+        Posting([], request_id=it) for it in ("one", "two")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_close_ends_a_stream(name: str, *, is_broken: bool) -> None:
+    may_end, has_failed, streams = threading.Event(), threading.Event(), itertools.count(1)
+
+    def stream(requests: Any, context: Any) -> Iterator[Any]:  # noqa: ANN401
+        if next(streams) > 1:
+            has_failed.set()
+            end(context, SHED)
+        if name == "postings":
+            result = service.PostTransactionResult(
+                transaction=transaction_of(next(requests).request)
+            )
+            yield service.StreamTransactionsResponse(result=result)
+            next(requests)
+        elif name == "entries":
+            yield history_pb2.WatchEntriesResponse(entries=[entry(1)])
+        else:
+            yield events_pb2.WatchEventsResponse(token="token")  # noqa: S106
+        if is_broken:
+            end(context, SHED)
+        may_end.wait(10)
+
+    with (
+        FakeServer(WatchEntries=stream, WatchEvents=stream, StreamTransactions=stream) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        client = Client(server.address)
+        results = STREAMS[name](client)
+        next(results)
+        last = threads.submit(next, results)
+        if is_broken:
+            assert has_failed.wait(10)
+        else:
+            time.sleep(0.2)
+        begin = time.monotonic()
+        client.close()
+        with pytest.raises(PassbookError) as raised:
+            last.result(10)
+        may_end.set()
+        assert time.monotonic() - begin < 1.0
+        assert raised.value.code is grpc.StatusCode.CANCELLED
+        if name == "postings":
+            assert raised.value.request_ids == ("two",)
+            assert raised.value.outcome in {"not_applied", "unknown"}
+        with pytest.raises(PassbookError) as raised:
+            next(STREAMS[name](client))
+        assert raised.value.code is grpc.StatusCode.CANCELLED

@@ -75,6 +75,17 @@ class Calls:
             message = "it was closed before the attempt"
             raise PassbookError(_CLOSED, message, metadata={"outcome": "not_applied"})
 
+    def open_stream(self, method: str, requests: Any) -> tuple[Server, Any]:
+        """Open a stream on the next server."""
+        self.check_open()
+        server = self.servers.select()
+        metadata = self.credentials()
+        try:
+            return server, getattr(server.stub, method)(requests, metadata=metadata)
+        except ValueError:
+            self.check_open()  # The channel was closed meanwhile.
+            raise
+
     def closed_error(self, error: PassbookError) -> PassbookError:
         """The error of what ends with this error, after the client was closed."""
         return PassbookError(_CLOSED, f"the client is closed: {error.message}")
@@ -234,7 +245,8 @@ class Call:
 class Reconnects:
     """When a stream or a watch that broke is opened again."""
 
-    def __init__(self) -> None:
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         self.is_answered = False
         """Whether a server has answered the stream that is open."""
         self._failures = 0
@@ -258,7 +270,8 @@ class Reconnects:
             raise error
         self.is_answered = False
         self._failures += 1
-        time.sleep(backoff(self._failures) + error.retry_delay)
+        if self._calls.closed.wait(backoff(self._failures) + error.retry_delay):
+            raise self._calls.closed_error(error)
 
 
 def backoff(attempt: int) -> float:

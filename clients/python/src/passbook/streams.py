@@ -130,11 +130,10 @@ def stream_transactions(
     calls: Calls, postings: Iterable[Posting]
 ) -> Generator[TransactionResult | PassbookError]:
     """See `Client.stream_transactions`."""
-    window, reconnects = _Window(postings), Reconnects()
+    window, reconnects = _Window(postings), Reconnects(calls)
     try:
         while True:
-            server = calls.servers.select()
-            responses = server.stub.StreamTransactions(window.open(), metadata=calls.credentials())
+            server, responses = calls.open_stream("StreamTransactions", window.open())
             try:
                 for response in _answers(responses, reconnects):
                     request, in_doubt = window.oldest()
@@ -182,10 +181,9 @@ def watch_events(calls: Calls, request: events_pb2.WatchEventsRequest) -> Genera
 
 def _messages(calls: Calls, method: str, request: Any) -> Generator[Any]:  # noqa: ANN401
     """The messages of a watch. Each new stream has the request as it is then."""
-    reconnects = Reconnects()
+    reconnects = Reconnects(calls)
     while True:
-        server = calls.servers.select()
-        messages = getattr(server.stub, method)(request, metadata=calls.credentials())
+        server, messages = calls.open_stream(method, request)
         try:
             yield from _answers(messages, reconnects)
         except grpc.RpcError as raised:
