@@ -1,10 +1,10 @@
 /** Attempts of a call: deadlines, repeats and outcomes, by the rules of clients/README.md. */
 
-import { setTimeout as sleep } from "node:timers/promises";
+import { setMaxListeners } from "node:events";
 
 import { Metadata, status } from "@grpc/grpc-js";
 
-import { type CallState, beginCall, leftMs, within } from "./callState.js";
+import { type CallState, beginCall, isEnded, leftMs, onEnd, slept, within } from "./callState.js";
 import { PassbookError, passbookError } from "./errors.js";
 import { STREAMED, type StreamedChange } from "./sharedStream.js";
 import { type Server, Servers, type Tls, isLoopback } from "./servers.js";
@@ -61,6 +61,7 @@ export class Calls {
   readonly #token: ClientOptions["token"];
   readonly #timeoutMs: number;
   readonly #shareStream: boolean;
+  readonly #closing = new AbortController();
 
   constructor(addresses: readonly string[], options: ClientOptions) {
     const remote = addresses.find((address) => !isLoopback(address));
@@ -71,6 +72,19 @@ export class Calls {
     this.#shareStream = options.shareStream ?? true;
     this.#token = options.token;
     this.#timeoutMs = options.timeoutMs ?? 10_000;
+    // All calls that are under way listen.
+    setMaxListeners(0, this.#closing.signal);
+  }
+
+  /** Ends all calls, and closes all connections. */
+  close(): void {
+    this.#closing.abort();
+    this.servers.close();
+  }
+
+  /** What ends a call, a stream or a watch. */
+  ends(signal: AbortSignal | undefined): readonly AbortSignal[] {
+    return signal === undefined ? [this.#closing.signal] : [signal, this.#closing.signal];
   }
 
   /** A call that changes nothing. */
@@ -121,7 +135,7 @@ export class Calls {
 
   /** The state of a call that begins now. */
   begin({ timeoutMs = this.#timeoutMs, signal }: CallOptions = {}): CallState {
-    return beginCall(timeoutMs, signal);
+    return beginCall(timeoutMs, this.ends(signal));
   }
 
   /** All pages of a list. The timeout is that of each page. */
@@ -165,7 +179,7 @@ export class Calls {
       throw new PassbookError(status.UNAUTHENTICATED, "there is no token", { ...details, cause });
     }
     if (answer === undefined) {
-      const code = call.signal?.aborted === true ? status.CANCELLED : late;
+      const code = isEnded(call.ends) ? status.CANCELLED : late;
       throw new PassbookError(code, "the token function takes too long", details);
     }
     return metadata;
@@ -197,10 +211,11 @@ export class Calls {
         error.isFinal ||
         // A batch or a stream can have another deadline.
         (error.code === status.DEADLINE_EXCEEDED && error !== first) ||
-        call.signal?.aborted === true ||
+        isEnded(call.ends) ||
         (kind === "update" && outcome !== "not_applied") ||
         pauseMs >= leftMs(call);
-      if (isLast || !(await slept(pauseMs, call.signal))) {
+      if (isLast || !(await slept(pauseMs, call.ends))) {
+        error = endedError(error, call.ends);
         if (outcome !== undefined) error.outcome = outcome;
         throw named(error, kind, request);
       }
@@ -229,12 +244,11 @@ export class Calls {
     request: Request,
     call: CallState,
   ): Promise<Response> {
-    const { signal } = call;
     const metadata = await this.credentials(call);
     return new Promise((resolve, reject) => {
-      if (signal?.aborted === true) {
+      if (isEnded(call.ends)) {
         const metadata = { outcome: "not_applied" };
-        reject(new PassbookError(status.CANCELLED, "canceled before it was sent", { metadata }));
+        reject(new PassbookError(status.CANCELLED, "nothing was sent", { metadata }));
         return;
       }
       const attempt = server.connection.makeUnaryRequest(
@@ -245,15 +259,14 @@ export class Calls {
         metadata,
         { deadline: Date.now() + leftMs(call) },
         (error, response) => {
-          signal?.removeEventListener("abort", cancel);
+          stop();
           if (error !== null) reject(error);
           else resolve(response as Response);
         },
       );
-      const cancel = () => {
+      const stop = onEnd(call.ends, () => {
         attempt.cancel();
-      };
-      signal?.addEventListener("abort", cancel, { once: true });
+      });
     });
   }
 }
@@ -299,7 +312,7 @@ export class Reconnects {
   }
 
   /** Waits before the next try, or throws the error if it is final or the outage too long. */
-  async pause(error: PassbookError, signal: AbortSignal | undefined): Promise<void> {
+  async pause(error: PassbookError, ends: readonly AbortSignal[]): Promise<void> {
     // Servers end a stream when its token expires. The next stream has a new token.
     const isExpired = this.#isAnswered && error.code === status.UNAUTHENTICATED;
     const isFinal = error.isFinal && !isExpired;
@@ -309,18 +322,24 @@ export class Reconnects {
     const outageMs = now - this.#outageStart;
     this.#failures += 1;
     const pauseMs = backoffMs(this.#failures) + error.retryDelayMs;
-    if (isFinal || outageMs > OUTAGE_MAX_MS || !(await slept(pauseMs, signal))) throw error;
+    if (isFinal || outageMs > OUTAGE_MAX_MS || !(await slept(pauseMs, ends))) {
+      throw endedError(error, ends);
+    }
   }
 }
 
-/** Waits. False if the signal ended the wait. */
-async function slept(ms: number, signal: AbortSignal | undefined): Promise<boolean> {
-  try {
-    await sleep(ms, undefined, signal === undefined ? {} : { signal });
-    return true;
-  } catch {
-    return false;
+/** Throws the error of what would begin after its end. */
+export function checkEnds(ends: readonly AbortSignal[]): void {
+  if (isEnded(ends)) {
+    throw endedError(new PassbookError(status.CANCELLED, "nothing was sent"), ends);
   }
+}
+
+/** The error with which something ends whose last attempt had this error. */
+function endedError(error: PassbookError, ends: readonly AbortSignal[]): PassbookError {
+  if (error.isFinal || !isEnded(ends)) return error;
+  const message = `the caller has canceled the call or closed the client: ${error.message}`;
+  return new PassbookError(status.CANCELLED, message);
 }
 
 /** The pause after an attempt: full jitter, so that clients do not come back all at once. */

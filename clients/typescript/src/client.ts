@@ -80,9 +80,9 @@ export class Client {
     this.#calls = new Calls(typeof servers === "string" ? [servers] : servers, options);
   }
 
-  /** Closes all connections. */
+  /** Closes all connections. What is under way ends with CANCELLED, a change with its outcome. */
   close(): void {
-    this.#calls.servers.close();
+    this.#calls.close();
   }
 
   /** Opens an account. The same call again returns the account. */

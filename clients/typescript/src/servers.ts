@@ -121,6 +121,9 @@ export class Servers {
 
   /** Closes all connections. */
   close(): void {
-    for (const server of this.#all) server.connection.close();
+    for (const { connection, sharedStream } of this.#all) {
+      sharedStream.close();
+      connection.close();
+    }
   }
 }

@@ -7,7 +7,7 @@
 
 import { type Client, type ClientDuplexStream, type Metadata, status } from "@grpc/grpc-js";
 
-import { type CallState, leftMs } from "./callState.js";
+import { type CallState, leftMs, onEnd } from "./callState.js";
 import { PassbookError, errorOfStatus, passbookError } from "./errors.js";
 import {
   AccountServiceService,
@@ -96,15 +96,16 @@ export class SharedStream {
         change.reject(streamError(code, message, change.isSent));
       };
       const abort = () => {
-        giveUp(status.CANCELLED, "the caller has canceled the call");
+        giveUp(status.CANCELLED, "no result came until then");
       };
       const expire = () => {
         giveUp(status.DEADLINE_EXCEEDED, "time is up");
       };
       const timer = setTimeout(expire, leftMs(call));
+      let stop = () => {};
       const leave = () => {
         clearTimeout(timer);
-        call.signal?.removeEventListener("abort", abort);
+        stop();
         this.#changes.delete(requestId);
       };
       const change: Change = {
@@ -125,14 +126,23 @@ export class SharedStream {
       };
       this.#changes.set(requestId, change);
       this.#waiting.push(change);
-      if (call.signal?.aborted === true) abort();
-      else call.signal?.addEventListener("abort", abort, { once: true });
+      stop = onEnd(call.ends, abort);
       // Changes of the same turn of the event loop go into one message.
       if (!this.#isWriting) {
         this.#isWriting = true;
         setImmediate(() => void this.#write());
       }
     });
+  }
+
+  /** Ends the stream that is open. The ends of calls end the changes. */
+  close(): void {
+    this.#stream?.then(
+      (stream) => {
+        stream.cancel();
+      },
+      () => undefined,
+    );
   }
 
   /** Writes messages until no change waits. */

@@ -3,7 +3,8 @@
 import { type ClientDuplexStream, type ClientReadableStream, status } from "@grpc/grpc-js";
 
 import { resultOf } from "./batches.js";
-import { type Calls, type Method, Reconnects, checkText } from "./calls.js";
+import { onEnd } from "./callState.js";
+import { type Calls, type Method, Reconnects, checkEnds, checkText } from "./calls.js";
 import { PassbookError, passbookError } from "./errors.js";
 import {
   AccountServiceService,
@@ -164,20 +165,23 @@ export async function* streamTransactions(
 ): AsyncGenerator<TransactionResult | PassbookError> {
   const window = new Window(postings);
   const reconnects = new Reconnects();
+  const ends = calls.ends(signal);
   const { path, requestSerialize, responseDeserialize } = AccountServiceService.streamTransactions;
   try {
     for (;;) {
+      const metadata = await calls.credentialsOfStream(signal);
+      checkEnds(ends);
       const server = calls.servers.select();
       const stream = server.connection.makeBidiStreamRequest(
         path,
         requestSerialize,
         responseDeserialize,
-        await calls.credentialsOfStream(signal),
+        metadata,
       );
       void window.send(stream);
       let error = new PassbookError(status.UNAVAILABLE, "the server ended the stream");
       try {
-        for await (const { result } of messages(stream, reconnects, signal)) {
+        for await (const { result } of messages(stream, reconnects, ends)) {
           const { request, inDoubt } = window.oldest;
           const call = calls.begin(signal === undefined ? {} : { signal });
           const answered = await resultOf(calls, request, result, { ...call, inDoubt });
@@ -190,7 +194,7 @@ export async function* streamTransactions(
       window.hasEnd(reconnects.isInDoubt(error));
       if (window.isComplete) return;
       passOver(server, error);
-      await reconnects.pause(error, signal);
+      await reconnects.pause(error, ends);
     }
   } catch (raised) {
     if (raised instanceof PassbookError && !window.isOfSource(raised)) window.name(raised);
@@ -238,23 +242,26 @@ async function* watch<Request extends object, Message>(
 ): AsyncGenerator<Message> {
   checkText(request, "read");
   const reconnects = new Reconnects();
+  const ends = calls.ends(signal);
   for (;;) {
+    const metadata = await calls.credentialsOfStream(signal);
+    checkEnds(ends);
     const server = calls.servers.select();
     const stream = server.connection.makeServerStreamRequest(
       path,
       requestSerialize,
       responseDeserialize,
       request,
-      await calls.credentialsOfStream(signal),
+      metadata,
     );
     let error = new PassbookError(status.UNAVAILABLE, "the server ended the watch");
     try {
-      yield* messages<Message>(stream, reconnects, signal);
+      yield* messages<Message>(stream, reconnects, ends);
     } catch (raised) {
       error = passbookError(raised);
     }
     passOver(server, error);
-    await reconnects.pause(error, signal);
+    await reconnects.pause(error, ends);
   }
 }
 
@@ -262,12 +269,11 @@ async function* watch<Request extends object, Message>(
 async function* messages<Message>(
   stream: ClientReadableStream<Message> | ClientDuplexStream<StreamTransactionsRequest, Message>,
   reconnects: Reconnects,
-  signal: AbortSignal | undefined,
+  ends: readonly AbortSignal[],
 ): AsyncGenerator<Message> {
-  const cancel = () => {
+  const stop = onEnd(ends, () => {
     stream.cancel();
-  };
-  signal?.addEventListener("abort", cancel, { once: true });
+  });
   // The headers come before the first message.
   stream.on("metadata", () => {
     reconnects.hasAnswer();
@@ -275,7 +281,7 @@ async function* messages<Message>(
   try {
     for await (const message of stream) yield message as Message;
   } finally {
-    signal?.removeEventListener("abort", cancel);
+    stop();
     stream.cancel();
     // The error of the cancellation comes after the last reader has gone.
     stream.on("error", () => undefined);

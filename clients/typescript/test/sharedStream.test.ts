@@ -112,7 +112,8 @@ for (const shareStream of [true, false]) {
 test("a change of a closed client has an error", async (t) => {
   const client = connect(t, await new Fake().start(t));
   client.close();
-  await assert.rejects(client.deposit(deposit("late")));
+  const error = await failed(client.deposit(deposit("late")));
+  assert.deepEqual([error.code, error.outcome], [status.CANCELLED, "not_applied"]);
 });
 
 test("a token that is not valid has its error at once", async (t) => {
