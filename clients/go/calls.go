@@ -197,6 +197,9 @@ func (c *call) attempt(ctx context.Context, server *server) error {
 	if ctx.Err() != nil {
 		return unapplied(status.FromContextError(ctx.Err()))
 	}
+	if c.calls.isClosed.Load() {
+		return unapplied(status.New(codes.Canceled, "the client is closed"))
+	}
 	return server.conn.Invoke(ctx, c.method, c.request, c.reply, c.options...)
 }
 

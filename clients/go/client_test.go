@@ -324,6 +324,48 @@ func TestAWatchResumesWhereItWasCut(t *testing.T) {
 	}
 }
 
+func TestACloseEndsWatchesAndCalls(t *testing.T) {
+	inEachMode(t, func(t *testing.T, options []passbook.Option) {
+		server := &fake{
+			deposit: func(int, *passbookv1.DepositRequest) error {
+				return failure(codes.Aborted, "CONTENTION", "not_applied")
+			},
+			watch: func(_ int, stream passbookv1.AccountService_WatchEntriesServer) error {
+				_ = stream.Send(&passbookv1.WatchEntriesResponse{Entries: []*passbookv1.Entry{{}}})
+				<-stream.Context().Done()
+				return nil
+			},
+		}
+		client := connect(t, start(t, server), options...)
+		called := make(chan error)
+		go func() {
+			_, err := client.Deposit(t.Context(), &passbookv1.DepositRequest{RequestId: "pay"})
+			called <- err
+		}()
+		var ended []error
+		for _, err := range client.Watch(t.Context(), "joint", 0) {
+			if err == nil {
+				time.Sleep(200 * time.Millisecond)
+				_ = client.Close()
+			} else {
+				ended = append(ended, err)
+			}
+		}
+		ended = append(ended, <-called)
+		_, err := client.Deposit(t.Context(), &passbookv1.DepositRequest{RequestId: "late"})
+		for _, err := range append(ended, err) {
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+		// Nothing was sent.
+		var late *passbook.Error
+		if !errors.As(err, &late) || late.Outcome != passbook.NotApplied {
+			t.Error(err)
+		}
+	})
+}
+
 func TestEventsResumeAfterTheLastToken(t *testing.T) {
 	server := &fake{}
 	client := connect(t, start(t, server))

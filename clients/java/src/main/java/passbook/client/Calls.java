@@ -5,11 +5,15 @@ import io.grpc.CallCredentials;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientCall;
+import io.grpc.Metadata;
 import io.grpc.MethodDescriptor;
+import io.grpc.Status;
 import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.LongSupplier;
 
@@ -33,6 +37,7 @@ final class Calls extends Channel {
   private final ScheduledExecutorService timer;
   private final Executor executor;
   private final LongSupplier clock;
+  private final CountDownLatch closed = new CountDownLatch(1);
 
   /**
    * Makes the calls of a client.
@@ -121,6 +126,27 @@ final class Calls extends Channel {
 
   ScheduledExecutorService timer() {
     return timer;
+  }
+
+  /** Nothing is sent any more. */
+  void close() {
+    closed.countDown();
+    servers.forEach(Server::close);
+  }
+
+  boolean isClosed() {
+    return closed.getCount() == 0;
+  }
+
+  /** Waits, at most until the client is closed. */
+  void pause(long nanos) throws InterruptedException {
+    closed.await(nanos, TimeUnit.NANOSECONDS);
+  }
+
+  /** The error of what ends with this error, after the client was closed. */
+  static PassbookException closedError(PassbookException error) {
+    Status status = Status.CANCELLED.withDescription("the client is closed: " + error.getMessage());
+    return PassbookException.of(status, new Metadata(), error.requestId()).with(error.outcome());
   }
 
   /** A monotonic clock, in nanoseconds. */

@@ -61,7 +61,6 @@ public final class PassbookClient implements AutoCloseable {
   private static final Duration KEEPALIVE_TIMEOUT = Duration.ofSeconds(5);
 
   private final Calls calls;
-  private final List<Server> servers;
   private final ExecutorService executor;
   private final ScheduledThreadPoolExecutor timer;
 
@@ -71,7 +70,7 @@ public final class PassbookClient implements AutoCloseable {
     timer.setRemoveOnCancelPolicy(true);
     CallCredentials credentials =
         builder.token == null ? null : new BearerToken(builder.token, builder.timeout, timer);
-    servers = new ArrayList<>();
+    List<Server> servers = new ArrayList<>();
     for (String address : builder.addresses) {
       ManagedChannel channel = connect(address, builder, executor);
       servers.add(new Server(channel, new SharedStream(channel, credentials, timer, executor)));
@@ -136,11 +135,11 @@ public final class PassbookClient implements AutoCloseable {
     return new Postings(calls, requests, executor);
   }
 
-  /** Ends the connections. Calls that are under way end with an error. */
+  /** Ends the connections. What is under way ends with CANCELLED, a change with its outcome. */
   @Override
   public void close() {
+    calls.close();
     timer.shutdown();
-    servers.forEach(Server::close);
     // The executor stays, for the callbacks of the calls that end now. Its threads end when they
     // are idle.
   }

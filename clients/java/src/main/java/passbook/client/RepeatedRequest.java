@@ -113,6 +113,12 @@ final class RepeatedRequest {
       return;
     }
     attempts++;
+    if (calls.isClosed()) {
+      Status status = Status.CANCELLED.withDescription("nothing was sent");
+      PassbookException error = PassbookException.of(status, new Metadata(), requestId);
+      repeatAfter(error.with(Outcome.NOT_APPLIED), false);
+      return;
+    }
     Server server = calls.pick();
     boolean isStreamed =
         !calls.isUnary()
@@ -151,6 +157,10 @@ final class RepeatedRequest {
 
   private void repeatAfter(PassbookException error, boolean isTimeUp) {
     PassbookException judged = judge(error);
+    if (calls.isClosed() && !judged.isFinal()) {
+      finish(null, Calls.closedError(judged));
+      return;
+    }
     long pause = pauseAfter(attempts) + error.retryDelay().toNanos();
     boolean isInTime = deadline == null || deadline.timeRemaining(TimeUnit.NANOSECONDS) > pause;
     if (attempts == 1) {

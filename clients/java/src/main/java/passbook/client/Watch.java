@@ -2,7 +2,6 @@ package passbook.client;
 
 import io.grpc.Context;
 import io.grpc.Status;
-import java.time.Duration;
 import java.util.Iterator;
 import java.util.function.Function;
 import passbook.v1.AccountServiceGrpc;
@@ -60,6 +59,9 @@ final class Watch<M> {
   private M nextOfStream() {
     if (messages == null) {
       hasAnswered = false;
+      if (calls.isClosed()) {
+        throw Status.CANCELLED.withDescription("nothing was sent").asRuntimeException();
+      }
       server = calls.pick();
       var stub =
           AccountServiceGrpc.newBlockingStub(server.channel())
@@ -77,6 +79,9 @@ final class Watch<M> {
     if (failures == 1) {
       outageStart = calls.now();
     }
+    if (calls.isClosed() && !isFinal(error)) {
+      throw Calls.closedError(error);
+    }
     server.answered(error);
     boolean isTooLong = calls.now() - outageStart > Calls.OUTAGE_MAX.toNanos();
     if (context.isCancelled() || isFinal(error) || isTooLong) {
@@ -84,7 +89,7 @@ final class Watch<M> {
     }
     long pause = RepeatedRequest.pauseAfter(failures) + error.retryDelay().toNanos();
     try {
-      Thread.sleep(Duration.ofNanos(pause).toMillis());
+      calls.pause(pause);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw error;
