@@ -397,6 +397,11 @@ func TestAmountsKeepEveryDecimal(t *testing.T) {
 			t.Errorf("%s: sent as %q, read as %v (%v)", text, money.GetValue(), amount, err)
 		}
 	}
+	for text, sent := range map[string]string{"100.000": "100", "-0.50": "-0.5", "0.00": "0", "1e3": "1000"} {
+		if value := passbook.Money(decimal.RequireFromString(text), "USD").GetValue(); value != sent {
+			t.Errorf("%s is sent as %s", text, value)
+		}
+	}
 	sum := decimal.Zero
 	for range 10 {
 		sum = sum.Add(decimal.RequireFromString("0.1"))

@@ -8,7 +8,7 @@ import (
 	"passbook.example/passbook/passbookv1"
 )
 
-// Money is the amount in the form of the contract. It keeps every decimal: nothing is rounded.
+// Money is the amount in the form of the contract, without zeros at the end of its decimals. Nothing is rounded.
 func Money(amount decimal.Decimal, currencyCode string) *passbookv1.Money {
 	return &passbookv1.Money{CurrencyCode: currencyCode, Value: amount.String()}
 }

@@ -60,8 +60,15 @@ def client() -> Iterator[Client]:
 
 
 def test_amounts_keep_all_of_their_digits_and_floats_are_no_amounts() -> None:
-    for digits in ("0.00", "-0.01", "12345678901234567890123456.78", "1000"):
-        assert usd(digits).to_message().value == digits
+    for digits, sent in {
+        "12345678901234567890123456.78": "12345678901234567890123456.78",
+        "1000000000000000000000000": "1000000000000000000000000",
+        "-0.01": "-0.01",
+        "100.000": "100",
+        "-0.50": "-0.5",
+        "0.00": "0",
+    }.items():
+        assert usd(digits).to_message().value == sent
     assert Money(Decimal("1E+3"), "USD").to_message().value == "1000"
     with pytest.raises(TypeError):
         Money(0.1, "USD")  # type: ignore[arg-type]

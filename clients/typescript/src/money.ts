@@ -25,7 +25,7 @@ export function money(value: Big | string | bigint, currencyCode: string): Money
 }
 
 /**
- * The amount in the contract's form, with all of its digits. JavaScript does not check types: a number
+ * The amount in the contract's form, without zeros at the end of its decimals. JavaScript does not check types: a number
  * has `toFixed`, too, and that rounds.
  */
 export function moneyMessage({ value, currencyCode }: Money): MoneyMessage {

@@ -47,8 +47,11 @@ class Money:
         return f"{self.value:f} {self.currency_code}"
 
     def to_message(self) -> resources_pb2.Money:
-        """The amount in the contract's form, with all of its digits."""
-        return resources_pb2.Money(currency_code=self.currency_code, value=f"{self.value:f}")
+        """The amount in the contract's form, without zeros at the end of its decimals."""
+        value = f"{self.value:f}"
+        if "." in value:
+            value = value.rstrip("0").rstrip(".")
+        return resources_pb2.Money(currency_code=self.currency_code, value=value)
 
     @classmethod
     def of(cls, message: resources_pb2.Money) -> Money:

@@ -7,11 +7,11 @@ import passbook.v1.Money;
 public final class Amounts {
   private Amounts() {}
 
-  /** The amount in the form of the contract, with all of its decimals. */
+  /** The amount in the form of the contract, without zeros at the end of its decimals. */
   public static Money money(BigDecimal amount, String currencyCode) {
     return Money.newBuilder()
         .setCurrencyCode(currencyCode)
-        .setValue(amount.toPlainString())
+        .setValue(amount.stripTrailingZeros().toPlainString())
         .build();
   }
 

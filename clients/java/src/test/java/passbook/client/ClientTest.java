@@ -254,11 +254,14 @@ class ClientTest {
 
   @Test
   void amountsKeepEveryDecimal() {
-    for (String text : List.of("12345678901234567890123.45", "-0.01", "100.00", "0.1")) {
+    for (String text : List.of("12345678901234567890123.45", "-0.01", "100", "0.1")) {
       Money money = Amounts.money(new BigDecimal(text), "USD");
       assertEquals(text, money.getValue());
       assertEquals(new BigDecimal(text), Amounts.amount(money));
     }
+    assertEquals("100", Amounts.money(new BigDecimal("100.000"), "USD").getValue());
+    assertEquals("-0.5", Amounts.money(new BigDecimal("-0.50"), "USD").getValue());
+    assertEquals("0", Amounts.money(new BigDecimal("0.00"), "USD").getValue());
     assertEquals("10000", Amounts.money(new BigDecimal("1e4"), "USD").getValue());
     assertThrows(NumberFormatException.class, () -> Amounts.amount(Money.getDefaultInstance()));
   }
