@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from processes import EphemeralServer
 
 from passbook import (
@@ -74,6 +75,20 @@ def test_amounts_keep_all_of_their_digits_and_floats_are_no_amounts() -> None:
         Money(0.1, "USD")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="NaN"):
         usd("NaN")
+
+
+def test_the_details_of_another_service_say_nothing_of_the_request() -> None:
+    status = status_pb2.Status(code=grpc.StatusCode.UNAVAILABLE.value[0])
+    metadata = {"outcome": "not_applied"}
+    for domain in ("passbook", "proxy.example"):
+        info = error_details_pb2.ErrorInfo(reason="FULL", domain=domain, metadata=metadata)
+        status.details.add().Pack(info)
+    error = PassbookError.of_status(status)
+    assert (error.reason, error.outcome_of_call(in_doubt=False)) == ("FULL", "not_applied")
+    del status.details[0]
+    error = PassbookError.of_status(status)
+    assert (error.reason, dict(error.metadata)) == ("", {})
+    assert error.outcome_of_call(in_doubt=False) == "unknown"
 
 
 def test_the_outcome_is_that_of_all_attempts() -> None:

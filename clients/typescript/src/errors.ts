@@ -20,6 +20,8 @@ const DENIED_CODES = new Set([
   status.PERMISSION_DENIED,
   status.UNIMPLEMENTED,
 ]);
+/** Of the ErrorInfo in errors of Passbook. */
+const DOMAIN = "passbook";
 /** Ids of a batch in the text of its error. */
 const IDS_IN_TEXT_MAX = 10;
 const FINAL_REASONS = new Set(["VERSION_MISMATCH", "REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"]);
@@ -139,6 +141,8 @@ export function errorOfStatus(of: Status): PassbookError {
     switch (typeUrl.slice(typeUrl.lastIndexOf("/") + 1)) {
       case "google.rpc.ErrorInfo": {
         const info = ErrorInfo.decode(value);
+        // That of another service, such as a proxy, says nothing of the request.
+        if (info.domain !== DOMAIN) break;
         details.reason = info.reason;
         details.metadata = info.metadata;
         break;

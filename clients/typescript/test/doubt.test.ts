@@ -5,6 +5,8 @@ import { test } from "node:test";
 
 import { Metadata, type sendUnaryData } from "@grpc/grpc-js";
 
+import { errorOfStatus } from "../src/errors.js";
+import { ErrorInfo } from "../src/gen/google/rpc/error_details.js";
 import type { Status } from "../src/gen/google/rpc/status.js";
 import type { StreamTransactionsRequest } from "../src/gen/passbook/v1/account_service.js";
 import { type Outcome, PassbookError, status } from "../src/index.js";
@@ -119,6 +121,18 @@ for (const [name, answers, outcome] of calls) {
     });
   }
 }
+
+test("the details of another service say nothing of the request", () => {
+  const details = ["passbook", "proxy.example"].map((domain) => {
+    const info = { reason: "FULL", domain, metadata: { outcome: "not_applied" } };
+    const value = Buffer.from(ErrorInfo.encode(info).finish());
+    return { typeUrl: "type.googleapis.com/google.rpc.ErrorInfo", value };
+  });
+  const own = errorOfStatus({ code: status.UNAVAILABLE, message: "", details });
+  assert.deepEqual([own.reason, own.outcomeOfCall(false)], ["FULL", "not_applied"]);
+  const other = errorOfStatus({ code: status.UNAVAILABLE, message: "", details: details.slice(1) });
+  assert.deepEqual([other.reason, other.metadata, other.outcomeOfCall(false)], ["", {}, "unknown"]);
+});
 
 test("the error of an opening has the id of the account", async (t) => {
   const accountIds: string[] = [];

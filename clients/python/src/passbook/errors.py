@@ -30,6 +30,8 @@ _DENIED_CODES = frozenset(
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
+_DOMAIN = "passbook"
+"""Of the ErrorInfo in errors of Passbook."""
 _TOO_LARGE_REASONS = frozenset({"REQUEST_TOO_LARGE", "RESPONSE_TOO_LARGE"})
 
 _IDS_IN_TEXT_MAX = 10
@@ -111,9 +113,12 @@ class PassbookError(Exception):
     def of_status(cls, status: status_pb2.Status) -> PassbookError:
         """The error of a `google.rpc.Status`, which results of batches and streams also have."""
         info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        found = error_details_pb2.ErrorInfo()
         delay = 0.0
         for detail in status.details:
-            detail.Unpack(info)
+            # That of another service, such as a proxy, says nothing of the request.
+            if detail.Unpack(found) and found.domain == _DOMAIN:
+                info.CopyFrom(found)
             if detail.Unpack(retry):
                 delay = retry.retry_delay.ToTimedelta().total_seconds()
         return cls(
