@@ -156,43 +156,63 @@ type call struct {
 
 // run returns nil or an *Error.
 func (c *call) run(ctx context.Context) error {
-	return c.runAfter(ctx, nil)
+	return c.finish(ctx, c.begin(ctx))
 }
 
-// runAfter continues after a first attempt, in a batch, that has ended with this error. Nil: there was none.
-func (c *call) runAfter(ctx context.Context, first *Error) error {
-	for attempt := 1; ; attempt++ {
-		failure, isOver := first, ctx.Err() != nil
-		if first = nil; failure == nil {
-			server := c.calls.pick()
-			err := c.attempt(ctx, server)
+// attempt is an attempt of a call that has begun.
+type attempt struct {
+	// server is nil for the attempt of a batch.
+	server *server
+	// element is the request in the stream of the server. Nil: the request goes alone.
+	element *streamedCall
+	// failure is with what the attempt of a batch has ended.
+	failure *Error
+}
+
+// begin makes the next attempt. It does not wait.
+func (c *call) begin(ctx context.Context) *attempt {
+	next := &attempt{server: c.calls.pick()}
+	if element := streamed(c.request); element != nil && !c.calls.unary && ctx.Err() == nil {
+		// After an error the request goes alone.
+		next.element, _ = next.server.stream.begin(ctx, element, requestID(c.request))
+	}
+	return next
+}
+
+// finish waits for the result of an attempt, and makes more of them until there is one or time is up. It returns nil or
+// an *Error.
+func (c *call) finish(ctx context.Context, current *attempt) error {
+	for number := 1; ; number++ {
+		failure, isOver := current.failure, ctx.Err() != nil
+		if current.server != nil {
+			err := c.wait(ctx, current)
 			if err == nil {
 				return nil
 			}
 			failure = c.newError(status.Convert(err))
-			server.answered(failure)
+			current.server.answered(failure)
 			// Unlike a call, a batch can have another deadline.
 			isOver = isTimeUp(ctx, failure) || c.isOutage(ctx)
 		}
-		pause := pauseAfter(attempt) + failure.retryDelay
+		pause := pauseAfter(number) + failure.retryDelay
 		if !c.judge(failure) || c.calls.isClosed.Load() || isOver || !wait(ctx, pause) {
 			return failure
 		}
+		current = c.begin(ctx)
 	}
 }
 
-func (c *call) attempt(ctx context.Context, server *server) error {
-	if !c.calls.unary {
-		if element := streamed(c.request); element != nil {
-			result, err := server.stream.do(ctx, element, requestID(c.request))
-			if !errors.Is(err, errUseUnary) {
-				if err == nil {
-					setResult(c.reply, result)
-				}
-				return err
+// wait waits for the result of an attempt.
+func (c *call) wait(ctx context.Context, current *attempt) error {
+	if current.element != nil {
+		result, err := current.element.wait(ctx)
+		if !errors.Is(err, errUseUnary) {
+			if err == nil {
+				setResult(c.reply, result)
 			}
-			c.maybeApplied = c.maybeApplied || errors.Is(err, errMaybeApplied)
+			return err
 		}
+		c.maybeApplied = c.maybeApplied || errors.Is(err, errMaybeApplied)
 	}
 	if ctx.Err() != nil {
 		return unapplied(status.FromContextError(ctx.Err()))
@@ -200,7 +220,7 @@ func (c *call) attempt(ctx context.Context, server *server) error {
 	if c.calls.isClosed.Load() {
 		return unapplied(status.New(codes.Canceled, "the client is closed"))
 	}
-	return server.conn.Invoke(ctx, c.method, c.request, c.reply, c.options...)
+	return current.server.conn.Invoke(ctx, c.method, c.request, c.reply, c.options...)
 }
 
 // newError is the error of an attempt, with the ids of its request.

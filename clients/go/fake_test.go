@@ -79,8 +79,12 @@ func (f *fake) StreamTransactions(stream passbookv1.AccountService_StreamTransac
 		}
 		for _, element := range message.GetRequests() {
 			f.mutex.Lock()
-			f.streamed = append(f.streamed, element.GetDeposit().GetRequestId())
+			f.streamed = append(f.streamed, element.GetDeposit().GetRequestId()+element.GetPostTransaction().GetRequestId())
 			f.mutex.Unlock()
+			if posting := element.GetPostTransaction(); posting != nil {
+				f.answer(stream, &sending, &passbookv1.StreamedResult{RequestId: posting.GetRequestId()})
+				continue
+			}
 			if f.cut != nil {
 				if err := f.cut(element.GetDeposit()); err != nil {
 					_, _ = f.Deposit(stream.Context(), element.GetDeposit())
@@ -99,12 +103,18 @@ func (f *fake) StreamTransactions(stream passbookv1.AccountService_StreamTransac
 				if err != nil {
 					result.Error = status.Convert(err).Proto()
 				}
-				sending.Lock()
-				defer sending.Unlock()
-				_ = stream.Send(&passbookv1.StreamTransactionsResponse{Results: []*passbookv1.StreamedResult{result}})
+				f.answer(stream, &sending, result)
 			}()
 		}
 	}
+}
+
+func (f *fake) answer(
+	stream passbookv1.AccountService_StreamTransactionsServer, sending *sync.Mutex, result *passbookv1.StreamedResult,
+) {
+	sending.Lock()
+	defer sending.Unlock()
+	_ = stream.Send(&passbookv1.StreamTransactionsResponse{Results: []*passbookv1.StreamedResult{result}})
 }
 
 func (f *fake) PostTransaction(

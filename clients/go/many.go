@@ -22,7 +22,7 @@ const (
 // PostAll posts transactions for as long as there are requests, and returns a response or an *Error for each, in
 // the order of the requests. It takes requests only as fast as their results are read, at most 1,024 ahead.
 //
-// Each request is repeated until it has a result or the context ends. They are usually applied in their order,
+// Each request is repeated until it has a result or the context ends. They are sent and usually applied in their order,
 // but this is not promised: if one depends on another, post it after the result of the other. If no server answers for
 // 60 s, and the context has no deadline, each request that was taken ends with its own error, and no more are taken.
 //
@@ -46,7 +46,7 @@ func (c *Client) PostAll(
 				case <-taking.Done():
 					return
 				case postings <- posting:
-					go posting.run(ctx, c.calls, request, stop)
+					posting.begin(ctx, c.calls, request, stop)
 				}
 			}
 			isComplete = true
@@ -87,22 +87,27 @@ func (p *posting) response() (*passbookv1.PostTransactionResponse, error) {
 	return p.result, nil
 }
 
-// run makes a call without a timeout of its own. If it ends without a result, because no server answers or the client
-// is closed, no more requests are taken.
-func (p *posting) run(
+// begin makes a call without a timeout of its own, and does not wait for it. Its place in the stream is that of the
+// request. If it ends without a result, because no server answers or the client is closed, no more requests are taken.
+func (p *posting) begin(
 	ctx context.Context, calls *calls, request *passbookv1.PostTransactionRequest, stop context.CancelCauseFunc,
 ) {
-	defer close(p.done)
 	p.result = &passbookv1.PostTransactionResponse{}
 	call, err := calls.newCall(passbookv1.AccountService_PostTransaction_FullMethodName, request, p.result)
-	if err == nil {
-		err = call.run(ctx)
+	if err != nil {
+		p.err = err
+		close(p.done)
+		return
 	}
-	p.err = err
-	var failure *Error
-	if errors.As(err, &failure) && !failure.isFinal() {
-		stop(failure)
-	}
+	first := call.begin(ctx)
+	go func() {
+		defer close(p.done)
+		p.err = call.finish(ctx, first)
+		var failure *Error
+		if errors.As(p.err, &failure) && !failure.isFinal() {
+			stop(failure)
+		}
+	}()
 }
 
 // completeBatch repeats the requests of a batch that have no result, each by a call of its own. If an attempt of the
@@ -169,7 +174,8 @@ func (r *repeats) repeat(
 	r.group.Go(func() {
 		r.places <- struct{}{}
 		defer func() { <-r.places }()
-		if err := single.runAfter(ctx, single.newError(status.FromProto(first))); err != nil {
+		ended := &attempt{failure: single.newError(status.FromProto(first))}
+		if err := single.finish(ctx, ended); err != nil {
 			whenDone(status.Convert(err).Proto())
 			return
 		}

@@ -54,25 +54,29 @@ func newSharedStream(stub passbookv1.AccountServiceClient) *sharedStream {
 	return &sharedStream{stub: stub}
 }
 
-// do sends a request and waits for its result, until the end of the context.
-func (s *sharedStream) do(
+// begin enqueues a request, behind those that were enqueued before.
+func (s *sharedStream) begin(
 	ctx context.Context, element *passbookv1.StreamedRequest, requestID string,
-) (*passbookv1.StreamedResult, error) {
+) (*streamedCall, error) {
 	request := &streamedCall{element: element, requestID: requestID, done: make(chan struct{})}
 	request.bytes = proto.Size(element)
 	request.deadline, _ = ctx.Deadline()
 	if request.bytes > streamedBytesMax || len(requestID) > streamedIDMax {
 		return nil, errUseUnary
 	}
-	session, err := s.enqueue(request)
-	if err != nil {
+	if err := s.enqueue(request); err != nil {
 		return nil, err
 	}
+	return request, nil
+}
+
+// wait waits for the result of a request, until the end of the context.
+func (request *streamedCall) wait(ctx context.Context) (*passbookv1.StreamedResult, error) {
 	select {
 	case <-request.done:
 	case <-ctx.Done():
 		ended := status.FromContextError(ctx.Err())
-		if session.forget(request) {
+		if request.session.forget(request) {
 			return nil, unapplied(ended)
 		}
 		return nil, ended.Err()
@@ -87,20 +91,21 @@ func (s *sharedStream) do(
 }
 
 // enqueue hands the request to the session, and opens one if there is none.
-func (s *sharedStream) enqueue(request *streamedCall) (*session, error) {
+func (s *sharedStream) enqueue(request *streamedCall) error {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	if s.isClosed || time.Now().Before(s.unaryUntil) {
-		return nil, errUseUnary
+		return errUseUnary
 	}
 	if s.session == nil {
 		s.session = newSession(s)
 		go s.session.run(s.stub)
 	}
+	request.session = s.session
 	if !s.session.enqueue(request) {
-		return nil, errUseUnary
+		return errUseUnary
 	}
-	return s.session, nil
+	return nil
 }
 
 // ended forgets a session. If the server does not take the stream, requests go alone for a while. A credential
@@ -132,6 +137,7 @@ type streamedCall struct {
 	requestID string
 	bytes     int
 	deadline  time.Time
+	session   *session
 	// isSent is guarded by the mutex of the session.
 	isSent bool
 
