@@ -278,7 +278,11 @@ async fn start_ledger(
     budgets: Arc<Budgets>,
 ) -> Result<(Arc<Ledger>, Arc<Currencies>), CliError> {
     schema::prepare(store, config.migrate).await?;
-    if let Some(missing) = store.missing_guard().await.map_err(CliError::run)? {
+    let missing = match store.missing_guard().await.map_err(CliError::run)? {
+        None => store.sequence_behind().await.map_err(CliError::run)?,
+        found => found,
+    };
+    if let Some(missing) = missing {
         return Err(CliError::Run(format!("the database cannot be used: {missing}")));
     }
     let kept = store

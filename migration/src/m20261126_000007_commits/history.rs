@@ -1,9 +1,9 @@
 //! Makes commits of all changes, for a ledger that has no commits.
 //!
 //! Changes are ordered by their times. Those of one time were made by one database transaction, or by
-//! several within one tick of the clock. They become one commit. Their order was not kept. But each account has an order: the
-//! sequences of its entries, and the versions of its changes. [`in_order`] finds an order that agrees with
-//! those of all accounts.
+//! several within one tick of the clock. They become one commit. Their order was not kept. But each
+//! account has an order: the sequences of its entries, and the versions of its changes. [`in_order`] finds
+//! an order that agrees with those of all accounts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

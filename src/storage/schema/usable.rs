@@ -99,17 +99,22 @@ impl Store {
     }
 
     /// Finds a key or a guard of this program's schema that is not there or not in force, as after a
-    /// restore that was broken off, what makes PostgreSQL hide, drop or lose rows, and sequences that are
-    /// behind their rows. Returns what it
+    /// restore that was broken off, and what makes PostgreSQL hide, drop or lose rows. Returns what it
     /// is and what to do.
     pub async fn missing_guard(&self) -> Result<Option<String>, StorageError> {
+        self.fault(match self.kind() {
+            DatabaseKind::Sqlite => missing_on_sqlite(),
+            DatabaseKind::Postgres => missing_on_postgres(),
+        })
+        .await
+    }
+
+    /// Finds a sequence that is behind its rows. No row is hidden: see [`missing_guard`](Self::missing_guard).
+    /// Returns what it is and what to do.
+    pub async fn sequence_behind(&self) -> Result<Option<String>, StorageError> {
         match self.kind() {
-            DatabaseKind::Sqlite => self.fault(missing_on_sqlite()).await,
-            DatabaseKind::Postgres => match self.fault(missing_on_postgres()).await? {
-                // Now no row is hidden.
-                None => self.fault(sequences_behind()).await,
-                found => Ok(found),
-            },
+            DatabaseKind::Sqlite => Ok(None),
+            DatabaseKind::Postgres => self.fault(sequences_behind()).await,
         }
     }
 

@@ -274,7 +274,7 @@ async fn an_empty_text_in_place_of_null_is_found() {
         ("entries SET effective_time_us = ''", "column effective_time_us cannot be read"),
         ("holds SET labels = ''", "hold h: its column labels cannot be read"),
         ("holds SET placed = ''", "hold h: its column placed cannot be read"),
-        ("holds SET captured_amount = '', transaction_id = ''", "hold h: its column "),
+        ("holds SET captured_amount = '', transaction_id = ''", "hold h: it is captured, but"),
         ("holds SET expire_time_us = ''", "hold h: its column expire_time_us cannot be read"),
         ("commits SET other_events = ''", ": column other_events"),
     ];

@@ -1,6 +1,7 @@
 //! Tampers with the tables, and restores them.
 
 use migration::m20261126_000007_commits::write_commits;
+use sea_orm::TransactionTrait;
 
 use crate::harness::{Kind, TestDatabase};
 
@@ -56,7 +57,9 @@ impl<'a> Tampering<'a> {
     /// Replaces all commits by those of the rows as they are.
     pub async fn make_commits(&self) {
         self.database.execute("DELETE FROM commits").await;
-        write_commits(self.database.raw().await).await.expect("the commits are made");
+        let transaction = self.database.raw().await.begin().await.expect("a transaction");
+        write_commits(&transaction).await.expect("the commits are made");
+        transaction.commit().await.expect("committed");
     }
 
     /// Restores the rows.
