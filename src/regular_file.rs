@@ -113,6 +113,7 @@ mod tests {
         fs::write(path("file"), b"\xff").unwrap();
         assert!(read_text(&path("file")).unwrap_err().to_string().contains("UTF-8"));
     }
+
     #[test]
     fn links_are_followed_also_to_a_file_that_does_not_exist_yet() {
         let folder = tempfile::tempdir().unwrap();

@@ -281,7 +281,7 @@ impl Budgets {
     /// There is no room.
     pub fn request_share(&self, identity: &Identity, bytes: usize) -> Result<Share, Exhausted> {
         let mut share = self.request_bytes.share(identity.clone(), None);
-        share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 })?;
+        share.resize_bytes(bytes)?;
         Ok(share)
     }
 

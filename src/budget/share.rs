@@ -11,7 +11,11 @@ use std::{
 use metrics::{Counter, counter};
 use tokio::sync::Notify;
 
-use crate::{budget::Limit, domain::ids::Identity, lock::lock};
+use crate::{
+    budget::{Limit, SMALL_BYTES_MAX},
+    domain::ids::Identity,
+    lock::lock,
+};
 
 /// The delay before a retry may succeed: most shares are returned sooner.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -215,6 +219,15 @@ impl Share {
     /// A budget is exhausted. The share stays as it was.
     pub fn resize(&mut self, amount: usize) -> Result<(), Exhausted> {
         self.resize_within(amount, self.identity_max())
+    }
+
+    /// Grows or shrinks a share of bytes to `bytes`, or to none for a few of them, which cost less than their
+    /// counting.
+    ///
+    /// # Errors
+    /// A budget is exhausted. The share stays as it was.
+    pub fn resize_bytes(&mut self, bytes: usize) -> Result<(), Exhausted> {
+        self.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 })
     }
 
     /// Grows or shrinks the share to `amount` if the budget has room. What waits is not shed, and does

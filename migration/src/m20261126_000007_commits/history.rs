@@ -82,7 +82,7 @@ fn keys(text: &str) -> impl Iterator<Item = (i64, i64)> {
 }
 
 /// A row of the table.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Default)]
 struct Commit {
     transaction_ids: Vec<u8>,
     other_events: Vec<String>,
@@ -161,16 +161,16 @@ async fn insert(
     connection: &impl ConnectionTrait,
     rows: &mut Vec<[Value; 3]>,
 ) -> Result<(), DbErr> {
-    for chunk in rows.chunks(INSERT_MAX) {
+    while !rows.is_empty() {
+        let chunk = rows.drain(..rows.len().min(INSERT_MAX));
         let mut insert = Query::insert();
         insert.into_table(Alias::new("commits"));
         insert.columns(["create_time_us", "transaction_ids", "other_events"].map(Alias::new));
         for row in chunk {
-            insert.values_panic(row.iter().cloned().map(Into::into));
+            insert.values_panic(row.map(Into::into));
         }
         connection.execute(&insert).await?;
     }
-    rows.clear();
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::{SMALL_BYTES_MAX, Share},
+    budget::Share,
     grpc::error,
     ledger::{Error, Outcome},
 };
@@ -137,7 +137,7 @@ impl RequestBody {
             None => self.message.incomplete().max(self.message.largest),
         };
         let bytes = self.header_size + buffered.min(self.message_size_max).max(unread);
-        let charged = self.share.resize(if bytes > SMALL_BYTES_MAX { bytes } else { 0 });
+        let charged = self.share.resize_bytes(bytes);
         charged.map_err(|exhausted| error::overloaded(exhausted, Some(Outcome::NotApplied)).into())
     }
 
@@ -220,7 +220,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        budget::{Budget, Limit, Maxima},
+        budget::{Budget, Limit, Maxima, SMALL_BYTES_MAX},
         domain::ids::Identity,
     };
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::{
-    budget::{SMALL_BYTES_MAX, Share},
+    budget::Share,
     domain::ids::ID_LENGTH_MAX,
     grpc::{decode::BATCH_MAX, error::invalid::Invalid, middleware::deadline::Deadline},
     ledger::Error,
@@ -63,8 +63,7 @@ impl Requests {
             let of_message = proto::memory(&message);
             let items = split(message, &mut self.order, deadline)?;
             let size = of_message + items.len() * mem::size_of::<StreamedItem>();
-            let size = if size > SMALL_BYTES_MAX { size } else { 0 };
-            self.share.resize(size).map_err(Error::from)?;
+            self.share.resize_bytes(size).map_err(Error::from)?;
             self.rest = items.into_iter();
         }
         Ok(true)

@@ -81,18 +81,16 @@ impl ServerIdentity {
                  options[search_path]= in database_url"
             ));
         }
-        let wrong = "the server's identity is not a number".to_owned();
-        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
-        let timeline = match timeline {
-            Some(timeline) => Some(u32::from_str_radix(&timeline, 16).map_err(|_| wrong.clone())?),
-            None => None,
-        };
-        let (Some(system), Some(database), Some(started_us)) =
-            (system, database, number(started_us))
-        else {
-            return Err(wrong);
-        };
-        Ok(Self { state, system, database, schema, timeline, started_us })
+        let wrong = || "the server's identity is not a number".to_owned();
+        let timeline = timeline.map(|it| u32::from_str_radix(&it, 16)).transpose();
+        Ok(Self {
+            state,
+            system: system.ok_or_else(wrong)?,
+            database: database.ok_or_else(wrong)?,
+            schema,
+            timeline: timeline.map_err(|_| wrong())?,
+            started_us: started_us.and_then(|it| it.parse().ok()).ok_or_else(wrong)?,
+        })
     }
 
     /// Whether this server was promoted after `known`. A known timeline is later than an unknown one.

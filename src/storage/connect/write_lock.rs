@@ -270,6 +270,7 @@ mod tests {
         drop(of_peer);
         assert!(!ours.is_raised_anywhere(), "the process has ended");
     }
+
     /// The transaction of a process that is stopped ends when the process goes on, or never.
     #[tokio::test]
     async fn an_old_time_is_not_settled_while_a_transaction_of_a_peer_is_open() {

@@ -22,7 +22,7 @@ use crate::{
     storage::{
         CommitError, StorageError, Store,
         connect::{
-            session::{Role, WRITER_LOCK_TIMEOUT},
+            session::{APPLICATION_NAME, Role, WRITER_LOCK_TIMEOUT},
             sqlite_file::DatabaseFile,
             store::Backend,
             write_lock::WriteFlag,
@@ -37,7 +37,7 @@ use crate::{
 /// Sessions whose COMMIT has waited for a synchronous standby for longer than a healthy one takes.
 const WAITING_FOR_STANDBY: &str = "\
     SELECT count(*) AS waiting FROM pg_stat_activity \
-    WHERE application_name = 'passbook' AND datname = current_database() AND wait_event = 'SyncRep' \
+    WHERE application_name = $1 AND datname = current_database() AND wait_event = 'SyncRep' \
         AND clock_timestamp() - state_change > interval '2 s'";
 
 /// A commit that changes nothing, and is on the disk, and at a synchronous standby, when it is confirmed.
@@ -113,7 +113,7 @@ impl Writer {
         if kind == DatabaseKind::Sqlite {
             return Ok(());
         }
-        let statement = kind.statement(WAITING_FOR_STANDBY, []);
+        let statement = kind.statement(WAITING_FOR_STANDBY, [APPLICATION_NAME.into()]);
         let row = self.connection.query_one_raw(statement).await?;
         let waiting: i64 = row.map_or(Ok(0), |row| row.try_get("", "waiting"))?;
         if waiting == 0 {

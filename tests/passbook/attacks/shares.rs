@@ -120,21 +120,27 @@ async fn open_many(client: &Client, count: usize) {
     }
 }
 
+/// Reads of `a` that take all that it may read at a time, of an account of `b`.
+async fn many_reads(a: &Client, b: &Client) -> JoinSet<Result<(), Status>> {
+    open(b, "alice").await;
+    post_many(b, "alice", 2500).await;
+    let mut reads = JoinSet::new();
+    for _ in 0..80 {
+        let (a, account_id) = (a.clone(), "alice".to_owned());
+        let verify = within(PATIENCE, VerifyAccountRequest { account_id });
+        reads.spawn(async move { a.verify_account(verify).await.map(drop) });
+    }
+    sleep(ms(200)).await;
+    reads
+}
+
 /// The one scan of all callers does not wait behind what else its identity reads. Each page of a
 /// verification is a scan, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_behind_its_own_reads_delays_no_scan_of_others() {
     let target = Target::start(&[]).await;
     let (a, b) = (target.client("a"), target.client("b"));
-    open(&b, "alice").await;
-    post_many(&b, "alice", 2500).await;
-    let mut reads = JoinSet::new();
-    for _ in 0..80 {
-        let (a, account_id) = (a.clone(), "alice".to_owned());
-        let verify = within(PATIENCE, VerifyAccountRequest { account_id });
-        reads.spawn(async move { a.verify_account(verify).await });
-    }
-    sleep(ms(200)).await;
+    let reads = many_reads(&a, &b).await;
     let its_scan = tokio::spawn(async move { a.list_accounts(within(PATIENCE, scan())).await });
     sleep(ms(200)).await;
     assert!(!its_scan.is_finished(), "the reads do not take long enough for this test");
@@ -153,15 +159,7 @@ async fn ids_of_accounts_count_while_their_call_waits_to_read() {
     const CALLS: usize = 250;
     let target = Target::start(&[]).await;
     let (a, b) = (target.client("a"), target.client("b"));
-    open(&b, "alice").await;
-    post_many(&b, "alice", 2500).await;
-    let mut reads = JoinSet::new();
-    for _ in 0..80 {
-        let (a, account_id) = (a.clone(), "alice".to_owned());
-        let verify = within(PATIENCE, VerifyAccountRequest { account_id });
-        reads.spawn(async move { a.verify_account(verify).await });
-    }
-    sleep(ms(200)).await;
+    let reads = many_reads(&a, &b).await;
     let account_ids: Vec<_> = (0..1000).map(|number| format!("{number:0>64}")).collect();
     let get = BatchGetAccountsRequest { account_ids };
     let calls = (0..CALLS).map(|_| a.batch_get_accounts(within(PATIENCE, get.clone())));

@@ -21,8 +21,8 @@ pub use load::*;
 pub use passbook::proto::*;
 pub use postgres::*;
 pub use server::{
-    Outcome, Server, passbook, passbook_in, passbook_of, program, start_loaded,
-    start_loaded_server, start_server, start_server_with, start_two_servers,
+    Outcome, Server, passbook, passbook_in, passbook_of, program, start_error, start_loaded,
+    start_loaded_server, start_server, start_server_with, start_two_servers, with_search_path,
 };
 pub use slots::Load;
 pub use times::PATIENCE;

@@ -281,6 +281,18 @@ impl TestDatabase {
     }
 }
 
+/// A database's URL with this search path.
+pub fn with_search_path(url: &str, path: &str) -> String {
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}options[search_path]={path}")
+}
+
+/// The error with which a server does not start on this database.
+pub async fn start_error(url: &str) -> String {
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", url];
+    passbook(&serve).await.must_fail(1).to_owned()
+}
+
 /// Runs `passbook` with these arguments until it exits.
 pub async fn passbook(arguments: &[&str]) -> Outcome {
     run(command(&program()), arguments).await

@@ -48,13 +48,6 @@ async fn guards(database: &TestDatabase) -> Vec<Guard> {
     rows.iter().map(guard).collect()
 }
 
-/// The error with which a server refuses to start.
-async fn start_error(url: &str) -> String {
-    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", url];
-    let outcome = passbook(&serve).await;
-    outcome.must_fail(1).to_owned()
-}
-
 async fn each_index_and_trigger_of_the_schema_is_needed(kind: Kind) {
     let database = TestDatabase::create(kind).await;
     let guards = guards(&database).await;

@@ -124,8 +124,7 @@ async fn a_role_that_cannot_create_tables_gets_the_missing_grant() {
     let failed = migrate(&url, "up").await;
     let grant = format!("GRANT CREATE ON SCHEMA public TO {role}");
     assert_error_says(&failed, &[&role, "may not create tables in schema public", &grant]);
-    let separator = if url.contains('?') { '&' } else { '?' };
-    let nowhere = format!("{url}{separator}options[search_path]=nowhere");
+    let nowhere = with_search_path(&url, "nowhere");
     assert_error_says(&migrate(&nowhere, "up").await, &["search_path (nowhere)", "CREATE SCHEMA"]);
 
     database.execute(&grant).await;

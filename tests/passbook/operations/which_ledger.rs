@@ -6,22 +6,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::harness::{servers::PostgresServer, *};
 
-/// The error with which a server refuses to start.
-async fn start_error(url: &str) -> String {
-    let serve = ["serve", "--listen", "127.0.0.1:0", "--database-url", url];
-    passbook(&serve).await.must_fail(1).to_owned()
-}
-
-/// The database's URL with this search path.
-fn with_search_path(database: &TestDatabase, path: &str) -> String {
-    let separator = if database.url().contains('?') { '&' } else { '?' };
-    format!("{}{separator}options[search_path]={path}", database.url())
-}
-
 /// Makes a second ledger in this schema.
 async fn second_ledger(database: &TestDatabase, schema: &str) {
     database.execute(&format!("CREATE SCHEMA {schema}")).await;
-    let url = with_search_path(database, schema);
+    let url = with_search_path(database.url(), schema);
     passbook(&["migrate", "up", "--database-url", &url]).await.must_succeed();
 }
 
