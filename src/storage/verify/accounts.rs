@@ -21,15 +21,20 @@ use crate::{
     storage::{StorageError, dialect::DatabaseKind, entity::requests::EntryKey},
 };
 
-/// Rows of `entries` in one page: half a megabyte, so that round trips do not count, and memory is
-/// used again without a call of the system.
-const ENTRY_PAGE: usize = 5000;
+/// Rows of `entries` in one page, at most: half a megabyte, so that round trips do not count, and memory
+/// is used again without a call of the system.
+const ENTRY_PAGE: i64 = 5000;
+/// The first `$3` entries with keys above `$1, $2`. A limit ends the scan: with the condition
+/// `(account_key, sequence) <= (..)`, PostgreSQL 15 reads the index on to the end of the account.
+const ENTRIES_AFTER: &str = "FROM entries WHERE (account_key, sequence) > ($1, $2) \
+    ORDER BY account_key, sequence LIMIT $3";
 /// Rows of `accounts` in one page.
 const ACCOUNT_PAGE: usize = 1000;
 /// The approximate number of entries in a partition: most partitions fit into a page.
 const PARTITION_ENTRIES: i64 = 2500;
 
-/// The entries in a range of keys, and the accounts to which they should belong.
+/// The entries in a range of keys, from one, exclusive, to another, inclusive, and the accounts to which
+/// they should belong.
 struct Partition {
     accounts: Vec<StoredAccount>,
     after: EntryKey,
@@ -41,6 +46,15 @@ impl Partition {
     fn resumes_after(&self) -> Option<i64> {
         let first = self.accounts.first()?;
         (first.account_key == self.after.0).then_some(self.after.1)
+    }
+
+    /// The number of entries, if the rows of the accounts are right.
+    fn entries(&self) -> i64 {
+        let sequences = self.accounts.iter().map(|it| it.sequence);
+        let mut entries = sequences.fold(0, i64::saturating_add);
+        entries = entries.saturating_sub(self.resumes_after().unwrap_or(0));
+        let last = self.accounts.last().map_or(0, |it| it.sequence);
+        entries.saturating_sub(last.saturating_sub(self.until.1).max(0))
     }
 }
 
@@ -141,27 +155,32 @@ async fn recompute(
     progress: Arc<VerifyProgress>,
     comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
-    let from = format!(
-        "FROM entries WHERE (account_key, sequence) > ($1, $2) \
-                AND (account_key, sequence) <= ($3, $4) \
-             ORDER BY account_key, sequence LIMIT {ENTRY_PAGE}"
-    );
     let columns = entry_columns(DatabaseKind::of(&*connection));
     let begun = PartitionVerifier::begin(&connection, &partition, comparison).await?;
     let Some(mut check) = begun else { return Ok(LedgerTotals::default()) };
     let (mut after, until) = (partition.after, partition.until);
+    // With the first entry behind the partition, one page has the whole of it as a rule.
+    let limit = partition.entries().saturating_add(1).clamp(1, ENTRY_PAGE);
     loop {
-        let values = [after.0, after.1, until.0, until.1].map(Value::from);
-        let page = read_packed(&*connection, &columns, &from, values).await?;
+        let values = [after.0, after.1, limit].map(Value::from);
+        let page = read_packed(&*connection, &columns, ENTRIES_AFTER, values).await?;
+        let mut is_over = (page.count as i64) < limit;
+        let mut read = 0;
         for row in page.rows()? {
-            check.push(EntryLine::new(row))?;
-        }
-        progress.read.fetch_add(page.count as u64, Ordering::Relaxed);
-        match page.rows()?.next_back().map(EntryLine::new) {
-            Some(last) if page.count == ENTRY_PAGE => {
-                after = (last.account_key, last.sequence.unwrap_or_default());
+            let line = EntryLine::new(row);
+            // One whose sequence cannot be read is a fault.
+            let key = (line.account_key, line.sequence.unwrap_or(i64::MIN));
+            if key > until {
+                is_over = true;
+                break;
             }
-            _ => return check.finish(until.1),
+            check.push(line)?;
+            after = key;
+            read += 1;
+        }
+        progress.read.fetch_add(read, Ordering::Relaxed);
+        if is_over {
+            return check.finish(until.1);
         }
     }
 }

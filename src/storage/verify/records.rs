@@ -111,20 +111,18 @@ pub fn is_request(row: &str) -> bool {
         && columns.next().is_none()
 }
 
-/// Decodes the requests in a range of keys: `(caller, request_id)` from `$1, $2`, exclusive, to
-/// `$3, $4`, inclusive.
+/// Decodes the first `$3` requests whose `(caller, request_id)` is above `$1, $2`.
 pub async fn verify_requests(
     connection: &DatabaseTransaction,
-    range: impl IntoIterator<Item = Value>,
+    values: impl IntoIterator<Item = Value>,
 ) -> Result<(), VerifyError> {
     let columns = REQUESTS.column_list("r.");
     let sql = format!(
         "SELECT {columns}, h.hold_id IS NOT NULL AS has_hold FROM requests r \
              LEFT JOIN holds h ON h.hold_id = r.hold_id \
-         WHERE (r.caller, r.request_id) > ($1, $2) AND (r.caller, r.request_id) <= ($3, $4) \
-         ORDER BY r.caller, r.request_id"
+         WHERE (r.caller, r.request_id) > ($1, $2) ORDER BY r.caller, r.request_id LIMIT $3"
     );
-    let statement = DatabaseKind::of(connection).statement(sql, range);
+    let statement = DatabaseKind::of(connection).statement(sql, values);
     for row in connection.query_all_raw(statement).await? {
         let has_hold: bool = row.try_get("", "has_hold")?;
         decode(&row, |row: requests::Model| row.check(has_hold)).map_err(|description| {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::storage::verify::{
     error::VerifyError,
-    partitions::{self, LAST},
+    partitions,
     progress::VerifyProgress,
     records,
     rows::{amount_of, columns, read_packed, unknown_account},
@@ -33,9 +33,10 @@ use crate::{
 /// megabyte, so that memory is used again without a call of the system.
 const PARTITION_REQUESTS: usize = 2500;
 
-/// The requests with keys from `$1, $2`, exclusive, to `$3, $4`, inclusive.
+/// The first `$3` requests with keys above `$1, $2`. A limit ends the scan: with the condition
+/// `(caller, request_id) <= (..)`, PostgreSQL 15 reads the index on to the end of the caller.
 const PARTITION: &str = "FROM requests r WHERE (r.caller, r.request_id) > ($1, $2) \
-    AND (r.caller, r.request_id) <= ($3, $4) ORDER BY r.caller, r.request_id";
+    ORDER BY r.caller, r.request_id LIMIT $3";
 
 /// The key of a request: its caller and its id.
 type Key = (String, String);
@@ -104,10 +105,10 @@ pub async fn look_up(
     partitions::for_each(connections, partition_all, work).await
 }
 
-/// Partitions reach from one key, exclusive, to another, inclusive.
+/// A partition begins behind a key. Each has `PARTITION_REQUESTS` requests, the last one fewer.
 async fn partition_all(
     connection: Arc<DatabaseTransaction>,
-    partitions: mpsc::Sender<(Key, Key)>,
+    partitions: mpsc::Sender<Key>,
 ) -> Result<(), VerifyError> {
     let kind = DatabaseKind::of(&*connection);
     let offset = PARTITION_REQUESTS - 1;
@@ -120,26 +121,22 @@ async fn partition_all(
         let values = [after.0.as_str().into(), after.1.as_str().into()];
         let statement = kind.statement(end_sql.as_str(), values);
         let end = connection.query_one_raw(statement).await?;
-        let is_last = end.is_none();
-        let until = match end {
-            Some(row) => (row.try_get_by_index(0)?, row.try_get_by_index(1)?),
-            None => (LAST.to_owned(), String::new()),
-        };
-        if partitions.send((after, until.clone())).await.is_err() || is_last {
+        if partitions.send(after).await.is_err() {
             return Ok(());
         }
-        after = until;
+        let Some(end) = end else { return Ok(()) };
+        after = (end.try_get_by_index(0)?, end.try_get_by_index(1)?);
     }
 }
 
 async fn read_partition(
     connection: Arc<DatabaseTransaction>,
-    partition: (Key, Key),
+    partition: Key,
     progress: Arc<VerifyProgress>,
     comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
     let kind = DatabaseKind::of(&*connection);
-    let values = key_values(&partition);
+    let values = values(&partition);
     let columns = records::request_columns(kind);
     let mut page = read_packed(&*connection, &columns, PARTITION, values.clone()).await?;
     let are_requests = page.rows().is_ok_and(|rows| {
@@ -167,12 +164,12 @@ async fn read_partition(
 
 async fn look_up_partition(
     connection: Arc<DatabaseTransaction>,
-    partition: (Key, Key),
+    partition: Key,
     progress: Arc<VerifyProgress>,
     comparison: Arc<Comparison>,
 ) -> Result<LedgerTotals, VerifyError> {
     let columns = records::applied_columns(DatabaseKind::of(&*connection));
-    let page = read_packed(&*connection, &columns, PARTITION, key_values(&partition)).await?;
+    let page = read_packed(&*connection, &columns, PARTITION, values(&partition)).await?;
     let mut undecided = Vec::new();
     for row in page.rows()? {
         let applied = read(row)?;
@@ -191,8 +188,8 @@ async fn look_up_partition(
     Ok(totals)
 }
 
-fn key_values((after, until): &(Key, Key)) -> [Value; 4] {
-    [&after.0, &after.1, &until.0, &until.1].map(|it| it.as_str().into())
+fn values((caller, request_id): &Key) -> [Value; 3] {
+    [caller.as_str().into(), request_id.as_str().into(), (PARTITION_REQUESTS as i64).into()]
 }
 
 /// The request of a row of [`records::applied_columns`]; None for one without entries that should have none.

@@ -1,4 +1,5 @@
-//! `passbook verify` adds up what was captured of holds, and compares reversals with what they reverse.
+//! `passbook verify` adds up what was captured of holds, compares reversals with what they reverse, and reads
+//! each row a few times, however many there are.
 
 use super::verify::assert_found;
 use crate::harness::*;
@@ -149,4 +150,39 @@ async fn reversals_that_undo_something_else_are_found(kind: Kind) {
     ];
     let cases: Vec<_> = cases.iter().map(|(change, words)| (change.as_str(), *words)).collect();
     assert_found(&database, &cases).await;
+}
+
+/// Verification reads in parts of some thousand rows. Each of them began at its place, but was read to the
+/// end of the account or of the caller: 10,000 entries a second, and fewer the larger the ledger was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_ledger_is_read_a_few_times() {
+    const PARTS: usize = 12;
+    const READS_MAX: i64 = 5;
+    let (database, mut server, client) = start_server(Kind::Postgres).await;
+    open(&client, "a").await;
+    post_many(&client, "a", PARTS * 2500).await;
+    server.terminate();
+    server.wait(seconds(30)).await;
+    database.execute("ANALYZE").await;
+    // A session has reported what it read when it is gone.
+    let sessions =
+        "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let all_are_gone = || eventually("no session", async || database.count(sessions).await == 0);
+    all_are_gone().await;
+    database.execute("SELECT pg_stat_reset()").await;
+
+    database.passbook(&["verify"]).await.must_succeed();
+
+    all_are_gone().await;
+    for index in ["entries_pkey", "requests_pkey"] {
+        let number = async |sql: String| -> i64 { database.text(&sql).await.parse().expect(index) };
+        let read = number(format!(
+            "SELECT (idx_blks_hit + idx_blks_read)::text FROM pg_statio_user_indexes
+             WHERE indexrelname = '{index}'"
+        ));
+        let pages = format!("SELECT relpages::text FROM pg_class WHERE relname = '{index}'");
+        let (read, pages) = (read.await, number(pages).await);
+        println!("{index}: {read} pages read, of {pages}");
+        assert!(read > 0 && read <= pages * READS_MAX, "{index}: {read} of {pages}");
+    }
 }
