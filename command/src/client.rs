@@ -193,9 +193,11 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 /// What is in the text of an error if only one side speaks TLS, and what to do.
-const ONE_SIDE_SPEAKS_TLS: [(&str, &str); 3] = [
+const ONE_SIDE_SPEAKS_TLS: [(&str, &str); 5] = [
     ("frame with invalid size", "if the server speaks TLS, begin its address with https://"),
     ("connection closed", "if the server speaks TLS, begin its address with https://"),
+    ("broken pipe", "if the server speaks TLS, begin its address with https://"),
+    ("reset by peer", "if the server speaks TLS, begin its address with https://"),
     ("InvalidContentType", "if the server does not speak TLS, begin its address with http://"),
 ];
 
