@@ -80,6 +80,7 @@ async fn a_run_ends_when_it_has_printed_what_was_there(kind: Kind) {
     open(&client, "alice").await;
     deposited(&client, "alice", "9").await;
     let placed = place(&client, hold("alice", "2")).await;
+    deposited(&client, "alice", "1").await;
     let target = format!("http://{}", server.address);
     let run = async |arguments: &[&str]| {
         passbook(&[&["events", "--target", &target], arguments].concat()).await
