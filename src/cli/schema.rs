@@ -26,7 +26,10 @@ pub async fn prepare(store: &Store, migrate: bool) -> Result<(), CliError> {
         SchemaStatus::Missing | SchemaStatus::Behind(_)
             if migrate || store.kind() == DatabaseKind::Sqlite =>
         {
-            store.migrate_up().await.map_err(CliError::run)
+            store.migrate_up().await.map_err(CliError::run)?;
+            // Sessions from before there was a ledger are not kept with its schema.
+            store.invalidate_connections();
+            Ok(())
         }
         status => require_current(status),
     }

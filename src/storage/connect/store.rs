@@ -171,8 +171,8 @@ impl Store {
         }
     }
 
-    /// Marks all connections that are open now as stale, after one of them was lost without an
-    /// error: otherwise each would be waited for until its own timeout.
+    /// Marks all connections that are open now as stale: after one of them was lost without an error,
+    /// because otherwise each would be waited for until its own timeout, and after a migration.
     pub fn invalidate_connections(&self) {
         if let Backend::Postgres { hosts, .. } = &*self.backend {
             hosts.invalidate_connections();

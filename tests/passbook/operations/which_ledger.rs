@@ -42,6 +42,27 @@ async fn a_ledger_that_appears_in_front_of_another_one_is_not_taken_for_it() {
     assert!(client.deposit(request).await.expect("found").replayed);
 }
 
+/// Sessions that were there before the ledger are not kept with its schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_made_its_ledger_stays_with_it() {
+    let database = TestDatabase::create_empty(Kind::Postgres).await;
+    let server = Server::start_with(&database, &["--migrate"]).await;
+    let client = server.client();
+    open_funded(&client, "alice", "1").await;
+    assert_eq!(balance(&client, "alice").await, "1.00");
+
+    second_ledger(&database, "postgres").await;
+
+    // A new session does not know which one to use.
+    let reads = (0..50).map(|_| client.get_account(account_named("alice")));
+    for read in futures_util::future::join_all(reads).await {
+        match read {
+            Ok(account) => assert_eq!(value(&account.account.expect("alice").balance), "1.00"),
+            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_search_path_does_not_lead_a_server_to_another_ledger() {
     let (database, server, client) = start_server(Kind::Postgres).await;
