@@ -79,14 +79,13 @@ impl Hosts {
         target: TargetSession,
         connect_time_max: Duration,
     ) -> Self {
-        let current = Current {
+        let current = Mutex::new(Current {
             host: 0,
             server: None,
             newest_commit: None,
             reported: String::new(),
             trusted_since: Instant::now(),
-        };
-        let current = Mutex::new(current);
+        });
         let keeps_sessions = all.iter().map(|_| AtomicBool::new(false)).collect();
         let (failovers, last) = (AtomicU64::new(0), tokio::sync::Mutex::default());
         Self { all, target, connect_time_max, current, failovers, last, keeps_sessions }
@@ -108,8 +107,7 @@ impl Hosts {
         self.connect_time_max
     }
 
-    /// Whether a connection of this age was made before the latest failover, or before another
-    /// connection was lost.
+    /// Whether a connection of this age is from before the latest failover or loss of a connection.
     pub fn is_stale(&self, age: Duration) -> bool {
         self.lock().trusted_since.elapsed() < age
     }
@@ -125,9 +123,8 @@ impl Hosts {
         self.failovers.load(Ordering::Acquire)
     }
 
-    /// The session of this role.
+    /// The session of this role: all hosts have the parameters of the one URL.
     pub fn session(&self, role: Role) -> Session {
-        // All hosts have the parameters of the one URL.
         Session::new(self.current(), role, self.target)
     }
 
@@ -148,9 +145,12 @@ impl Hosts {
         admitted.inspect_err(|reason| self.report(host, reason))
     }
 
-    /// Remembers the newest commit that was read.
-    pub fn note_commit(&self, commit: CommitId) {
-        self.lock().newest_commit = Some(commit);
+    /// Remembers the newest commit, read since this time: the primary lacks some of the one before.
+    pub fn note_commit(&self, commit: CommitId, since: Instant) {
+        let mut current = self.lock();
+        if current.trusted_since < since {
+            current.newest_commit = Some(commit);
+        }
     }
 
     /// The commit that this server must have.
@@ -170,8 +170,9 @@ impl Hosts {
                 return Ok(());
             }
             if server.is_later_than(known) {
-                // Other connections may still lead to the primary that this one has replaced.
+                // Other connections may still lead to the primary before, whose commits this one may lack.
                 current.trusted_since = Instant::now();
+                current.newest_commit = None;
                 self.failovers.fetch_add(1, Ordering::Release);
             }
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult};
@@ -103,14 +104,16 @@ pub static LAST_COMMIT: Sql = Sql::new(|_| {
 });
 
 // The first row is the commit of the position, and does not count. Others have at least one event
-// each, of at least 16 bytes. The time of the last commit shows whether it is still the same.
+// each, of at least 16 bytes. The time of the last commit shows whether it is still the same. The number
+// of bytes is in the row; that of characters would need the whole text of up to 501 commits.
 pub static COMMITS_OF_PAGE: Sql = Sql::new(|_| {
     format!(
         "SELECT {columns}, (SELECT create_time_us FROM commits WHERE number = $2) AS until_time_us \
          FROM (\
              SELECT c.*, sum(c.size) OVER (ORDER BY c.number) - c.size AS size_before FROM (\
                  SELECT {columns}, CASE number WHEN $1 THEN 0 \
-                     ELSE length(transaction_ids) + coalesce(length(other_events), 0) END AS size \
+                     ELSE octet_length(transaction_ids) \
+                         + coalesce(octet_length(other_events), 0) END AS size \
                  FROM commits WHERE number >= $1 AND number <= $2 \
                  ORDER BY number LIMIT {PAGE_EVENTS_MAX} + 1) c) c \
          WHERE size_before < {PAGE_EVENTS_MAX} * 16 ORDER BY number",
@@ -174,10 +177,11 @@ impl Store {
     /// SQLite.
     pub async fn note_newest_commit(&self) -> Result<(), StorageError> {
         let Backend::Postgres { hosts, .. } = &*self.backend else { return Ok(()) };
+        let since = Instant::now();
         let row = self.readers.query_one_raw(LAST_COMMIT.statement(self.kind(), [])).await?;
         if let Some(row) = row {
             let Model { number, create_time_us: time_us, .. } = Model::from_query_result(&row, "")?;
-            hosts.note_commit(CommitId { number, time_us });
+            hosts.note_commit(CommitId { number, time_us }, since);
         }
         Ok(())
     }

@@ -119,6 +119,35 @@ async fn one_name_that_moves_to_the_twin_of_a_primary_is_not_followed() {
     settle_deposit(&server).await;
 }
 
+/// The newest commits can be lost with the primary. A restart of the new one does not make them missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_primary_without_the_newest_commits_is_used_after_its_restart_too() {
+    let _slot = slots::take(Load::Heavy).await;
+    let mut old = PostgresServer::start_migrated().await;
+    let mut new = old.standby().await;
+    let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    new.wait_for_an_entry().await;
+    new.execute("ALTER SYSTEM SET primary_conninfo = ''; SELECT pg_reload_conf()").await;
+    tokio::time::sleep(ms(500)).await;
+    settle_deposit(&server).await;
+    // The server looks for the newest commit each second.
+    tokio::time::sleep(seconds(3)).await;
+
+    old.crash();
+    new.promote().await;
+    // It is restarted before the server has read a commit there.
+    new.execute("ALTER TABLE commits RENAME TO hidden").await;
+    has_session(&new, "query LIKE '%commits%'").await;
+    new.crash();
+    new.run().await;
+    new.execute("ALTER TABLE hidden RENAME TO commits").await;
+
+    becomes(&server, "", ServingStatus::Serving).await;
+    settle_deposit(&server).await;
+    assert_eq!(entries_at(&new).await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_primaries_in_a_url_are_not_served() {
     let _slot = slots::take(Load::Heavy).await;
