@@ -127,7 +127,8 @@ impl Executor {
 
     async fn open_writer(&self) -> Result<Writer, StorageError> {
         let writer = self.store.writer().await?;
-        if self.has_given_up {
+        // Each connection that waits for a standby waits for as long as there is none.
+        if self.has_given_up || self.stats.cannot_write() {
             writer.check_standby().await?;
         }
         Ok(writer)

@@ -89,6 +89,10 @@ async fn a_lost_synchronous_standby_is_an_outage_and_takes_no_more_connections_t
     let server = Server::start_at(&postgres.url(), &settings).await;
     let client = server.client();
     open_funded(&client, "alice", "1").await;
+    let others: Vec<_> = (0..20).map(|number| format!("other-{number}")).collect();
+    for other in &others {
+        open(&client, other).await;
+    }
 
     postgres.execute("ALTER SYSTEM SET synchronous_standby_names = 'gone'").await;
     postgres.execute("SELECT pg_reload_conf()").await;
@@ -100,11 +104,19 @@ async fn a_lost_synchronous_standby_is_an_outage_and_takes_no_more_connections_t
     // Each attempt gives up its connection after six seconds.
     let session = postgres.session().await;
     let sessions = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'passbook'";
+    let waiting = format!("{sessions} AND wait_event = 'SyncRep'");
+    let waiting_first = database::rows(&session, &waiting).await.expect("an answer").len();
     for _ in 0..10 {
-        let result = change.send(&client, seconds(3)).await;
-        result.expect_err("no commit is confirmed");
+        let changes = others.iter().map(|other| Change::Deposit(deposit(other, "1")));
+        let changes: Vec<_> = changes.chain([change.clone()]).collect();
+        let sent = changes.iter().map(|change| change.send(&client, seconds(3)));
+        for result in futures_util::future::join_all(sent).await {
+            result.expect_err("no commit is confirmed");
+        }
         let open = database::rows(&session, sessions).await.expect("an answer").len();
         assert!(open <= connections_max, "{open} connections");
+        let waiting = database::rows(&session, &waiting).await.expect("an answer").len();
+        assert!(waiting <= waiting_first, "{waiting} commits wait, first {waiting_first}");
     }
 
     postgres.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
