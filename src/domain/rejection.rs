@@ -1,7 +1,7 @@
 //! Reasons for which the state of the ledger rejects a request.
 
 use std::{
-    fmt,
+    fmt::{self, Write},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -252,13 +252,14 @@ impl Rejection {
     }
 }
 
-/// A time in microseconds since the Unix epoch, up to the year 9999, as RFC 3339 has it.
+/// A time in microseconds since the Unix epoch, as RFC 3339 has it.
 fn time(us: i64) -> String {
-    match u64::try_from(us) {
-        Ok(us) => {
-            humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(us)).to_string()
-        }
-        Err(_) => "before 1970".to_owned(),
+    let Ok(us) = u64::try_from(us) else { return "before 1970".to_owned() };
+    let time = humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(us));
+    let mut text = String::new();
+    match write!(text, "{time}") {
+        Ok(()) => text,
+        Err(fmt::Error) => "after 9999".to_owned(),
     }
 }
 
@@ -300,5 +301,6 @@ mod tests {
         let text = "effective_time is before 1970; it must be from 2023-11-14T22:13:20.000001Z to \
                     9999-12-31T23:59:59.999999Z";
         assert_eq!(rejection.to_string(), text);
+        assert_eq!(time(i64::MAX), "after 9999");
     }
 }
