@@ -205,17 +205,17 @@ SELECT number, create_time_us, transaction_ids, other_events FROM commits ORDER 
 SELECT number, create_time_us, transaction_ids, other_events, (SELECT create_time_us FROM commits
 WHERE number = $2) AS until_time_us FROM (SELECT c.*, sum(c.size) OVER (ORDER BY c.number) - c.size
 AS size_before FROM (SELECT number, create_time_us, transaction_ids, other_events, CASE number WHEN
-$1 THEN 0 ELSE length(transaction_ids) + coalesce(length(other_events), 0) END AS size FROM commits
-WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16
-ORDER BY number
+$1 THEN 0 ELSE octet_length(transaction_ids) + coalesce(octet_length(other_events), 0) END AS size
+FROM commits WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE
+size_before < 500 * 16 ORDER BY number
 
 -- events::COMMITS_OF_PAGE, sqlite
 SELECT number, create_time_us, transaction_ids, other_events, (SELECT create_time_us FROM commits
 WHERE number = $2) AS until_time_us FROM (SELECT c.*, sum(c.size) OVER (ORDER BY c.number) - c.size
 AS size_before FROM (SELECT number, create_time_us, transaction_ids, other_events, CASE number WHEN
-$1 THEN 0 ELSE length(transaction_ids) + coalesce(length(other_events), 0) END AS size FROM commits
-WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE size_before < 500 * 16
-ORDER BY number
+$1 THEN 0 ELSE octet_length(transaction_ids) + coalesce(octet_length(other_events), 0) END AS size
+FROM commits WHERE number >= $1 AND number <= $2 ORDER BY number LIMIT 500 + 1) c) c WHERE
+size_before < 500 * 16 ORDER BY number
 
 -- events::CHANGES_BY_KEY, postgres
 SELECT c.account_id, c.version, c.kind, c.reason, c.caller, c.attributes_before, c.attributes_after,
@@ -292,18 +292,19 @@ SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.reject
 r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
 requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind
 IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) =
-'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND
-coalesce(r.labels, '{}') @> CAST($4 AS jsonb) ORDER BY r.transaction_id DESC LIMIT $7
+'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND (CAST($4
+AS text) = '{}' OR coalesce(r.labels, '{}') @> CAST($4 AS jsonb)) ORDER BY r.transaction_id DESC
+LIMIT $7
 
 -- transactions::LIST, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
 r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, r.details FROM
 requests r WHERE r.transaction_id < $5 AND r.transaction_id >= $6 AND r.rejection IS NULL AND r.kind
 IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) =
-'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS
-(SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels,
-'{}')) had WHERE had.key = wanted.key AND had.value = wanted.value)) ORDER BY r.transaction_id DESC
-LIMIT $7
+'' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND (CAST($4
+AS text) = '{}' OR NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM
+json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value = wanted.value)))
+ORDER BY r.transaction_id DESC LIMIT $7
 
 -- transactions::LIST_OF_ACCOUNT, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
@@ -313,8 +314,8 @@ e.sequence FROM entries e JOIN requests r ON r.transaction_id = e.transaction_id
 n.account_key = e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id =
 e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer',
 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND
-r.create_time_us >= $2 AND r.create_time_us < $3 AND coalesce(r.labels, '{}') @> CAST($4 AS jsonb)
-ORDER BY e.sequence DESC LIMIT $8
+r.create_time_us >= $2 AND r.create_time_us < $3 AND (CAST($4 AS text) = '{}' OR coalesce(r.labels,
+'{}') @> CAST($4 AS jsonb)) ORDER BY e.sequence DESC LIMIT $8
 
 -- transactions::LIST_OF_ACCOUNT, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
@@ -324,9 +325,9 @@ e.sequence FROM entries e JOIN requests r ON r.transaction_id = e.transaction_id
 n.account_key = e.account_key AND n.sequence = e.sequence + 1 AND n.transaction_id =
 e.transaction_id) AND r.rejection IS NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer',
 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND
-r.create_time_us >= $2 AND r.create_time_us < $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted
-WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key
-AND had.value = wanted.value)) ORDER BY e.sequence DESC LIMIT $8
+r.create_time_us >= $2 AND r.create_time_us < $3 AND (CAST($4 AS text) = '{}' OR NOT EXISTS (SELECT
+1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had
+WHERE had.key = wanted.key AND had.value = wanted.value))) ORDER BY e.sequence DESC LIMIT $8
 
 -- effective_times::ASCENDING, postgres
 SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
@@ -337,7 +338,8 @@ account_key, sequence, transaction_id, amount, balance_after, create_time_us, ha
 effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
 create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
 NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
-AND sequence <= $8 ORDER BY effective_time_us , sequence LIMIT $9) dated
+AND effective_time_us <= $6 - CASE WHEN $7 > 0 THEN 0 ELSE 1 END AND sequence <= $8 ORDER BY
+effective_time_us , sequence LIMIT $9) dated
 
 -- effective_times::ASCENDING, sqlite
 SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
@@ -348,7 +350,8 @@ account_key, sequence, transaction_id, amount, balance_after, create_time_us, ha
 effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
 create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
 NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
-AND sequence <= $8 ORDER BY effective_time_us , sequence LIMIT $9) dated
+AND effective_time_us <= $6 - CASE WHEN $7 > 0 THEN 0 ELSE 1 END AND sequence <= $8 ORDER BY
+effective_time_us , sequence LIMIT $9) dated
 
 -- effective_times::DESCENDING, postgres
 SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
@@ -359,7 +362,8 @@ SELECT account_key, sequence, transaction_id, amount, balance_after, create_time
 effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
 create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
 NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
-AND sequence <= $8 ORDER BY effective_time_us DESC, sequence DESC LIMIT $9) dated
+AND effective_time_us <= $6 - CASE WHEN $7 > 0 THEN 0 ELSE 1 END AND sequence <= $8 ORDER BY
+effective_time_us DESC, sequence DESC LIMIT $9) dated
 
 -- effective_times::DESCENDING, sqlite
 SELECT account_key, sequence, transaction_id, amount, balance_after, create_time_us, hash,
@@ -370,7 +374,8 @@ SELECT account_key, sequence, transaction_id, amount, balance_after, create_time
 effective_time_us FROM (SELECT account_key, sequence, transaction_id, amount, balance_after,
 create_time_us, hash, effective_time_us FROM entries WHERE account_key = $1 AND effective_time_us IS
 NOT NULL AND (effective_time_us, sequence) > ($4, $5) AND (effective_time_us, sequence) < ($6, $7)
-AND sequence <= $8 ORDER BY effective_time_us DESC, sequence DESC LIMIT $9) dated
+AND effective_time_us <= $6 - CASE WHEN $7 > 0 THEN 0 ELSE 1 END AND sequence <= $8 ORDER BY
+effective_time_us DESC, sequence DESC LIMIT $9) dated
 
 -- effective_times::MATCHING, postgres
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
@@ -378,8 +383,8 @@ r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, 
 UNNEST($5::uuid[]) AS listed(transaction_id) CROSS JOIN LATERAL (SELECT * FROM requests r WHERE
 r.transaction_id = listed.transaction_id LIMIT 1) r WHERE r.rejection IS NULL AND r.kind IN
 ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND (CAST($1 AS text) = ''
-OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND
-coalesce(r.labels, '{}') @> CAST($4 AS jsonb)
+OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us < $3 AND (CAST($4 AS
+text) = '{}' OR coalesce(r.labels, '{}') @> CAST($4 AS jsonb))
 
 -- effective_times::MATCHING, sqlite
 SELECT r.caller, r.request_id, r.fingerprint, r.transaction_id, r.kind, r.rejection, r.description,
@@ -387,8 +392,9 @@ r.labels, r.entry_keys, r.create_time_us, r.hold_id, r.reverses_transaction_id, 
 json_each($5) listed JOIN requests r ON r.transaction_id = unhex(listed.value) WHERE r.rejection IS
 NULL AND r.kind IN ('deposit', 'withdrawal', 'transfer', 'posting', 'capture', 'reversal') AND
 (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) AND r.create_time_us >= $2 AND r.create_time_us
-< $3 AND NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS (SELECT 1 FROM
-json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value = wanted.value))
+< $3 AND (CAST($4 AS text) = '{}' OR NOT EXISTS (SELECT 1 FROM json_each($4) wanted WHERE NOT EXISTS
+(SELECT 1 FROM json_each(coalesce(r.labels, '{}')) had WHERE had.key = wanted.key AND had.value =
+wanted.value)))
 
 -- effective_times::BALANCE, postgres
 SELECT count(*) FILTER (WHERE is_late OR effective_time_us <= $2) AS examined,

@@ -209,7 +209,8 @@ fn list(direction: &str) -> String {
          SELECT {columns} FROM (SELECT {columns} FROM entries \
              WHERE account_key = $1 AND effective_time_us IS NOT NULL \
              AND (effective_time_us, sequence) > ($4, $5) \
-             AND (effective_time_us, sequence) < ($6, $7) AND sequence <= $8 \
+             AND (effective_time_us, sequence) < ($6, $7) \
+             AND effective_time_us <= $6 - CASE WHEN $7 > 0 THEN 0 ELSE 1 END AND sequence <= $8 \
              ORDER BY effective_time_us {direction}, sequence {direction} LIMIT $9) dated"
     )
 }

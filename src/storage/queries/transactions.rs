@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange},
+        account::{Account, AccountChange, Attributes},
         ids::{ID_TIME_DISTANCE_MAX_US, TransactionId, lowest_id_at},
         query::TransactionFilter,
         transaction::{Transaction, TransactionKind},
@@ -34,6 +34,11 @@ const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 /// The most entries in a page of transactions, unless the first one alone has more: a page takes
 /// memory before it is cut to the size of a response.
 const PAGE_ENTRIES_MAX: usize = 5000;
+
+/// Changes that are read at a time, of up to 20 KB each.
+const CHANGES_AT_A_TIME: u64 = 100;
+/// Bytes of labels after which no more changes are read: far more than a page has room for.
+const CHANGES_SIZE_MAX: usize = 2 * 1024 * 1024;
 
 impl Store {
     /// Lists transactions of all accounts with ids below `before`, latest first.
@@ -101,7 +106,8 @@ impl Store {
         Ok((self.transactions_of(rows).await?, next))
     }
 
-    /// At most `limit` changes of an account above this version, oldest first.
+    /// At most `limit` changes of an account above this version, oldest first. Fewer, if they are more than
+    /// fit into a page.
     pub async fn list_account_changes(
         &self,
         account: &Account,
@@ -109,15 +115,32 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<AccountChange>, StorageError> {
         use account_changes::{Column, Entity};
-        let rows = Entity::find()
-            .filter(Column::AccountId.eq(account.account_id.as_str()))
-            .filter(Column::Version.gt(after_version))
-            .order_by_asc(Column::Version)
-            .limit(limit)
-            .all(&self.readers)
-            .await?;
-        rows.into_iter().map(|row| row.into_change(&account.currency)).collect()
+        let (mut changes, mut after, mut size) = (Vec::new(), after_version, 0);
+        loop {
+            let count = limit.saturating_sub(changes.len() as u64).min(CHANGES_AT_A_TIME);
+            let rows = Entity::find()
+                .filter(Column::AccountId.eq(account.account_id.as_str()))
+                .filter(Column::Version.gt(after))
+                .order_by_asc(Column::Version)
+                .limit(count)
+                .all(&self.readers)
+                .await?;
+            let is_last = (rows.len() as u64) < count;
+            for row in rows {
+                let change = row.into_change(&account.currency)?;
+                after = change.version;
+                size += size_of_labels(&change.before) + size_of_labels(&change.after);
+                changes.push(change);
+            }
+            if is_last || changes.len() as u64 >= limit || size > CHANGES_SIZE_MAX {
+                return Ok(changes);
+            }
+        }
     }
+}
+
+fn size_of_labels(attributes: &Attributes) -> usize {
+    attributes.labels.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Cuts a page after `limit` transactions, or after fewer that have [`PAGE_ENTRIES_MAX`] entries.
@@ -153,13 +176,15 @@ pub static LIST_OF_ACCOUNT: Sql = Sql::new(|kind| {
 });
 
 /// The condition for the values of [`filter_values`]. A filter that is not given matches
-/// everything, so the text is always the same.
+/// everything, so the text is always the same. PostgreSQL expects few rows of any labels, so it must see
+/// that there are none.
 pub(super) fn matches(kind: DatabaseKind) -> String {
     let kinds: Vec<_> = TransactionKind::ALL.iter().map(|it| it.name()).collect();
     format!(
         "r.rejection IS NULL AND r.kind IN ('{}') \
          AND (CAST($1 AS text) = '' OR r.kind = CAST($1 AS text)) \
-         AND r.create_time_us >= $2 AND r.create_time_us < $3 AND {}",
+         AND r.create_time_us >= $2 AND r.create_time_us < $3 \
+         AND (CAST($4 AS text) = '{{}}' OR {})",
         kinds.join("', '"),
         kind.has_labels("coalesce(r.labels, '{}')", "$4")
     )

@@ -4,6 +4,7 @@ on_both_databases! {
     every_change_is_kept_with_what_was_before_and_after_it,
     only_changes_of_account_attributes_are_listed,
     changes_are_listed_oldest_first_a_page_at_a_time,
+    many_large_changes_are_listed_in_pages,
     a_page_token_of_another_account_is_invalid,
 }
 
@@ -148,6 +149,35 @@ async fn changes_are_listed_oldest_first_a_page_at_a_time(kind: Kind) {
         assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
         assert_eq!(pages.concat(), all[0]);
     }
+}
+
+/// Changes are read some at a time, until they are more than a page has room for.
+async fn many_large_changes_are_listed_in_pages(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open(&client, "alice").await;
+    let large = |number: usize| {
+        let label = |at: usize| (format!("key-{at:02}"), format!("{number:03}").repeat(85));
+        (0..32).map(label).collect()
+    };
+    for number in 0..230 {
+        let update = UpdateAccountRequest {
+            labels: if number < 210 {
+                large(number)
+            } else {
+                labels(&[("number", &number.to_string())])
+            },
+            update_mask: Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] }),
+            ..update_of("alice")
+        };
+        client.update_account(update).await.expect("changed");
+    }
+
+    let page = |page_size| ListAccountChangesRequest { page_size, ..changes_of("alice") };
+    let pages = all_pages(&client, page(1000)).await;
+    let expected: Vec<_> = (2..=231).collect();
+    assert_eq!(versions(&pages.concat()), expected);
+    assert!((4..=6).contains(&pages.len()), "{} pages", pages.len());
+    assert_eq!(versions(&all_pages(&client, page(150)).await.concat()), expected);
 }
 
 async fn a_page_token_of_another_account_is_invalid(kind: Kind) {
