@@ -48,6 +48,7 @@ impl Opening<'_> {
     ) -> Result<Vec<proto::CreateAccountResult>, Status> {
         let requests = decode::account_batch(request)?;
         let size = response_size::check_room(&requests, |_| 0)?;
+        let size = size.max(response_size::of_existing_accounts(requests.len()));
         let (budgets, identity) = (self.ledger.budgets(), &self.context.caller.identity);
         let _share = budgets.response_share(identity, size).map_err(Error::from)?;
         budgets.charge_batch(identity, requests.len());

@@ -64,6 +64,14 @@ pub fn check_room<M: Message>(
     Ok(size)
 }
 
+/// The most bytes of an account: 32 labels of 63 and 256 bytes, and the rest.
+const ACCOUNT_SIZE_MAX: usize = 11 * 1024;
+
+/// The most bytes of a response with so many accounts that exist already: their labels may have grown.
+pub fn of_existing_accounts(count: usize) -> usize {
+    count.saturating_mul(ACCOUNT_SIZE_MAX).min(RESPONSE_SIZE_MAX)
+}
+
 /// Makes the results of a batch fit into one response. [`check_room`] has bounded the applied
 /// requests.
 pub fn fit_postings(results: &mut [PostTransactionResult]) {
