@@ -192,13 +192,13 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
         .map_err(|error| CliError::Usage(format!("{}: cannot be read: {error}", path.display())))
 }
 
-/// What is in the text of an error if only one side speaks TLS, and what to do.
-const ONE_SIDE_SPEAKS_TLS: [(&str, &str); 5] = [
-    ("frame with invalid size", "if the server speaks TLS, begin its address with https://"),
-    ("connection closed", "if the server speaks TLS, begin its address with https://"),
-    ("broken pipe", "if the server speaks TLS, begin its address with https://"),
-    ("reset by peer", "if the server speaks TLS, begin its address with https://"),
-    ("InvalidContentType", "if the server does not speak TLS, begin its address with http://"),
+/// What to do if only one side speaks TLS, and what is in the text of such an error.
+const ONE_SIDE_SPEAKS_TLS: [(&str, &[&str]); 2] = [
+    (
+        "if the server speaks TLS, begin its address with https://",
+        &["frame with invalid size", "connection closed", "broken pipe", "reset by peer"],
+    ),
+    ("if the server does not speak TLS, begin its address with http://", &["InvalidContentType"]),
 ];
 
 /// The text of the innermost error. It has the cause, which the text of tonic's error lacks.
@@ -208,8 +208,9 @@ pub fn reason(error: &dyn Error) -> String {
         innermost = source;
     }
     let text = innermost.to_string();
-    match ONE_SIDE_SPEAKS_TLS.iter().find(|(part, _)| text.contains(part)) {
-        Some((_, advice)) => format!("{text} ({advice})"),
+    let is_said = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    match ONE_SIDE_SPEAKS_TLS.iter().find(|(_, parts)| is_said(parts)) {
+        Some((advice, _)) => format!("{text} ({advice})"),
         None => text,
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         encode::{self, response_size},
         error::StatusBuilder,
         metrics::{self, RequestMode},
-        middleware::{authentication, deadline::Deadline},
+        middleware::{authentication, compression::compressible, deadline::Deadline},
         statements,
         stream_transactions::StreamContext,
         watch_entries,
@@ -33,10 +33,6 @@ use crate::{
     proto::{self, account_service_server::AccountService},
 };
 
-/// The largest response that is compressed, in bytes. One of 4 MiB would keep a thread from all other calls
-/// for a fifth of a second.
-const COMPRESSED_MAX: usize = 128 * 1024;
-
 type Reply<T> = Result<Response<T>, Status>;
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -46,16 +42,6 @@ pub struct AccountServiceImpl {
     pub currencies: Arc<Currencies>,
     /// Turns true when streams must end.
     pub stopping: watch::Receiver<bool>,
-}
-
-/// A response that may be large, and is compressed only if it is not.
-fn compressible<T: Message>(message: T) -> Response<T> {
-    let is_large = message.encoded_len() > COMPRESSED_MAX;
-    let mut response = Response::new(message);
-    if is_large {
-        response.disable_compression();
-    }
-    response
 }
 
 impl AccountServiceImpl {

@@ -6,7 +6,10 @@ use tonic::Status;
 use tonic_types::pb;
 
 use crate::{
-    domain::account::Account,
+    domain::{
+        account::Account,
+        text::{LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX},
+    },
     grpc::{encode::accounts, error},
     proto::{
         self, CreateAccountResult, PostTransactionResult, create_account_result,
@@ -64,8 +67,9 @@ pub fn check_room<M: Message>(
     Ok(size)
 }
 
-/// The most bytes of an account: 32 labels of 63 and 256 bytes, and the rest.
-const ACCOUNT_SIZE_MAX: usize = 11 * 1024;
+/// The most bytes of an account: its labels, each with three tags and lengths, and the rest.
+const ACCOUNT_SIZE_MAX: usize =
+    LABELS_MAX * (LABEL_KEY_LENGTH_MAX + LABEL_VALUE_LENGTH_MAX + 8) + RESULT_SIZE_MORE;
 
 /// The most bytes of a response with so many accounts that exist already: their labels may have grown.
 pub fn of_existing_accounts(count: usize) -> usize {

@@ -6,8 +6,14 @@
 //! keep a buffer as large as its largest message.
 
 use http::{HeaderValue, Request};
+use prost::Message;
+use tonic::Response;
 
 use crate::proto::methods::{self, Method};
+
+/// The largest response that is compressed, in bytes. One of 4 MiB would keep a thread from all other calls
+/// for a fifth of a second.
+const COMPRESSED_MAX: usize = 128 * 1024;
 
 /// Lets the response be compressed only if the request is, and if it is no stream.
 pub fn only_in_return<B>(mut request: Request<B>) -> Request<B> {
@@ -18,4 +24,14 @@ pub fn only_in_return<B>(mut request: Request<B>) -> Request<B> {
         request.headers_mut().remove("grpc-accept-encoding");
     }
     request
+}
+
+/// A response that may be large, and is compressed only if it is not.
+pub fn compressible<T: Message>(message: T) -> Response<T> {
+    let is_large = message.encoded_len() > COMPRESSED_MAX;
+    let mut response = Response::new(message);
+    if is_large {
+        response.disable_compression();
+    }
+    response
 }

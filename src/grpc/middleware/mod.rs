@@ -4,7 +4,7 @@
 //! message, no RPC and no ledger: what needs one of these belongs to the service.
 
 pub mod authentication;
-mod compression;
+pub mod compression;
 pub mod deadline;
 mod front_door;
 pub mod limits;

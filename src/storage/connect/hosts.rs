@@ -145,10 +145,10 @@ impl Hosts {
         admitted.inspect_err(|reason| self.report(host, reason))
     }
 
-    /// Remembers the newest commit, read since this time: the primary lacks some of the one before.
-    pub fn note_commit(&self, commit: CommitId, since: Instant) {
+    /// Remembers the newest commit, unless connections have become stale since it was asked for.
+    pub fn note_commit(&self, commit: CommitId, asked_at: Instant) {
         let mut current = self.lock();
-        if current.trusted_since < since {
+        if current.trusted_since < asked_at {
             current.newest_commit = Some(commit);
         }
     }

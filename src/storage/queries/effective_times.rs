@@ -198,7 +198,8 @@ impl Corrections {
 pub static ASCENDING: Sql = Sql::new(|_| list(""));
 pub static DESCENDING: Sql = Sql::new(|_| list("DESC"));
 
-/// As many entries of both kinds as a page has, each in this direction.
+/// As many entries of both kinds as a page has, each in this direction. The bound of the time alone ends
+/// PostgreSQL's scan: by that of time and sequence it reads all entries of the time itself.
 fn list(direction: &str) -> String {
     let columns = ENTRIES.column_list("");
     format!(

@@ -177,11 +177,11 @@ impl Store {
     /// SQLite.
     pub async fn note_newest_commit(&self) -> Result<(), StorageError> {
         let Backend::Postgres { hosts, .. } = &*self.backend else { return Ok(()) };
-        let since = Instant::now();
+        let asked_at = Instant::now();
         let row = self.readers.query_one_raw(LAST_COMMIT.statement(self.kind(), [])).await?;
         if let Some(row) = row {
             let Model { number, create_time_us: time_us, .. } = Model::from_query_result(&row, "")?;
-            hosts.note_commit(CommitId { number, time_us }, since);
+            hosts.note_commit(CommitId { number, time_us }, asked_at);
         }
         Ok(())
     }

@@ -50,11 +50,11 @@ impl Partition {
 
     /// The number of entries, if the rows of the accounts are right.
     fn entries(&self) -> i64 {
-        let sequences = self.accounts.iter().map(|it| it.sequence);
-        let mut entries = sequences.fold(0, i64::saturating_add);
-        entries = entries.saturating_sub(self.resumes_after().unwrap_or(0));
-        let last = self.accounts.last().map_or(0, |it| it.sequence);
-        entries.saturating_sub(last.saturating_sub(self.until.1).max(0))
+        let Some((last, whole)) = self.accounts.split_last() else { return 0 };
+        // The last account may go on in the next partition.
+        let of_last = last.sequence.min(self.until.1);
+        let entries = whole.iter().map(|it| it.sequence).fold(of_last, i64::saturating_add);
+        entries.saturating_sub(self.resumes_after().unwrap_or(0))
     }
 }
 

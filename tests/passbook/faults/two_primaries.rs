@@ -56,6 +56,16 @@ async fn settle_deposit(server: &Server) {
     assert!(matches!(result, RequestResult::Applied(_)), "{result:?}");
 }
 
+/// A primary, a standby that has its first entry, and a server on both.
+async fn primary_standby_and_server() -> (PostgresServer, PostgresServer, Server) {
+    let primary = PostgresServer::start_migrated().await;
+    let standby = primary.standby().await;
+    let server = Server::start_at(&servers::url(&[&primary, &standby]), &[]).await;
+    open_funded(&server.client(), "alice", "1").await;
+    standby.wait_for_an_entry().await;
+    (primary, standby, server)
+}
+
 /// The old primary is not fenced: it takes changes all the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_name_that_moves_back_to_an_old_primary_is_not_followed() {
@@ -123,11 +133,7 @@ async fn one_name_that_moves_to_the_twin_of_a_primary_is_not_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_primary_without_the_newest_commits_is_used_after_its_restart_too() {
     let _slot = slots::take(Load::Heavy).await;
-    let mut old = PostgresServer::start_migrated().await;
-    let mut new = old.standby().await;
-    let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
-    open_funded(&server.client(), "alice", "1").await;
-    new.wait_for_an_entry().await;
+    let (mut old, mut new, server) = primary_standby_and_server().await;
     new.execute("ALTER SYSTEM SET primary_conninfo = ''; SELECT pg_reload_conf()").await;
     tokio::time::sleep(ms(500)).await;
     settle_deposit(&server).await;
@@ -198,11 +204,7 @@ async fn a_second_cluster_is_never_used_and_stops_changes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_primary_that_was_not_fenced_is_not_used() {
     let _slot = slots::take(Load::Heavy).await;
-    let mut old = PostgresServer::start_migrated().await;
-    let mut new = old.standby().await;
-    let server = Server::start_at(&servers::url(&[&old, &new]), &[]).await;
-    open_funded(&server.client(), "alice", "1").await;
-    new.wait_for_an_entry().await;
+    let (mut old, mut new, server) = primary_standby_and_server().await;
 
     new.promote().await;
     applies_nothing(&server, "nothing is changed until then").await;

@@ -153,7 +153,7 @@ async fn reversals_that_undo_something_else_are_found(kind: Kind) {
 }
 
 /// Verification reads in parts of some thousand rows. Each of them began at its place, but was read to the
-/// end of the account or of the caller: 10,000 entries a second, and fewer the larger the ledger was.
+/// end of the account or of the caller, so all of them together took the square of the time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_ledger_is_read_a_few_times() {
     const PARTS: usize = 12;

@@ -166,7 +166,7 @@ async fn many_large_changes_are_listed_in_pages(kind: Kind) {
             } else {
                 labels(&[("number", &number.to_string())])
             },
-            update_mask: Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] }),
+            update_mask: mask(&["labels"]),
             ..update_of("alice")
         };
         client.update_account(update).await.expect("changed");
