@@ -156,8 +156,8 @@ impl Event {
 /// Selects events; all that is given must match.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    /// One of the accounts of an event has an id that begins with one of these. Empty: all accounts.
-    pub account_id_prefixes: Vec<String>,
+    /// One of the accounts of an event has an id that begins with one of these. None: all accounts.
+    pub account_id_prefixes: Option<Prefixes>,
     /// The kinds that an event may have. Empty: all.
     pub kinds: Vec<EventKind>,
     /// The currency of an amount or an account of an event. None: all.
@@ -166,18 +166,40 @@ pub struct EventFilter {
     pub labels: Labels,
 }
 
+/// Beginnings of ids.
+#[derive(Clone, Debug)]
+pub struct Prefixes {
+    /// Ascending, and none begins with another one.
+    prefixes: Vec<String>,
+}
+
+impl Prefixes {
+    /// None if there are none.
+    pub fn new(mut prefixes: Vec<String>) -> Option<Self> {
+        prefixes.sort_unstable();
+        prefixes.dedup_by(|later, kept| later.starts_with(kept.as_str()));
+        (!prefixes.is_empty()).then_some(Self { prefixes })
+    }
+
+    /// Whether an id begins with one of them.
+    pub fn has(&self, account_id: &AccountId) -> bool {
+        let id = account_id.as_str();
+        // All that lies between a prefix and an id with this prefix begins with it, too.
+        let behind = self.prefixes.partition_point(|prefix| prefix.as_str() <= id);
+        behind.checked_sub(1).is_some_and(|last| id.starts_with(&self.prefixes[last]))
+    }
+}
+
 impl EventFilter {
     /// Whether the filter selects this event, of which the caller sees all.
     pub fn selects(&self, event: &Event) -> bool {
-        let is_empty = self.account_id_prefixes.is_empty() && self.currency_code.is_none();
+        let is_empty = self.account_id_prefixes.is_none() && self.currency_code.is_none();
         let has_kind = || self.kinds.is_empty() || self.kinds.iter().any(|it| event.is_of(*it));
         let has_account = || {
             let accounts = event.accounts();
-            let is_one = |(account_id, _): &(&AccountId, &Currency)| {
-                self.account_id_prefixes.iter().any(|it| account_id.as_str().starts_with(it))
-            };
+            let is_one = |prefixes: &Prefixes| accounts.iter().any(|(id, _)| prefixes.has(id));
             let is_in = |code: &String| accounts.iter().any(|(_, it)| it.code() == code);
-            (self.account_id_prefixes.is_empty() || accounts.iter().any(is_one))
+            self.account_id_prefixes.as_ref().is_none_or(is_one)
                 && self.currency_code.as_ref().is_none_or(is_in)
         };
         let has_labels = || {
@@ -214,5 +236,39 @@ impl EventPosition {
     #[must_use]
     pub fn commit_id(&self) -> CommitId {
         CommitId { number: self.commit, time_us: self.commit_time_us }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_found_by_any_of_its_prefixes() {
+        assert!(Prefixes::new(Vec::new()).is_none());
+        let all = ["shop:", "shop:1", "a", "ab", "b:2", "b:10", "b:1", "c", "é"];
+        let prefixes = Prefixes::new(all.map(str::to_owned).to_vec()).unwrap();
+        for (id, is_found) in [
+            ("a", true),
+            ("abc", true),
+            ("b:1", true),
+            ("b:19", true),
+            ("b:2", true),
+            ("c9", true),
+            ("shop:1", true),
+            ("shop:9", true),
+            ("é1", true),
+            ("A", false),
+            ("b:", false),
+            ("b:3", false),
+            ("bc", false),
+            ("d", false),
+            ("shop", false),
+            ("shoq", false),
+            ("z", false),
+        ] {
+            assert_eq!(prefixes.has(&AccountId::from_stored(id)), is_found, "{id}");
+            assert_eq!(all.iter().any(|it| id.starts_with(it)), is_found, "{id}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     domain::{
-        event::{EventFilter, EventKind, EventPosition},
+        event::{EventFilter, EventKind, EventPosition, Prefixes},
         ids::AccountId,
     },
     grpc::{
@@ -64,7 +64,7 @@ pub fn watched_events(
         }
     };
     let filter = EventFilter {
-        account_id_prefixes: prefixes,
+        account_id_prefixes: Prefixes::new(prefixes),
         kinds,
         currency_code: currency.map(|it| it.code().to_owned()),
         labels: request.labels,
