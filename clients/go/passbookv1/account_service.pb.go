@@ -806,7 +806,7 @@ type SumBalancesRequest struct {
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The balances after all entries with this `create_time` or an earlier one, of the accounts that were
 	// open by then. `state` and `labels` select by what accounts have now. Then the sums have neither
-	// `held` nor `available`, and a tenth as many accounts are the most. The times are those of
+	// `held` nor `available`, and fewer accounts are the most (see SumBalances). The times are those of
 	// GetBalance: if this time has passed, every later call with the same accounts returns the same sums.
 	// Absent: the current balances.
 	AtTime        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`

@@ -114,9 +114,9 @@ type AccountServiceClient interface {
 	// database snapshot; with `at_time`, as they were then.
 	//
 	// A sum examines up to 1,000,000 accounts, on SQLite 250,000, or 125,000 for one label, 62,500 for
-	// two, and so on; with `at_time` a tenth of that. These are the accounts that the caller may read and
-	// whose ids begin with the prefix, whether or not they match the other filters. If there are more:
-	// FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
+	// two, and so on; with `at_time` up to 25,000, on SQLite a tenth of those above. These are the accounts
+	// that the caller may read and whose ids begin with the prefix, whether or not they match the other
+	// filters. If there are more: FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
 	SumBalances(ctx context.Context, in *SumBalancesRequest, opts ...grpc.CallOption) (*SumBalancesResponse, error)
 	// Changes the labels and the overdraft of an account. The account's history keeps both the
 	// attributes before and the attributes after the change.
@@ -727,9 +727,9 @@ type AccountServiceServer interface {
 	// database snapshot; with `at_time`, as they were then.
 	//
 	// A sum examines up to 1,000,000 accounts, on SQLite 250,000, or 125,000 for one label, 62,500 for
-	// two, and so on; with `at_time` a tenth of that. These are the accounts that the caller may read and
-	// whose ids begin with the prefix, whether or not they match the other filters. If there are more:
-	// FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
+	// two, and so on; with `at_time` up to 25,000, on SQLite a tenth of those above. These are the accounts
+	// that the caller may read and whose ids begin with the prefix, whether or not they match the other
+	// filters. If there are more: FAILED_PRECONDITION, `TOO_MANY_ACCOUNTS`. Name a longer prefix.
 	SumBalances(context.Context, *SumBalancesRequest) (*SumBalancesResponse, error)
 	// Changes the labels and the overdraft of an account. The account's history keeps both the
 	// attributes before and the attributes after the change.
