@@ -310,6 +310,7 @@ fn amounts(command: &Command) -> Vec<AmountField<'_>> {
             return limit.into_iter().chain(unlimited).collect();
         }
         Command::Request(request) => request,
+        Command::ExpireHolds(_) => return Vec::new(),
     };
     match &request.action {
         Action::Post(_, legs) => {

@@ -10,6 +10,11 @@ use crate::domain::{
 /// The caller's own key-value pairs, sorted.
 pub type Labels = BTreeMap<String, String>;
 
+/// The length of the keys and the values, in bytes.
+pub fn label_bytes(labels: &Labels) -> usize {
+    labels.iter().map(|(key, value)| key.len() + value.len()).sum()
+}
+
 /// The highest sequence and version of an account. An account that changes a million times a second
 /// gets there in 146,000 years. The room above it keeps additions from overflowing.
 pub const COUNT_MAX: i64 = i64::MAX / 2;
@@ -239,10 +244,11 @@ impl Account {
         }
     }
 
-    /// Expires a hold of this amount at this time, which is one change of the account.
-    pub fn expire_hold(&mut self, amount: Amount, expire_time_us: i64) {
+    /// Expires so many holds, of this amount in all, the last of them at this time. Each is one change of the
+    /// account.
+    pub fn expire_holds(&mut self, holds: i64, amount: Amount, expire_time_us: i64) {
         self.held = self.held.plus(-amount);
-        self.version += 1;
+        self.version += holds;
         self.update_time_us = self.update_time_us.max(expire_time_us);
     }
 

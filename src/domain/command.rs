@@ -3,7 +3,7 @@
 use std::{mem, sync::Arc};
 
 use crate::domain::{
-    account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount},
+    account::{AccountUpdate, AttributeChange, ContraAccount, Labels, NewAccount, label_bytes},
     hold::{Capture, HoldRef, HoldUpdate, NewHold},
     ids::{AccountId, HoldId, ID_LENGTH_MAX, RequestKey, TransactionId},
     money::{Amount, Currency},
@@ -31,6 +31,9 @@ pub enum Command {
     UpdateAccount(AccountUpdate),
     /// Move or hold money.
     Request(Arc<Request>),
+    /// Record which holds on an account have expired, as any change of the account does first. No caller's
+    /// command: a read asks for it.
+    ExpireHolds(AccountId),
 }
 
 /// A request that is executed at most once. Its result is permanent.
@@ -212,9 +215,9 @@ impl Command {
                 _ => (&*update.reason, None),
             },
             Self::Request(request) => (&*request.description, Some(&request.labels)),
+            Self::ExpireHolds(_) => ("", None),
         };
-        let labels = labels.into_iter().flatten();
-        text.len() + labels.map(|(key, value)| key.len() + value.len()).sum::<usize>()
+        text.len() + labels.map_or(0, label_bytes)
     }
 
     /// The accounts whose rows must be locked.
@@ -238,6 +241,7 @@ impl Command {
                 }
                 Action::Fence => {}
             },
+            Self::ExpireHolds(account_id) => ids[0] = Some(account_id),
         }
         let of_legs = legs.iter().map(|leg| &leg.account_id);
         let of_entries = entries.iter().map(|entry| &entry.account_id);
@@ -276,7 +280,7 @@ impl Command {
     pub fn opens(&self) -> Option<&AccountId> {
         match self {
             Self::CreateAccount(new) => Some(&new.account_id),
-            Self::UpdateAccount(_) | Self::Request(_) => None,
+            Self::UpdateAccount(_) | Self::Request(_) | Self::ExpireHolds(_) => None,
         }
     }
 
@@ -307,7 +311,7 @@ impl Command {
 
     fn request(&self) -> Option<&Request> {
         match self {
-            Self::CreateAccount(_) | Self::UpdateAccount(_) => None,
+            Self::CreateAccount(_) | Self::UpdateAccount(_) | Self::ExpireHolds(_) => None,
             Self::Request(request) => Some(request),
         }
     }

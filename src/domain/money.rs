@@ -207,6 +207,10 @@ impl Currency {
     pub fn parse_units(&self, text: &str) -> Option<i128> {
         let digits = text.strip_prefix('-').unwrap_or(text);
         let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !is_digits(whole) || !is_digits(fraction) {
+            return None;
+        }
         let scale = self.scale as usize;
         let (fraction, zeros) = fraction.split_at_checked(scale).unwrap_or((fraction, ""));
         if zeros.bytes().any(|digit| digit != b'0') {

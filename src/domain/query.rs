@@ -28,6 +28,11 @@ impl AccountRange {
         Self { start: account_id.to_string(), end: format!("{account_id}!") }
     }
 
+    /// Whether an id is in the range.
+    pub fn contains(&self, account_id: &AccountId) -> bool {
+        (self.start.as_str()..self.end.as_str()).contains(&account_id.as_str())
+    }
+
     /// The ids in both ranges. None if there are none.
     #[must_use]
     pub fn and(self, other: &Self) -> Option<Self> {

@@ -76,7 +76,7 @@ async fn wait(
 
 /// Waits for the result of a command for an account.
 async fn account_of(completion: Completion) -> Result<Account, Error> {
-    let CommandResult::Account(account) = completion.wait().await? else {
+    let CommandResult::Account { account, .. } = completion.wait().await? else {
         return Err(MISMATCHED_RESULT);
     };
     Ok(account)
@@ -163,9 +163,9 @@ impl Ledger {
     }
 
     /// Submits requests of one call. They are usually applied in their order, unless another server or
-    /// program has locked a row, or an attempt fails. Requests that name a hold or a transaction are
-    /// executed beside the others, which do not wait for the look-up. Returns a result for each
-    /// request, in their order, and those that are to be put into the queue.
+    /// program has locked a row, an attempt fails, or very many holds have expired. Requests that name a
+    /// hold or a transaction are executed beside the others, which do not wait for the look-up. Returns a
+    /// result for each request, in their order, and those that are to be put into the queue.
     ///
     /// # Errors
     /// The caller lacks the right, or the queue is full. The request is not applied.

@@ -12,6 +12,7 @@ mod commands;
 mod context;
 mod effective_times;
 mod error;
+mod expiry;
 mod metrics;
 mod queries;
 mod reading;
@@ -44,6 +45,7 @@ use crate::{
     budget::{Budgets, Gate},
     domain::balancing::ContraAccounts,
     ledger::{
+        expiry::ExpiryRecorder,
         metrics::write_path::WritePathMetrics,
         write_path::{WritePath, queue::CommandQueue},
     },
@@ -84,6 +86,7 @@ pub struct Ledger {
     /// The half of the queue that streams may fill. Streams wait for a permit, so without this bound
     /// they would keep the queue full, and all unary calls would be shed.
     stream_permits: Arc<Semaphore>,
+    expiry: ExpiryRecorder,
     /// With them, all transactions are balanced.
     contra_accounts: Option<ContraAccounts>,
     closed: AtomicBool,
@@ -135,6 +138,7 @@ impl Ledger {
             reference_gate: budgets.gate(store.connection_counts().reserved as usize / 2),
             stream_gate: budgets.gate(queue_capacity / IDENTITY_STREAMS_PART),
             stream_permits: Arc::new(Semaphore::new((queue_capacity / STREAMS_PART).max(1))),
+            expiry: ExpiryRecorder::start(queue.clone(), budgets.clone()),
             contra_accounts,
             store,
             own_reads,
@@ -181,6 +185,11 @@ impl Ledger {
     /// Whether no command is in the queue or in a transaction.
     pub fn is_idle(&self) -> bool {
         self.budgets.queue.used() == 0
+    }
+
+    /// Ends the changes that no caller waits for. Reads go on.
+    pub fn stop_background(&self) {
+        self.expiry.stop();
     }
 
     /// Accepts no more commands, waits until all accepted ones are answered, and closes the

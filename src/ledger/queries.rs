@@ -5,7 +5,8 @@
 //! The reads of all callers share some connections, first come, first served. A read whose caller
 //! has gone keeps its connection until the database has finished it, so abandoned reads cannot pile
 //! up in the database. Each read examines a bounded number of rows, except for the expired holds of
-//! an account that no change has recorded yet: it examines all of these.
+//! an account that no change has recorded yet: it adds up all of these. If they are many, a read of the account
+//! has them recorded (`expiry`), and counts as a scan until that is done.
 //!
 //! What a read says of a time in the past stays true: while a change with such a time may still be
 //! uncommitted, the read waits for it (`storage::queries::settled_time`). No read waits for a lock of
@@ -57,7 +58,8 @@ impl Ledger {
             let id = account_id.clone();
             async move { store.account(&id, until_us).await }
         };
-        let found = self.with_expiry(context, ReadKind::ByKey, query).await?;
+        let kind = ReadKind::scan_if(self.expiry.is_due(|id| id == account_id));
+        let found = self.with_expiry(context, kind, query).await?;
         found.ok_or_else(|| not_found(account_id))
     }
 
@@ -127,7 +129,8 @@ impl Ledger {
             let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
             async move { store.accounts(&wanted, until_us).await }
         };
-        let found = self.with_expiry(context, ReadKind::ByKey, query).await?;
+        let kind = ReadKind::scan_if(self.expiry.is_due(|id| account_ids.contains(id)));
+        let found = self.with_expiry(context, kind, query).await?;
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
@@ -148,7 +151,10 @@ impl Ledger {
             let (ranges, filter, after) = (ranges.clone(), filter.clone(), after.cloned());
             async move { store.list_accounts(&filter, &ranges, after.as_ref(), limit, until_us).await }
         };
-        self.with_expiry(context, ReadKind::scan_if(!filter.is_empty()), page).await
+        let is_listed =
+            |id: &AccountId| after < Some(id) && ranges.iter().any(|range| range.contains(id));
+        let kind = ReadKind::scan_if(!filter.is_empty() || self.expiry.is_due(is_listed));
+        self.with_expiry(context, kind, page).await
     }
 
     /// Sums the balances of the accounts whose ids begin with `prefix` and that the caller may read, in

@@ -120,7 +120,9 @@ impl Ledger {
         let ask = |until_us| self.read(context, kind, move |store| query(store, until_us));
         let mut settled_us = i64::MIN;
         for _ in 0..kind.reads_by_clock_max() {
-            let Expiring { value, expired_us } = ask(i64::MAX).await?;
+            let Expiring { value, expired_us, many_unrecorded } = ask(i64::MAX).await?;
+            let identity = &context.caller.identity;
+            many_unrecorded.into_iter().for_each(|id| self.expiry.record(identity, id));
             let Some(expired_us) = expired_us.filter(|it| *it > settled_us) else {
                 return Ok(value);
             };
@@ -171,7 +173,9 @@ mod tests {
         let query = |_: Arc<Store>, until_us: i64| {
             let number = reads.fetch_add(1, Ordering::Relaxed) + 1;
             let expired_us = Some(number.min(expiries)).filter(|it| *it > 0);
-            async move { Ok(Expiring { value: (number, until_us), expired_us }) }
+            async move {
+                Ok(Expiring { value: (number, until_us), expired_us, many_unrecorded: Vec::new() })
+            }
         };
         ledger.with_expiry(&context, kind, query).await.unwrap()
     }

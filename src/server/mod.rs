@@ -209,6 +209,7 @@ impl Server {
         // The console only reads.
         self.console.abort_all();
         self.readiness.end_streams().await;
+        ledger.stop_background();
         let drained = async {
             let result = ended((&mut self.serving).await);
             ledger.close().await;

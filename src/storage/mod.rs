@@ -42,7 +42,6 @@ pub use queries::{
     currencies::CurrencyConflict,
     effective_times::EXAMINED_FOR_BALANCE_MAX,
     events::{EventPage, NewCommits},
-    holds::expired_of_account_max,
     new_entries::WatchedAccount,
     page::{EXAMINED_MAX, Examined, Expiring},
 };

@@ -73,6 +73,7 @@ impl<'a> Needs<'a> {
                 needs.change(&update.account_id, &update.change);
             }
             Command::Request(request) => needs.request(request),
+            Command::ExpireHolds(_) => {}
         }
         needs
     }

@@ -27,7 +27,7 @@ fn change_at(
         created_by: Identity::anonymous(),
     };
     match work.apply(&Command::UpdateAccount(update))? {
-        CommandResult::Account(account) => Ok(account),
+        CommandResult::Account { account, .. } => Ok(account),
         CommandResult::Request(_) | CommandResult::Record(_) => {
             panic!("answered as something else")
         }

@@ -1,7 +1,7 @@
 //! Holds: placed, changed, captured, released, expired.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -18,13 +18,18 @@ use crate::domain::{
 
 impl LockedState {
     /// The accounts with at least so many holds that a unit of work would expire.
-    pub fn accounts_with_expired_holds(&self, least: usize) -> HashSet<AccountId> {
+    pub fn accounts_with_expired_holds(&self, least: usize) -> BTreeSet<AccountId> {
         let mut counts: HashMap<&AccountId, usize> = HashMap::new();
-        for hold in self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some()) {
+        for hold in self.expired_holds() {
             *counts.entry(&hold.account_id).or_default() += 1;
         }
         counts.retain(|_, count| *count >= least);
         counts.into_keys().cloned().collect()
+    }
+
+    /// The holds that a unit of work would expire.
+    pub fn expired_holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().filter(|hold| hold.expired_us(self.now_us).is_some())
     }
 }
 
@@ -36,7 +41,7 @@ impl UnitOfWork {
                 && let Some(account) = self.accounts.get_mut(&hold.account_id)
             {
                 hold.end(HoldState::Expired, expire_time_us);
-                account.expire_hold(hold.held(), expire_time_us);
+                account.expire_holds(1, hold.held(), expire_time_us);
                 self.events.push(EventKey::HoldExpired(hold.hold_id.clone()));
                 self.changed_holds.insert(hold.hold_id.clone());
                 self.changed.insert(hold.account_id.clone());

@@ -140,8 +140,13 @@ pub struct RequestResult {
 /// The result of one command.
 #[derive(Clone, Debug)]
 pub enum CommandResult {
-    /// Of CreateAccount and UpdateAccount: the account afterwards.
-    Account(Account),
+    /// Of a command for an account.
+    Account {
+        /// The account afterwards.
+        account: Account,
+        /// Whether the command opened or changed it.
+        has_changed: bool,
+    },
     /// Of a request that moves or holds money.
     Request(RequestResult),
     /// Of a fence: the record under the request id, which is the fence itself if there was none.
@@ -173,11 +178,22 @@ impl UnitOfWork {
     /// The rejection; nothing was changed.
     pub fn apply(&mut self, command: &Command) -> Result<CommandResult, Rejection> {
         match command {
-            Command::CreateAccount(new) => self.create_account(new).map(CommandResult::Account),
+            Command::CreateAccount(new) => {
+                let has_changed = !self.accounts.contains_key(&new.account_id);
+                self.create_account(new)
+                    .map(|account| CommandResult::Account { account, has_changed })
+            }
             Command::UpdateAccount(update) => {
-                self.update_account(update).map(CommandResult::Account)
+                let before = self.account_changes.len();
+                let account = self.update_account(update)?;
+                let has_changed = self.account_changes.len() > before;
+                Ok(CommandResult::Account { account, has_changed })
             }
             Command::Request(request) => self.request(request),
+            Command::ExpireHolds(account_id) => {
+                let account = self.account(account_id)?.clone();
+                Ok(CommandResult::Account { account, has_changed: false })
+            }
         }
     }
 

@@ -27,7 +27,7 @@ fn legs_of(request: &mut Request) -> &mut Vec<Leg> {
 pub fn make(work: &mut UnitOfWork, request: Request) -> Result<(Effects, bool), Rejection> {
     match work.apply(&Command::Request(Arc::new(request)))? {
         CommandResult::Request(it) => Ok((it.effects, it.replayed)),
-        CommandResult::Account(_) | CommandResult::Record(_) => {
+        CommandResult::Account { .. } | CommandResult::Record(_) => {
             panic!("answered as something else")
         }
     }
@@ -211,7 +211,9 @@ fn an_account_is_opened_once() {
     let first = new_account("a");
     assert!(open(&mut work, &first).is_ok());
     apply(&mut work, posting("1", &[("a", "1.00")])).unwrap();
-    let Ok(CommandResult::Account(again)) = open(&mut work, &first) else { panic!() };
+    let Ok(CommandResult::Account { account: again, .. }) = open(&mut work, &first) else {
+        panic!()
+    };
     assert_eq!(again.balance.to_string(), "1.00");
     let other = NewAccount { unlimited_overdraft: true, ..first };
     assert!(matches!(open(&mut work, &other), Err(Rejection::AccountExists { .. })));

@@ -9,7 +9,7 @@ use crate::{
 /// The outcome of a command with this result.
 pub fn outcome(command: &Command, result: &Result<CommandResult, Error>) -> audit::Outcome {
     match result {
-        Ok(CommandResult::Account(_)) => audit::Outcome::Applied(None),
+        Ok(CommandResult::Account { .. }) => audit::Outcome::Applied(None),
         Ok(CommandResult::Request(result)) => {
             let transaction = result.effects.transaction.as_ref();
             let transaction_id = transaction.and_then(|it| it.transaction_id);

@@ -5,7 +5,8 @@
 //! (Start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996.)
 //!
 //! The jobs of an identity wait in the order of their arrival, also those that were parked or put back
-//! meanwhile (not those that come a second time: whose rows another server had locked). A job that has
+//! meanwhile (not those that come a second time: whose rows another server had locked, or all but the first of an
+//! account with more expired holds than a transaction records). A job that has
 //! to stay keeps back all later ones of its identity that need one of its accounts. Between
 //! identities there is no order.
 //!
@@ -135,6 +136,11 @@ impl FairQueue {
         self.queues.entry(rank).or_default().insert(job.number(), job);
     }
 
+    /// Whether the jobs of several identities have arrived lately.
+    pub fn is_shared(&self) -> bool {
+        self.shared_use.is_shared()
+    }
+
     /// All jobs.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Job>> {
         self.queues.values().flat_map(BTreeMap::values)
@@ -192,8 +198,7 @@ impl FairQueue {
         left_max: usize,
         mut decide: impl FnMut(&Arc<Job>, bool) -> Decision,
     ) -> Taken {
-        let identity_cost_max =
-            if self.shared_use.is_shared() { cost_max.of_each } else { usize::MAX };
+        let identity_cost_max = if self.is_shared() { cost_max.of_each } else { usize::MAX };
         let mut taken = Taken { costs, ..Taken::default() };
         let (mut passed_over, mut left, mut emptied) = (Vec::new(), Vec::new(), Vec::new());
         let mut left_of: HashMap<Identity, Left> = HashMap::new();

@@ -34,7 +34,7 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 impl WritePath {
     /// Puts aside the jobs that a transaction has left out. Those whose rows another program has locked
     /// are parked. Those whose rows another server has locked go to the end of the queue, so that they
-    /// do not keep others waiting. Those of accounts with expired holds keep their places: the next
+    /// do not keep others waiting. Of accounts with expired holds, one job each keeps its place: the next
     /// transaction records more of the holds.
     pub(super) fn set_aside(self: &Arc<Self>, left_out: LeftOut, batch: Option<DequeuedBatch>) {
         // Before the lease ends, and later jobs of the accounts with it.
@@ -102,7 +102,7 @@ impl WritePath {
             return executor.abandon(transaction).await;
         }
         // The jobs have waited for long, and may have been tried before.
-        let mut batch = Batch::new(jobs, LockMode::SkipLocked, Lookup::Before);
+        let mut batch = Batch::new(jobs, LockMode::SkipLocked, Lookup::Before, self.expired_max());
         match executor.execute(transaction, &mut batch, |_| Vec::new()).await {
             Ok(left_out) => self.set_aside(left_out, None),
             Err(error) => self.retry(batch, error),

@@ -139,6 +139,11 @@ impl CommandQueue {
         state.waiting.iter().filter(is_free).take(count).count() == count
     }
 
+    /// Whether several identities use it.
+    pub fn is_shared(&self) -> bool {
+        self.state().waiting.is_shared()
+    }
+
     /// Waits until a job arrives or an account is released.
     pub async fn changed(&self) {
         self.arrived.notified().await;
@@ -178,13 +183,20 @@ impl CommandQueue {
         Some(DequeuedBatch { jobs, queue: self.clone(), accounts, costs, cost_max })
     }
 
-    /// Puts jobs back to the places that they had, for another attempt.
-    pub fn put_back(&self, jobs: Vec<Arc<Job>>) {
-        if jobs.is_empty() {
+    /// Puts jobs back that were left out because of an account, for another attempt: the first one of each
+    /// account to the place that it had, the others to the end, so that they keep no others waiting.
+    pub fn put_back(&self, left_out: LockedJobs) {
+        if left_out.is_empty() {
             return;
         }
         let mut state = self.state();
-        jobs.into_iter().for_each(|job| state.waiting.push(job));
+        let mut accounts = HashSet::new();
+        for (job, account_id) in left_out {
+            if !accounts.insert(account_id) {
+                job.renumber();
+            }
+            state.waiting.push(job);
+        }
         drop(state);
         self.arrived.notify_one();
     }

@@ -230,6 +230,23 @@ async fn jobs_that_are_put_back_come_first_again() {
 }
 
 #[tokio::test]
+async fn of_the_jobs_left_out_for_an_account_one_comes_first_again() {
+    let queue = queue("aabb");
+    let mut batch = take(&queue, 10).await;
+    "cd".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
+    let jobs = std::mem::take(&mut batch.jobs);
+    queue.put_back(
+        jobs.iter().map(|it| (it.clone(), id(&letters(std::slice::from_ref(it))))).collect(),
+    );
+    drop(batch);
+    let again = take(&queue, 10).await;
+    assert_eq!(letters(&again.jobs), "abcdab");
+    let places = [0, 2, 1, 3].map(|place| &jobs[place]);
+    let now = [0, 1, 4, 5].map(|place| &again.jobs[place]);
+    assert!(places.iter().zip(now).all(|(before, now)| Arc::ptr_eq(before, now)));
+}
+
+#[tokio::test]
 async fn jobs_that_have_no_time_left_are_answered_wherever_they_wait() {
     let queue = queue("ab");
     let batch = take(&queue, 10).await;

@@ -19,6 +19,10 @@ const SQLITE_SHARED_COST_MAX: usize = 16;
 /// The same on PostgreSQL, where a database transaction has round trips, and a leg costs less.
 const POSTGRES_SHARED_COST_MAX: usize = 64;
 
+/// The expired holds that one transaction records. Fewer take longer in all, more make the transaction
+/// longer. While several identities use the queue, it records no more than a batch takes of each.
+const EXPIRED_MAX: usize = 512;
+
 /// See the module.
 pub struct WritePath {
     pub(super) store: Arc<Store>,
@@ -48,6 +52,14 @@ impl WritePath {
         let cost_max = CostMax { of_all: batch_size_max, of_each };
         let path = Self { store, queue, stats, turns, retry_permits, cost_max };
         Arc::new(path).spawn_workers();
+    }
+
+    /// The most expired holds that the next transaction records.
+    pub(super) fn expired_max(&self) -> usize {
+        match self.queue.is_shared() {
+            true => self.cost_max.of_each,
+            false => EXPIRED_MAX,
+        }
     }
 
     /// An executor for a worker or a retry.

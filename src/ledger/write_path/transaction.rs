@@ -16,16 +16,18 @@ use crate::{
     domain::{
         account::{Account, AccountUpdate},
         command::Command,
+        hold::Hold,
         ids::AccountId,
         rejection::Rejection,
         unit_of_work::{CommandResult, LockedState, UnitOfWork},
     },
     ledger::write_path::job::Job,
-    storage::{
-        CommitError, LockMode, LockedAccounts, StorageError, WriteTransaction, Writer,
-        expired_of_account_max,
-    },
+    storage::{CommitError, LockMode, LockedAccounts, StorageError, WriteTransaction, Writer},
 };
+
+/// The part of its expired holds that a transaction records of each account at least, however many
+/// accounts it has: an account with fewer is done with.
+const EXPIRED_OF_ACCOUNT_PART: usize = 32;
 
 /// Jobs that are executed together.
 pub struct Batch {
@@ -35,6 +37,8 @@ pub struct Batch {
     pub mode: LockMode,
     /// When to look up records.
     pub lookup: Lookup,
+    /// The expired holds that the transaction records. The next transactions record the rest.
+    pub expired_max: usize,
     /// When the batch was first tried.
     pub started_at: Instant,
     /// How often it was tried, the present attempt included.
@@ -43,8 +47,15 @@ pub struct Batch {
 
 impl Batch {
     /// A batch for its first attempt.
-    pub fn new(jobs: Vec<Arc<Job>>, mode: LockMode, lookup: Lookup) -> Self {
-        Self { jobs, mode, lookup, started_at: Instant::now(), attempts: 1 }
+    pub fn new(jobs: Vec<Arc<Job>>, mode: LockMode, lookup: Lookup, expired_max: usize) -> Self {
+        Self { jobs, mode, lookup, expired_max, started_at: Instant::now(), attempts: 1 }
+    }
+
+    /// The most expired holds of each of so many accounts that it records beside so many of others.
+    fn expired_of_account_max(&self, accounts: usize, others: usize) -> usize {
+        let left = self.expired_max.saturating_sub(others);
+        let least = (self.expired_max / EXPIRED_OF_ACCOUNT_PART).max(1);
+        (left / accounts.max(1)).max(least)
     }
 }
 
@@ -76,7 +87,7 @@ pub struct OpenTransaction {
     pub start: Instant,
 }
 
-/// Jobs that were left out of a transaction, each with the first account that was locked.
+/// Jobs that were left out of a transaction, each with the first account for which it was.
 pub type LockedJobs = Vec<(Arc<Job>, AccountId)>;
 
 /// Jobs that a transaction which committed has left out.
@@ -86,7 +97,7 @@ pub struct LeftOut {
     /// Locked by another program.
     pub elsewhere: LockedJobs,
     /// Of accounts with more expired holds than one transaction records. It has recorded some of them.
-    pub with_expired_holds: Vec<Arc<Job>>,
+    pub with_expired_holds: LockedJobs,
 }
 
 impl LeftOut {
@@ -215,8 +226,8 @@ impl OpenTransaction {
         if *mode == LockMode::Wait {
             jobs.extend(join(&accounts));
         }
-        let (elsewhere, jobs) = split_locked(jobs.clone(), &locked_elsewhere);
-        let (by_peers, jobs) = split_locked(jobs, &locked_by_peers);
+        let (elsewhere, jobs) = split(jobs.clone(), &locked_elsewhere);
+        let (by_peers, jobs) = split(jobs, &locked_by_peers);
         let executed = Executed {
             completed: Vec::new(),
             undecided: Vec::new(),
@@ -232,7 +243,7 @@ impl OpenTransaction {
     /// Everything between the lock and the COMMIT.
     async fn evaluate(&self, batch: &Batch, locked: LockedBatch) -> Result<Executed, StorageError> {
         let transaction = &self.transaction;
-        let LockedBatch { mut jobs, accounts, now_us, mut executed } = locked;
+        let LockedBatch { jobs, accounts, now_us, mut executed } = locked;
 
         // 1. Read the records, in a statement after the lock.
         let (now_us, records) = match now_us {
@@ -252,19 +263,22 @@ impl OpenTransaction {
         let hold_ids: BTreeSet<_> = jobs.iter().flat_map(|job| job.command.hold_ids()).collect();
         let with_holds = accounts.iter().filter(|account| account.held.is_positive());
         let with_holds: BTreeSet<_> = with_holds.map(|account| account.account_key).collect();
+        let expired_max = batch.expired_of_account_max(with_holds.len(), 0);
         let (now_us, holds) = match hold_ids.is_empty() && with_holds.is_empty() {
             true => (now_us, Vec::new()),
-            false => transaction.holds(&hold_ids, &with_holds).await?,
+            false => transaction.holds(&hold_ids, &with_holds, expired_max).await?,
         };
 
         // Of an account with more expired holds than this transaction records, it is not known what is
         // held. Its jobs are left out.
         let mut locked = LockedState { accounts, holds, records, now_us, ..LockedState::default() };
-        let expired_max = expired_of_account_max(with_holds.len());
-        let unknown = locked.accounts_with_expired_holds(expired_max);
-        let is_unknown =
-            |job: &mut Arc<Job>| job.command.account_ids().any(|it| unknown.contains(it));
-        executed.left_out.with_expired_holds = jobs.extract_if(.., is_unknown).collect();
+        let unknown = self.read_more_expired_holds(batch, &mut locked, expired_max).await?;
+        let (mut left_out, jobs) = split(jobs, &unknown);
+        let is_expiry =
+            |(job, _): &mut (Arc<Job>, _)| matches!(job.command, Command::ExpireHolds(_));
+        let expiries = left_out.extract_if(.., is_expiry);
+        executed.undecided.extend(expiries.map(|(job, _)| job));
+        executed.left_out.with_expired_holds = left_out;
 
         // 3. Read which of the transactions to reverse exist, and which were reversed before.
         let reversals = jobs.iter().filter_map(|job| job.command.reverses()).collect();
@@ -293,6 +307,30 @@ impl OpenTransaction {
         transaction.write(&work).await?;
         executed.write_time = self.start.elapsed().saturating_sub(executed.lock_wait);
         Ok(executed)
+    }
+
+    /// Reads more expired holds of the accounts of which `read_max` were read, because others have fewer.
+    /// Returns the accounts that may have more than this transaction records.
+    async fn read_more_expired_holds(
+        &self,
+        batch: &Batch,
+        locked: &mut LockedState,
+        read_max: usize,
+    ) -> Result<BTreeSet<AccountId>, StorageError> {
+        let with_more = locked.accounts_with_expired_holds(read_max);
+        let is_other = |hold: &&Hold| !with_more.contains(&hold.account_id);
+        let of_others = locked.expired_holds().filter(is_other).count();
+        let max = batch.expired_of_account_max(with_more.len(), of_others);
+        if with_more.is_empty() || max <= read_max {
+            return Ok(with_more);
+        }
+        let accounts = locked.accounts.iter().filter(|it| with_more.contains(&it.account_id));
+        let keys = accounts.map(|account| account.account_key).collect();
+        let (_, holds) = self.transaction.holds(&BTreeSet::new(), &keys, max).await?;
+        locked.holds.extend(holds);
+        locked.holds.sort_unstable_by(|a, b| a.hold_id.cmp(&b.hold_id));
+        locked.holds.dedup_by(|a, b| a.hold_id == b.hold_id);
+        Ok(locked.accounts_with_expired_holds(max))
     }
 }
 
@@ -333,7 +371,7 @@ fn may_undo_another(work: &UnitOfWork, job: &Job, changed: &HashMap<AccountId, i
 fn update_in_doubt(job: &Job) -> Option<(&AccountUpdate, i64)> {
     match &job.command {
         Command::UpdateAccount(update) => Some((update, job.version_in_doubt()?)),
-        Command::CreateAccount(_) | Command::Request(_) => None,
+        Command::CreateAccount(_) | Command::Request(_) | Command::ExpireHolds(_) => None,
     }
 }
 
@@ -350,7 +388,7 @@ async fn roll_back(transaction: WriteTransaction, error: StorageError) -> Storag
 }
 
 /// The jobs that need one of these accounts, with the first such, and the others.
-fn split_locked(jobs: Vec<Arc<Job>>, locked: &BTreeSet<AccountId>) -> (LockedJobs, Vec<Arc<Job>>) {
+fn split(jobs: Vec<Arc<Job>>, locked: &BTreeSet<AccountId>) -> (LockedJobs, Vec<Arc<Job>>) {
     if locked.is_empty() {
         return (Vec::new(), jobs);
     }

@@ -83,7 +83,8 @@ impl Worker {
                 Err(error) => match path.queue.try_dequeue(path.cost_max) {
                     Some(mut taken) => {
                         let jobs = std::mem::take(&mut taken.jobs);
-                        let batch = Batch::new(jobs, LockMode::Wait, Lookup::Before);
+                        let batch =
+                            Batch::new(jobs, LockMode::Wait, Lookup::Before, path.expired_max());
                         path.retry(batch, error.into());
                         true
                     }
@@ -109,7 +110,8 @@ impl Worker {
         let lookup = if *lookups > 0 { Lookup::Before } else { Lookup::OnConflict };
         *lookups = lookups.saturating_sub(1);
         let mode = std::mem::replace(next_mode, LockMode::Wait);
-        let mut batch = Batch::new(std::mem::take(&mut taken.jobs), mode, lookup);
+        let mut batch =
+            Batch::new(std::mem::take(&mut taken.jobs), mode, lookup, path.expired_max());
         let join = |locked: &[Account]| taken.join(locked);
         match executor.execute(transaction, &mut batch, join).await {
             Ok(left_out) => {

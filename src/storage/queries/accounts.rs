@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use rust_decimal::Decimal;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Order,
     QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
@@ -24,7 +23,6 @@ use crate::{
     domain::{
         account::Account,
         ids::AccountId,
-        money::{Amount, Currency},
         query::{AccountFilter, AccountRange},
     },
     storage::{
@@ -32,7 +30,10 @@ use crate::{
         connect::session::APPLICATION_NAME,
         dialect::DatabaseKind,
         entity::accounts::{Column, Entity, Model},
-        queries::page::{self, EXAMINED_MAX, Examined, Expiring},
+        queries::{
+            held::{HeldSum, held_sum},
+            page::{self, EXAMINED_MAX, Examined, Expiring, UNRECORDED_MAX},
+        },
     },
 };
 
@@ -44,8 +45,9 @@ impl Store {
         expire_until_us: i64,
     ) -> Result<Expiring<Option<Account>>, StorageError> {
         let ids = BTreeSet::from([account_id.clone()]);
-        let Expiring { mut value, expired_us } = self.accounts(&ids, expire_until_us).await?;
-        Ok(Expiring { value: value.pop(), expired_us })
+        let mut found = self.accounts(&ids, expire_until_us).await?;
+        let Expiring { expired_us, many_unrecorded, .. } = found;
+        Ok(Expiring { value: found.value.pop(), expired_us, many_unrecorded })
     }
 
     /// The accounts among these ids that exist, as of one instant, in no particular order.
@@ -70,6 +72,7 @@ impl Store {
     ) -> Result<Expiring<Examined<Account, AccountId>>, StorageError> {
         let mut list = Examined { rows: Vec::new(), next: None };
         let mut latest_us = None;
+        let mut many_unrecorded = Vec::new();
         let mut left = EXAMINED_MAX;
         for (start, end) in id_ranges(ranges, after) {
             let range = Entity::find().filter(start.clone()).filter(end);
@@ -90,11 +93,12 @@ impl Store {
             let found = read(&self.readers, query, expire_until_us).await?;
             list.rows.extend(found.value);
             latest_us = Ord::max(latest_us, found.expired_us);
+            many_unrecorded.extend(found.many_unrecorded);
             if list.next.is_some() || list.rows.len() as u64 >= limit {
                 break;
             }
         }
-        Ok(Expiring { value: list, expired_us: latest_us })
+        Ok(Expiring { value: list, expired_us: latest_us, many_unrecorded })
     }
 }
 
@@ -137,29 +141,11 @@ struct ReadRow {
     expired: Option<String>,
 }
 
-/// The holds on an account that have expired and whose rows do not say so, as an expression: the amount,
-/// what was captured of it, and the time of each, as `1.00@0@1764150000000000`, with spaces between
-/// them. Holds that expire after `until_us` count as open.
+/// The holds on an account that have expired and whose rows do not say so, as [`held_sum`]. Holds that
+/// expire after `until_us` count as open.
 pub fn expired_holds(kind: DatabaseKind, account: &str, until_us: &str) -> String {
     let (least, clock) = (kind.least(), kind.statement_clock());
-    format!(
-        "(SELECT string_agg(h.amount || '@' || COALESCE(h.captured_amount, '0') || '@' \
-              || h.expire_time_us, ' ') FROM holds h \
-          WHERE h.account_key = {account}.account_key \
-          AND h.open_until_us <= {least}({clock}, {until_us}))"
-    )
-}
-
-/// The amounts that were held, and the times, in a value of [`expired_holds`]. None for one that cannot be read.
-pub fn expired_amounts<'a>(
-    expired: Option<&'a str>,
-    currency: &'a Currency,
-) -> impl Iterator<Item = Option<(Amount, i64)>> {
-    expired.into_iter().flat_map(|text| text.split(' ')).map(|hold| {
-        let [whole, captured, time] = hold.split('@').collect::<Vec<_>>()[..] else { return None };
-        let amount = |text| currency.amount(Decimal::from_str_exact(text).ok()?);
-        Some((amount(whole)?.plus(-amount(captured)?), time.parse().ok()?))
-    })
+    held_sum(kind, account, &format!("h.open_until_us <= {least}({clock}, {until_us})"))
 }
 
 /// Reads accounts as they are by the clock. Expired holds do not count, whether or not a change has
@@ -173,25 +159,31 @@ async fn read(
     let expired = expired_holds(kind, "accounts", kind.placeholder());
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
     let rows = query.into_model::<ReadRow>().all(connection).await?;
-    let mut expired_us = None;
-    let accounts = rows.into_iter().map(|row| row.into_account(&mut expired_us));
-    Ok(Expiring { value: accounts.collect::<Result<_, _>>()?, expired_us })
+    let mut read = Expiring { value: Vec::new(), expired_us: None, many_unrecorded: Vec::new() };
+    for row in rows {
+        row.add_to(&mut read)?;
+    }
+    Ok(read)
 }
 
 impl ReadRow {
-    /// Raises `expired_us` to the time at which the last of the account's holds expired.
-    fn into_account(self, expired_us: &mut Option<i64>) -> Result<Account, StorageError> {
+    fn add_to(self, read: &mut Expiring<Vec<Account>>) -> Result<(), StorageError> {
         let mut account = Account::try_from(self.account)?;
         let currency = account.currency.clone();
-        for hold in expired_amounts(self.expired.as_deref(), &currency) {
-            let corrupt = || {
+        if let Some(expired) = &self.expired {
+            let sum = HeldSum::parse(expired, &currency);
+            let sum = sum.and_then(|it| Some((currency.sum_of_units(it.units)?, it)));
+            let (amount, HeldSum { holds, expire_time_us, .. }) = sum.ok_or_else(|| {
                 StorageError::Corrupt(format!("account {}: the expired holds", account.account_id))
-            };
-            let (amount, expire_time_us) = hold.ok_or_else(corrupt)?;
-            account.expire_hold(amount, expire_time_us);
-            *expired_us = Ord::max(*expired_us, Some(expire_time_us));
+            })?;
+            account.expire_holds(holds, amount, expire_time_us);
+            read.expired_us = Ord::max(read.expired_us, Some(expire_time_us));
+            if holds > UNRECORDED_MAX {
+                read.many_unrecorded.push(account.account_id.clone());
+            }
         }
-        Ok(account)
+        read.value.push(account);
+        Ok(())
     }
 }
 

@@ -14,10 +14,7 @@ use crate::{
         StorageError, Store,
         dialect::DatabaseKind,
         entity::currencies::currency,
-        queries::{
-            accounts::{expired_amounts, expired_holds},
-            page::Expiring,
-        },
+        queries::{accounts::expired_holds, held::HeldSum, page::Expiring},
     },
 };
 
@@ -70,7 +67,7 @@ impl Store {
             let row = Row::from_query_result(&row, "")?;
             examined += row.examined.unsigned_abs();
             if examined > accounts_max {
-                return Ok(Expiring { value: None, expired_us: None });
+                return Ok(Expiring { value: None, expired_us: None, many_unrecorded: Vec::new() });
             }
             let Some(sum) = row.into_sum(&mut expired_us)? else { continue };
             let code = sum.currency.code().to_owned();
@@ -80,7 +77,8 @@ impl Store {
             };
             sums.insert(code, sum);
         }
-        Ok(Expiring { value: Some(sums.into_values().collect()), expired_us })
+        let value = Some(sums.into_values().collect());
+        Ok(Expiring { value, expired_us, many_unrecorded: Vec::new() })
     }
 }
 
@@ -113,10 +111,11 @@ impl Row {
             text.and_then(|text| currency.parse_units(&text)).ok_or_else(corrupt)
         };
         let mut held = units(self.held)?;
-        for hold in expired_amounts(self.expired.as_deref(), &currency) {
-            let (amount, expire_time_us) = hold.ok_or_else(corrupt)?;
-            held -= amount.units();
-            *expired_us = Ord::max(*expired_us, Some(expire_time_us));
+        // One for each account.
+        for expired in self.expired.iter().flat_map(|it| it.split(' ')) {
+            let expired = HeldSum::parse(expired, &currency).ok_or_else(corrupt)?;
+            held -= expired.units;
+            *expired_us = Ord::max(*expired_us, Some(expired.expire_time_us));
         }
         let (balance, overdraft_limit) = (units(self.balance)?, units(self.overdraft_limit)?);
         let accounts = self.accounts.unsigned_abs();

@@ -324,7 +324,7 @@ impl Store {
         if hold_ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let (_, holds) = holds::by_key(&self.readers, hold_ids, &BTreeSet::new()).await?;
+        let (_, holds) = holds::by_key(&self.readers, hold_ids, &BTreeSet::new(), 0).await?;
         Ok(holds.into_iter().map(|hold| (hold.hold_id.clone(), Arc::new(hold))).collect())
     }
 

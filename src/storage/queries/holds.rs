@@ -10,7 +10,7 @@ use sea_orm::{
 
 use crate::{
     domain::{
-        account::Account,
+        account::{Account, label_bytes},
         hold::{Hold, HoldState},
         ids::{AccountId, HoldId},
         query::HoldFilter,
@@ -24,23 +24,12 @@ use crate::{
         },
         queries::{
             accounts,
-            page::{self, EXAMINED_MAX, Examined, Expiring, now_us},
+            page::{self, EXAMINED_MAX, Examined, Expiring, ROWS_AT_A_TIME, ROWS_SIZE_MAX, now_us},
         },
         tables::HOLDS,
         write::transaction::WriteTransaction,
     },
 };
-
-/// The expired holds that one transaction records, so that the changes of others, which wait meanwhile, do
-/// not wait for long. The next transactions record the rest.
-const EXPIRED_PER_TRANSACTION: usize = 512;
-/// The least of one account, however many accounts a transaction has: an account with fewer is done with.
-const EXPIRED_OF_ACCOUNT_MIN: usize = 16;
-
-/// The most expired holds of one account that a transaction with so many accounts records.
-pub fn expired_of_account_max(accounts: usize) -> usize {
-    (EXPIRED_PER_TRANSACTION / accounts.max(1)).max(EXPIRED_OF_ACCOUNT_MIN)
-}
 
 impl Store {
     /// The hold with the first of these ids that exists, as it is by the clock. None if `is_visible`
@@ -64,13 +53,13 @@ impl Store {
         let account_ids = accounts::ids(&self.readers, account_keys).await?;
         let visible = first.filter(|(_, key)| account_ids.get(key).is_some_and(is_visible));
         let Some((hold_id, _)) = visible else {
-            return Ok(Expiring { value: None, expired_us: None });
+            return Ok(Expiring { value: None, expired_us: None, many_unrecorded: Vec::new() });
         };
         let ids = BTreeSet::from([HoldId::from_stored(&hold_id)]);
-        let (now_us, hold) = by_key(&self.readers, &ids, &BTreeSet::new()).await?;
+        let (now_us, hold) = by_key(&self.readers, &ids, &BTreeSet::new(), 0).await?;
         let now_us = Ord::min(now_us, expire_until_us);
-        let Expiring { mut value, expired_us } = as_of(hold.into_iter().map(|hold| (hold, now_us)));
-        Ok(Expiring { value: value.pop(), expired_us })
+        let (mut value, expired_us) = as_of(hold.into_iter().map(|hold| (hold, now_us)));
+        Ok(Expiring { value: value.pop(), expired_us, many_unrecorded: Vec::new() })
     }
 
     /// At most `limit` holds of an account as they are by the clock, in order of their ids. With a
@@ -91,7 +80,6 @@ impl Store {
         let mut query = Entity::find()
             .filter(range.clone())
             .order_by_asc(Column::HoldId)
-            .limit(limit)
             .expr_as(time(kind, expire_until_us), "now_us");
         if let Some(state) = filter.state {
             let range = Entity::find().filter(range);
@@ -105,50 +93,62 @@ impl Store {
             }
             query = query.filter(is_in(state, &time(kind, expire_until_us)));
         }
-        let rows = self.readers.query_all(&query.into_query()).await?;
-        let hold = |row: &QueryResult| {
-            let hold = Model::from_query_result(row, "")?;
-            let hold = hold.into_hold(&account.account_id, &account.currency)?;
-            Ok((hold, row.try_get("", "now_us")?))
-        };
-        let holds = rows.iter().map(hold).collect::<Result<Vec<_>, StorageError>>()?;
-        let last = holds.last().filter(|_| holds.len() as u64 == limit);
+        let (mut holds, mut size, mut is_last): (Vec<(Hold, i64)>, _, _) = (Vec::new(), 0, false);
+        while !is_last && (holds.len() as u64) < limit && size < ROWS_SIZE_MAX {
+            let count = Ord::min(limit - holds.len() as u64, ROWS_AT_A_TIME);
+            let mut part = query.clone().limit(count);
+            if let Some((last, _)) = holds.last() {
+                part = part.filter(Column::HoldId.gt(last.hold_id.as_str()));
+            }
+            let rows = self.readers.query_all(&part.into_query()).await?;
+            is_last = (rows.len() as u64) < count;
+            for row in rows {
+                let hold = Model::from_query_result(&row, "")?;
+                let hold = hold.into_hold(&account.account_id, &account.currency)?;
+                size += hold.description.len() + label_bytes(&hold.labels);
+                holds.push((hold, row.try_get("", "now_us")?));
+            }
+        }
+        let last = holds.last().filter(|_| !is_last);
         let last = last.map(|(hold, _)| hold.hold_id.clone());
-        let Expiring { value: mut rows, expired_us } = as_of(holds.into_iter());
+        let (mut rows, expired_us) = as_of(holds.into_iter());
         let is_in = |hold: &Hold| filter.state.is_none_or(|state| hold.state == state);
         if !rows.iter().all(is_in) {
             rows.retain(is_in);
             next = last.or(next);
         }
-        Ok(Expiring { value: Examined { rows, next }, expired_us })
+        let value = Examined { rows, next };
+        Ok(Expiring { value, expired_us, many_unrecorded: Vec::new() })
     }
 }
 
 impl WriteTransaction {
     /// The time, the holds with these ids, and the expired holds on the accounts with these keys, which
-    /// must be locked: of each the first [`expired_of_account_max`].
+    /// must be locked: of each the first `expired_max`.
     pub async fn holds(
         &self,
         hold_ids: &BTreeSet<HoldId>,
         account_keys: &BTreeSet<i64>,
+        expired_max: usize,
     ) -> Result<(i64, Vec<Hold>), StorageError> {
-        by_key(&self.transaction, hold_ids, account_keys).await
+        by_key(&self.transaction, hold_ids, account_keys, expired_max).await
     }
 }
 
-/// Holds as they are at the times at which they were read.
-fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> Expiring<Vec<Hold>> {
+/// Holds as they are at the times at which they were read, and when the last of them expired whose rows do
+/// not say so.
+fn as_of(holds: impl Iterator<Item = (Hold, i64)>) -> (Vec<Hold>, Option<i64>) {
     let mut expired_us = None;
-    let mut value = Vec::new();
+    let mut read = Vec::new();
     for (hold, now_us) in holds {
         let stored = hold.state;
         let hold = hold.at(now_us);
         if hold.state != stored {
             expired_us = Ord::max(expired_us, hold.expire_time_us);
         }
-        value.push(hold);
+        read.push(hold);
     }
-    Expiring { value, expired_us }
+    (read, expired_us)
 }
 
 /// The time as of which holds are read.
@@ -218,18 +218,19 @@ pub static BY_KEY: Sql = Sql::new(|kind| {
 });
 
 /// The database's clock, the holds with these ids, and the holds on the accounts with these keys that
-/// have expired and whose rows do not say so, of each account the first [`expired_of_account_max`]. All
-/// are as their rows are: see [`Hold::at`].
+/// have expired and whose rows do not say so, of each account the first `expired_max`. All are as their
+/// rows are: see [`Hold::at`].
 pub async fn by_key(
     connection: &impl ConnectionTrait,
     hold_ids: &BTreeSet<HoldId>,
     account_keys: &BTreeSet<i64>,
+    expired_max: usize,
 ) -> Result<(i64, Vec<Hold>), StorageError> {
     let kind = DatabaseKind::of(connection);
     let values = [
         kind.texts(hold_ids.iter().map(|id| id.as_str().to_owned())),
         kind.integers(account_keys.iter().copied()),
-        (expired_of_account_max(account_keys.len()) as i64).into(),
+        (expired_max as i64).into(),
     ];
     let statement = BY_KEY.statement(kind, values);
     let rows = connection.query_all_raw(statement).await?;

@@ -10,6 +10,7 @@ pub mod currencies;
 pub mod effective_times;
 pub mod entries;
 pub mod events;
+pub mod held;
 pub mod holds;
 pub mod new_entries;
 pub mod opening_attributes;

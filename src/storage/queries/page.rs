@@ -6,7 +6,7 @@ use sea_orm::{
     sea_query::{Expr, Query},
 };
 
-use crate::storage::StorageError;
+use crate::{domain::ids::AccountId, storage::StorageError};
 
 /// A value as it is by the clock: holds whose time has passed are expired, whether or not a row
 /// says so.
@@ -20,7 +20,14 @@ pub struct Expiring<T> {
     /// When the last of the holds expired whose rows do not say so, in microseconds since the Unix
     /// epoch; None if there is none.
     pub expired_us: Option<i64>,
+    /// The accounts with so many such holds that they should be recorded, because a read adds up all of
+    /// them: more than [`UNRECORDED_MAX`].
+    pub many_unrecorded: Vec<AccountId>,
 }
+
+/// See [`Expiring::many_unrecorded`]. With fewer, reads would often cause a change. With more, they would take
+/// longer: a thousand holds take some milliseconds.
+pub const UNRECORDED_MAX: i64 = 1_000;
 
 /// The most rows that one page of a filtered list examines. Where few rows match, the page ends
 /// here and the next one goes on, so that no page takes longer than this many rows.
@@ -33,6 +40,11 @@ pub struct Examined<Row, Cursor> {
     /// The last row that was examined, if there may be more behind it.
     pub next: Option<Cursor>,
 }
+
+/// Rows with labels that are read at a time, of up to 20 KB each.
+pub const ROWS_AT_A_TIME: u64 = 100;
+/// Bytes of callers' texts after which no more rows are read: far more than a page has room for.
+pub const ROWS_SIZE_MAX: usize = 2 * 1024 * 1024;
 
 /// How many rows fit into a page by their sizes: the first ones with at most `size_max` in all, and at
 /// least one.

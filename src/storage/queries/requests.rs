@@ -255,7 +255,7 @@ pub async fn with_effects(
     let hold_ids: BTreeSet<_> = rows.iter().filter_map(Model::hold_id).collect();
     let holds = match hold_ids.is_empty() {
         true => Vec::new(),
-        false => holds::by_key(connection, &hold_ids, &BTreeSet::new()).await?.1,
+        false => holds::by_key(connection, &hold_ids, &BTreeSet::new(), 0).await?.1,
     };
     let holds = holds.into_iter().map(|hold| (hold.hold_id.clone(), hold)).collect();
     let mut records = Vec::with_capacity(rows.len());

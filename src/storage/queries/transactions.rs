@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        account::{Account, AccountChange, Attributes},
+        account::{Account, AccountChange, label_bytes},
         ids::{ID_TIME_DISTANCE_MAX_US, TransactionId, lowest_id_at},
         query::TransactionFilter,
         transaction::{Transaction, TransactionKind},
@@ -22,7 +22,7 @@ use crate::{
             account_changes,
             requests::{Column, Entity, Model},
         },
-        queries::page::{self, EXAMINED_MAX, Examined},
+        queries::page::{self, EXAMINED_MAX, Examined, ROWS_AT_A_TIME, ROWS_SIZE_MAX},
         tables::REQUESTS,
     },
 };
@@ -34,11 +34,6 @@ const ID_TIME_SLACK_US: i64 = 2 * ID_TIME_DISTANCE_MAX_US;
 /// The most entries in a page of transactions, unless the first one alone has more: a page takes
 /// memory before it is cut to the size of a response.
 const PAGE_ENTRIES_MAX: usize = 5000;
-
-/// Changes that are read at a time, of up to 20 KB each.
-const CHANGES_AT_A_TIME: u64 = 100;
-/// Bytes of labels after which no more changes are read: far more than a page has room for.
-const CHANGES_SIZE_MAX: usize = 2 * 1024 * 1024;
 
 impl Store {
     /// Lists transactions of all accounts with ids below `before`, latest first.
@@ -117,7 +112,7 @@ impl Store {
         use account_changes::{Column, Entity};
         let (mut changes, mut after, mut size) = (Vec::new(), after_version, 0);
         loop {
-            let count = limit.saturating_sub(changes.len() as u64).min(CHANGES_AT_A_TIME);
+            let count = limit.saturating_sub(changes.len() as u64).min(ROWS_AT_A_TIME);
             let rows = Entity::find()
                 .filter(Column::AccountId.eq(account.account_id.as_str()))
                 .filter(Column::Version.gt(after))
@@ -129,18 +124,14 @@ impl Store {
             for row in rows {
                 let change = row.into_change(&account.currency)?;
                 after = change.version;
-                size += size_of_labels(&change.before) + size_of_labels(&change.after);
+                size += label_bytes(&change.before.labels) + label_bytes(&change.after.labels);
                 changes.push(change);
             }
-            if is_last || changes.len() as u64 >= limit || size > CHANGES_SIZE_MAX {
+            if is_last || changes.len() as u64 >= limit || size > ROWS_SIZE_MAX {
                 return Ok(changes);
             }
         }
     }
-}
-
-fn size_of_labels(attributes: &Attributes) -> usize {
-    attributes.labels.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// Cuts a page after `limit` transactions, or after fewer that have [`PAGE_ENTRIES_MAX`] entries.

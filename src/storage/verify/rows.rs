@@ -17,7 +17,11 @@ use crate::{
         verification::{Fault, FaultKind, StoredAccount},
     },
     storage::{
-        StorageError, dialect::DatabaseKind, entity::accounts::Model, error::undecodable_column,
+        StorageError,
+        dialect::DatabaseKind,
+        entity::accounts::Model,
+        error::undecodable_column,
+        queries::held::{HeldSum, held_sum},
         tables::ACCOUNTS,
     },
 };
@@ -141,15 +145,13 @@ pub fn unknown_account(account_key: i64) -> AccountId {
     AccountId::from_stored(&format!("with key {account_key}"))
 }
 
-/// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with the
-/// amounts of its open holds less what was captured of them, whether they have expired or not, in one
-/// statement and so in one snapshot. The amounts are added up here, because SQLite would do it with floats.
+/// The columns that [`stored_account`] reads, of `accounts a`: an account's row together with the sum of
+/// its open holds, whether they have expired or not, in one statement and so in one snapshot.
 pub fn account_columns(kind: DatabaseKind) -> String {
-    let (amount, captured) = (kind.text("h.amount"), kind.text("h.captured_amount"));
     format!(
-        "{}, (SELECT string_agg({amount} || COALESCE(' -' || {captured}, ''), ' ') FROM holds h \
-            WHERE h.account_key = a.account_key AND h.state = 'open') AS open_holds",
-        ACCOUNTS.column_list("a.")
+        "{}, {} AS open_holds",
+        ACCOUNTS.column_list("a."),
+        held_sum(kind, "a", "h.state = 'open'")
     )
 }
 
@@ -165,7 +167,8 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
         let open_holds: Option<String> = row.try_get("", "open_holds").map_err(unreadable)?;
         let account = Account::try_from(model)?;
         let available = account.available();
-        let open_holds = sum(open_holds.as_deref().unwrap_or_default(), &account.currency);
+        let units = |text: String| Some(HeldSum::parse(&text, &account.currency)?.units);
+        let open_holds = open_holds.map_or(Some(0), units);
         Ok(StoredAccount {
             open_holds: open_holds
                 .ok_or_else(|| StorageError::Corrupt("column amount of an open hold".to_owned()))?,
@@ -190,34 +193,4 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
         kind: FaultKind::Unreadable,
         description: error.to_string(),
     })
-}
-
-/// The sum of amounts in the smallest unit; None if one cannot be read.
-fn sum(amounts: &str, currency: &Currency) -> Option<i128> {
-    amounts.split(' ').filter(|text| !text.is_empty()).try_fold(0_i128, |sum, text| {
-        sum.checked_add(amount_of(text, currency)?.decimal().mantissa())
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sum;
-    use crate::domain::money::Currencies;
-
-    #[test]
-    fn sums_are_exact_beyond_what_one_amount_can_be() {
-        let currency = |code| Currencies::default().get(code).unwrap();
-        let (usd, jpy) = (currency("USD"), currency("JPY"));
-        let largest = format!("{}.99", "9".repeat(26));
-        assert_eq!(sum(&largest, &usd), Some(10_i128.pow(28) - 1));
-        assert_eq!(
-            sum(&[largest.as_str(); 100].join(" "), &usd),
-            Some(100 * (10_i128.pow(28) - 1))
-        );
-        assert_eq!(sum("", &usd), Some(0));
-        assert_eq!((sum("1.50 -0.5 2", &usd), sum("7.000", &jpy)), (Some(300), Some(7)));
-        for text in ["NaN", "1.001", "-", "1e5", "1 x"] {
-            assert_eq!(sum(text, &usd), None, "{text:?}");
-        }
-    }
 }

@@ -14,6 +14,9 @@ on_both_databases! {
     an_expired_hold_makes_room_for_another_one,
     thousands_of_holds_that_expire_at_once_block_no_change,
     thousands_of_expired_holds_delay_no_change_of_other_accounts,
+    many_requests_for_an_account_with_expired_holds_delay_no_others,
+    the_expired_holds_of_one_account_beside_many_are_recorded_as_fast,
+    a_read_has_thousands_of_expired_holds_recorded,
     a_hold_that_is_captured_or_released_in_time_does_not_expire,
 }
 
@@ -138,9 +141,11 @@ async fn several_expiries_count_one_change_each_and_are_recorded_once(kind: Kind
 
 /// Many more than one transaction records.
 const HOLDS: usize = 36_000;
+/// More than one transaction records, and than a read leaves unrecorded.
+const SOME_HOLDS: usize = 4_000;
 
-/// An account with 40,000.00, and holds of 1.00 that have expired long ago. No row says so.
-async fn with_thousands_of_expired_holds(database: &TestDatabase, client: &Client) {
+/// An account with 40,000.00, and so many holds of 1.00 that have expired long ago. No row says so.
+async fn with_expired_holds(database: &TestDatabase, client: &Client, count: usize) {
     open_funded(client, "alice", "40000").await;
     let amount = if database.kind == Kind::Sqlite { "'1.00'" } else { "1" };
     let insert = format!(
@@ -148,16 +153,16 @@ async fn with_thousands_of_expired_holds(database: &TestDatabase, client: &Clien
              create_time_us, update_time_us)
          SELECT 'h-' || n, account_key, {amount}, 'open', n, 'r-' || n, 1, 1
          FROM {}, (SELECT account_key FROM accounts) alice",
-        database.numbers(HOLDS)
+        database.numbers(count)
     );
     database.execute(&insert).await;
-    let held = format!("UPDATE accounts SET held = '{HOLDS}', version = version + {HOLDS}");
+    let held = format!("UPDATE accounts SET held = '{count}', version = version + {count}");
     database.execute(&held).await;
 }
 
 async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
-    with_thousands_of_expired_holds(&database, &client).await;
+    with_expired_holds(&database, &client, HOLDS).await;
     let before = database.count("commits").await;
 
     let version = (2 + 2 * HOLDS).to_string();
@@ -177,7 +182,7 @@ async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
 /// Two requests that arrive together are in one batch.
 async fn thousands_of_expired_holds_delay_no_change_of_other_accounts(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
-    with_thousands_of_expired_holds(&database, &client).await;
+    with_expired_holds(&database, &client, HOLDS).await;
     open(&client, "bob").await;
     // On a slow machine that of alice takes longer than a request without a timeout may.
     let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
@@ -190,6 +195,39 @@ async fn thousands_of_expired_holds_delay_no_change_of_other_accounts(kind: Kind
     let mut results = results.expect("a stream");
     while results.message().await.expect("a message").is_some() {}
 
+    let (of_alice, of_bob) = times_of_deposits(&database).await;
+    assert!(of_bob < of_alice, "bob's deposit waited for the expired holds of alice");
+    assert_eq!(database.count("holds WHERE state = 'open'").await, 0);
+    let balances = [balance(&client, "alice").await, balance(&client, "bob").await];
+    assert_eq!(balances, ["40001.00", "1.00"]);
+}
+
+async fn many_requests_for_an_account_with_expired_holds_delay_no_others(kind: Kind) {
+    const BATCH: usize = 20;
+    let batch_size_max = BATCH.to_string();
+    let arguments = ["--batch-size-max", &batch_size_max];
+    let (database, _server, client) = start_server_with(kind, &arguments).await;
+    with_expired_holds(&database, &client, SOME_HOLDS).await;
+    open(&client, "bob").await;
+    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let accounts = std::iter::repeat_n("alice", 3 * BATCH).chain(["bob"]);
+    let requests = accounts.map(|it| {
+        let request = Change::from(deposit(it, "1")).streamed();
+        StreamedRequest { timeout, ..request }
+    });
+    let messages = tokio_stream::iter([in_any_order(requests.collect())]);
+    let results = client.stream_transactions(within(PATIENCE, messages)).await;
+    let mut results = results.expect("a stream");
+    while results.message().await.expect("a message").is_some() {}
+
+    let (of_alice, of_bob) = times_of_deposits(&database).await;
+    assert!(of_bob < of_alice, "bob's deposit waited for the expired holds of alice");
+    let balances = [balance(&client, "alice").await, balance(&client, "bob").await];
+    assert_eq!(balances, ["40060.00", "1.00"]);
+}
+
+/// The times of alice's and bob's last entries, in microseconds since the Unix epoch.
+async fn times_of_deposits(database: &TestDatabase) -> (i64, i64) {
     let time_us = async |account_id| {
         let sql = format!(
             "SELECT CAST(max(e.create_time_us) AS TEXT) FROM entries e
@@ -197,11 +235,41 @@ async fn thousands_of_expired_holds_delay_no_change_of_other_accounts(kind: Kind
         );
         database.text(&sql).await.parse::<i64>().expect("a number")
     };
-    let (of_alice, of_bob) = (time_us("alice").await, time_us("bob").await);
-    assert!(of_bob < of_alice, "bob's deposit waited for the expired holds of alice");
-    assert_eq!(database.count("holds WHERE state = 'open'").await, 0);
-    let balances = [balance(&client, "alice").await, balance(&client, "bob").await];
-    assert_eq!(balances, ["40001.00", "1.00"]);
+    (time_us("alice").await, time_us("bob").await)
+}
+
+async fn the_expired_holds_of_one_account_beside_many_are_recorded_as_fast(kind: Kind) {
+    const OTHERS: usize = 40;
+    let (database, _server, client) = start_server(kind).await;
+    with_expired_holds(&database, &client, SOME_HOLDS).await;
+    let mut legs = vec![leg("alice", "1")];
+    for number in 0..OTHERS {
+        let account_id = format!("other-{number}");
+        open_funded(&client, &account_id, "1").await;
+        place(&client, hold_named(&account_id, &account_id, "1")).await;
+        legs.push(leg(&account_id, "1"));
+    }
+    let before = database.count("commits").await;
+    client.post_transaction(within(PATIENCE, post(&legs))).await.expect("applied");
+
+    assert_eq!(database.count("holds WHERE state = 'expired'").await, SOME_HOLDS as i64);
+    let transactions = database.count("commits").await - before;
+    assert!(transactions < SOME_HOLDS as i64 / 400, "{transactions} database transactions");
+}
+
+/// Reads add up the expired holds that no row says are expired: the sum takes longer with each.
+async fn a_read_has_thousands_of_expired_holds_recorded(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    with_expired_holds(&database, &client, SOME_HOLDS).await;
+
+    let version = (2 + 2 * SOME_HOLDS).to_string();
+    let expected = ["40000.00", "0.00", "40000.00", &version];
+    assert_eq!(standing(&client, "alice").await, expected);
+
+    let are_recorded = async || database.count("holds WHERE state = 'open'").await == 0;
+    eventually("all are recorded", are_recorded).await;
+    assert_eq!(standing(&client, "alice").await, expected, "nothing else has changed");
+    assert_eq!(database.count("entries").await, 1);
 }
 
 async fn an_account_whose_holds_have_expired_can_be_closed(kind: Kind) {
