@@ -252,8 +252,8 @@ impl Budgets {
             identity_calls_max: 1000,
             identity_rate_max: None,
             queue_capacity,
-            records_max: 1000,
-            identity_records_max: 1000,
+            records_max: 100_000,
+            identity_records_max: 100_000,
             connections_max: 100,
         })
     }

@@ -95,11 +95,19 @@ impl Rate {
 
     /// Takes this amount, whether or not it is there.
     pub fn charge(&self, identity: &Identity, amount: u32, now: Instant) {
+        self.correct(identity, 0, amount, now);
+    }
+
+    /// Takes this amount in place of one that was taken before.
+    pub fn correct(&self, identity: &Identity, before: u32, amount: u32, now: Instant) {
+        if before == amount {
+            return;
+        }
         let mut usage = lock(&self.usage);
-        let add = |used: Option<Used>, max: u32| Used {
-            amount: used.map_or(0.0, |used| used.used_at(now, max, self.period))
-                + f64::from(amount),
-            at: now,
+        let add = |used: Option<Used>, max: u32| {
+            let used = used.map_or(0.0, |used| used.used_at(now, max, self.period));
+            let amount = used + f64::from(amount) - f64::from(before);
+            Used { amount: amount.max(0.0), at: now }
         };
         if let Some(max) = self.server_max {
             usage.server = Some(add(usage.server, max));
@@ -143,6 +151,22 @@ mod tests {
         assert_eq!(taken(&other, now), 40);
         assert_eq!(rate.take(&other, now).unwrap_err().scope, Scope::Server);
         assert_eq!(taken(&one, now + PERIOD / 2), 30);
+    }
+
+    #[test]
+    fn what_was_taken_in_advance_can_be_given_back() {
+        let rate = Rate::new(Limit::Records, Some(100), Some(60), PERIOD);
+        let (one, now) = (Identity::from_stored("one"), Instant::now());
+        rate.charge(&one, 60, now);
+        assert!(rate.check(&one, now).is_err());
+        rate.correct(&one, 60, 59, now);
+        assert_eq!(rate.check(&one, now), Ok(()));
+        rate.correct(&one, 59, 0, now);
+        let taken = (0..70).filter(|_| rate.take(&one, now).is_ok()).count();
+        assert_eq!(taken, 60, "nothing is left of it, and there is no credit");
+        let other = Identity::from_stored("other");
+        let taken = (0..70).filter(|_| rate.take(&other, now).is_ok()).count();
+        assert_eq!(taken, 40, "the server has it back, too");
     }
 
     #[test]

@@ -33,7 +33,10 @@ use crate::{
         rejection::Rejection,
         unit_of_work::CommandResult,
     },
-    ledger::{Error, Outcome, write_path::audited},
+    ledger::{
+        Error, Outcome,
+        write_path::{audited, records},
+    },
     lock::lock,
     telemetry::traces::CallTrace,
 };
@@ -136,9 +139,13 @@ fn next_number() -> u64 {
 }
 
 impl Job {
-    /// Sets the record in the audit log, before the job is in the queue.
+    /// Sets the record in the audit log, before the job is in the queue. The identity has its lines back if
+    /// the job moves money.
     pub fn set_audit(&self, audit: Option<PendingChange>) {
         if let Some(reply) = &mut *lock(&self.reply) {
+            if audit.is_some() {
+                reply.permits.records.charge(&self.identity, 1, Instant::now());
+            }
             reply.audit = audit;
         }
     }
@@ -263,25 +270,14 @@ impl Job {
         self.reply(Err(failure));
     }
 
-    /// Whether this result stores something for good although it moves no money: the record of a
-    /// rejection or of a changed or released hold, or the lines of a repeat in the audit log.
-    fn leaves_a_record(&self, result: &Result<CommandResult, Error>, is_audited: bool) -> bool {
-        match result {
-            Err(Error::Rejected(_)) => self.command.is_recorded(),
-            Ok(CommandResult::Request(result)) if result.replayed => is_audited,
-            Ok(CommandResult::Request(_)) => self.command.changes_a_hold(),
-            _ => false,
-        }
-    }
-
     /// Sends the result, unless the job has one. A caller who has gone gets none.
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
             let Reply { sender, permits, audit } = reply;
-            if self.leaves_a_record(&result, audit.is_some()) {
-                permits.records.charge(&self.identity, 1, Instant::now());
-            }
+            let count = records::count(&self.command, &result, audit.is_some());
+            let charged = audit.is_some().into();
+            permits.records.correct(&self.identity, charged, count, Instant::now());
             if let Some(audit) = audit {
                 audit.end(audited::outcome(&self.command, &result));
             }

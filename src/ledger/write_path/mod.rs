@@ -44,6 +44,7 @@ mod lock_wait;
 pub mod queue;
 #[cfg(test)]
 mod queue_tests;
+mod records;
 mod retry;
 mod shared;
 #[cfg(test)]

@@ -82,6 +82,58 @@ async fn repeats_of_one_identity_are_few_in_the_audit_log() {
     assert!(!again.replayed);
 }
 
+/// Each change that was begun has two lines, also if its caller gives up.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_without_a_result_are_few_in_the_audit_log() {
+    let started = tokio::time::Instant::now();
+    let audit = Audit::new();
+    let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
+    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    open(&b, "alice").await;
+    let lock = target.database.lock_account("alice").await;
+    until_shed(async |_| {
+        match a.deposit(within(ms(5), deposit("alice", "1"))).await {
+            // By the client itself.
+            Err(status) if status.code() == tonic::Code::Cancelled => Ok(()),
+            result => result.map(|_| ()),
+        }
+    })
+    .await;
+    lock.close().await.expect("released");
+    b.deposit(deposit("alice", "1")).await.expect("others are served");
+    // They leave no debt: one comes back within a second.
+    let are_served = async || a.deposit(deposit("alice", "1")).await.is_ok();
+    eventually("changes of the identity are applied again", are_served).await;
+    let lines = audit.events("change").into_iter();
+    let lines = lines.filter(|line| line["outcome"] == "not_applied").count();
+    assert_few("changes without a result in the audit log", lines, started);
+    for _ in 0..150 {
+        a.deposit(deposit("alice", "1")).await.expect("applied");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_of_accounts_count_by_their_size() {
+    let started = tokio::time::Instant::now();
+    let target = Target::start(&["--identity-records-max", RECORDS_MAX]).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    // 8 KiB, and some more for the keys.
+    let labels: std::collections::BTreeMap<_, _> =
+        (0..32).map(|it| (format!("label-{it}"), "v".repeat(256))).collect();
+    let account =
+        |id: String| CreateAccountRequest { labels: labels.clone(), ..account_of(&id, "USD") };
+    let accounts =
+        until_shed(async |it| a.create_account(account(format!("large-{it}"))).await).await;
+    open_with(&b, account("alice".to_owned())).await;
+    let changes =
+        until_shed(async |it| b.update_account(limit_of("alice", &it.to_string())).await).await;
+    println!("{accounts} accounts and {changes} changes in {:?}", started.elapsed());
+    // 9 records each, and 17: without their labels each is one.
+    assert!((10..=20).contains(&accounts), "{accounts} accounts");
+    assert!((5..=10).contains(&changes), "{changes} changes");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fences_and_accounts_of_one_identity_are_few() {
     let started = tokio::time::Instant::now();
