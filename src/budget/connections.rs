@@ -16,7 +16,10 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::{
     budget::{
@@ -35,6 +38,9 @@ const PROVISIONAL_MAX: usize = 512;
 /// How long a connection stays after its client certificate has expired: its streams end with an error
 /// of their own first. Then its caller connects again, with a certificate that was renewed.
 const EXPIRED_CERTIFICATE_GRACE: Duration = Duration::from_secs(5);
+/// The connections with headers in more than one frame that is not the last: what is decoded of them can take
+/// half a MiB. Headers of up to 16 KiB fit into one frame.
+const CONTINUED_HEADERS_MAX: usize = 64;
 /// A connection is closed when a response was not read for two to three periods, so for 20 to 30 s.
 const UNREAD_PERIOD: Duration = Duration::from_secs(10);
 /// The periods that unread responses are counted for: the present one, the two before it, and the one that
@@ -55,6 +61,7 @@ pub struct Connections {
     next: AtomicU64,
     /// The present period.
     period: AtomicU32,
+    continued_headers: Arc<Semaphore>,
 }
 
 /// An open connection, for its calls.
@@ -102,6 +109,7 @@ impl Connections {
             open: Mutex::default(),
             next: AtomicU64::new(0),
             period: AtomicU32::new(0),
+            continued_headers: Arc::new(Semaphore::new(CONTINUED_HEADERS_MAX)),
         })
     }
 
@@ -245,6 +253,11 @@ impl Connection {
         let period = this.connections.period.load(Ordering::Relaxed) as usize % UNREAD_SLOTS;
         this.unread[period].fetch_add(1, Ordering::Relaxed);
         Unread { connection: this.clone(), period }
+    }
+
+    /// A place for headers that have more than one frame, until they are whole. None if all are taken.
+    pub fn continued_headers(&self) -> Option<OwnedSemaphorePermit> {
+        self.connections.continued_headers.clone().try_acquire_owned().ok()
     }
 
     /// Makes the task of the connection end it.

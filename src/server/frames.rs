@@ -1,9 +1,14 @@
-//! Counts the calls in the bytes of an HTTP/2 connection, by the headers of its frames.
+//! Counts the calls in the bytes of an HTTP/2 connection, by the headers of its frames, and finds blocks of
+//! headers that have no end yet.
 
 /// The length of a frame's header, in bytes: length, type, flags and stream (RFC 9113, 4.1).
 const HEADER_LENGTH: usize = 9;
 /// The type of the frame that begins a call (RFC 9113, 6.2). Trailers have the same.
 const HEADERS: u8 = 1;
+/// The type of a frame with more of a block of headers (RFC 9113, 6.10).
+const CONTINUATION: u8 = 9;
+/// The flag of the last frame of a block of headers.
+const END_HEADERS: u8 = 4;
 
 /// Where in its frames a connection is.
 pub struct Frames {
@@ -12,12 +17,30 @@ pub struct Frames {
     header_received: usize,
     /// What is to come of the present frame's payload.
     payload_left: usize,
+    /// The last frame that had headers was not the last one of its block.
+    is_continued: bool,
 }
 
 impl Frames {
     /// The frames that come after so many bytes.
     pub fn after(preface_length: usize) -> Self {
-        Self { header: [0; HEADER_LENGTH], header_received: 0, payload_left: preface_length }
+        Self {
+            header: [0; HEADER_LENGTH],
+            header_received: 0,
+            payload_left: preface_length,
+            is_continued: false,
+        }
+    }
+
+    /// Whether a block of headers needs one more frame. h2 keeps what it has decoded of it.
+    pub fn is_continued(&self) -> bool {
+        self.is_continued
+    }
+
+    /// Whether a block of headers has no end yet.
+    pub fn is_within_headers(&self) -> bool {
+        let [_, _, _, kind, ..] = self.header;
+        self.is_continued || self.payload_left > 0 && matches!(kind, HEADERS | CONTINUATION)
     }
 
     /// Returns how many HEADERS frames begin in these bytes, which follow those before.
@@ -38,9 +61,12 @@ impl Frames {
                 return calls;
             }
             self.header_received = 0;
-            let [high, middle, low, kind, ..] = self.header;
+            let [high, middle, low, kind, flags, ..] = self.header;
             self.payload_left = u32::from_be_bytes([0, high, middle, low]) as usize;
             calls += usize::from(kind == HEADERS);
+            if matches!(kind, HEADERS | CONTINUATION) {
+                self.is_continued = flags & END_HEADERS == 0;
+            }
         }
     }
 }
@@ -64,5 +90,28 @@ mod tests {
             let calls: usize = frames.chunks(part).map(|bytes| counted.count_calls(bytes)).sum();
             assert_eq!(calls, 2, "in parts of {part} bytes");
         }
+    }
+
+    #[test]
+    fn a_block_of_headers_has_an_end() {
+        let block = |kind: u8, flags: u8| {
+            let mut bytes = frame(kind, 3);
+            bytes[4] = flags;
+            bytes
+        };
+        let mut frames = Frames::after(0);
+        let mut read = |bytes: &[u8]| {
+            frames.count_calls(bytes);
+            (frames.is_within_headers(), frames.is_continued())
+        };
+        let whole = block(HEADERS, END_HEADERS);
+        assert_eq!(read(&whole[..HEADER_LENGTH]), (true, false));
+        assert_eq!(read(&whole[HEADER_LENGTH..]), (false, false));
+        assert_eq!(read(&frame(0, 3)), (false, false));
+        assert_eq!(read(&block(HEADERS, 0)), (true, true));
+        assert_eq!(read(&block(CONTINUATION, 0)), (true, true));
+        let last = block(CONTINUATION, END_HEADERS);
+        assert_eq!(read(&last[..HEADER_LENGTH + 1]), (true, false));
+        assert_eq!(read(&last[HEADER_LENGTH + 1..]), (false, false));
     }
 }

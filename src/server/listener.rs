@@ -38,6 +38,8 @@ const PREFACE_LENGTH: usize = 24;
 /// are denied at once costs as much as calls in flight. More calls take more room; with fewer, a busy
 /// connection is polled more often.
 const CALLS_AT_A_TIME: usize = 128;
+/// How long a block of headers may take. It fits into one packet, or a few.
+const HEADERS_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long the peer of a connection that the server has ended may take to read the rest and to end
 /// the connection, too.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -59,12 +61,21 @@ pub struct Connection {
     /// A read waits for the peer to read.
     read_waits: bool,
     frames: Frames,
+    /// A block of headers has no end yet.
+    headers: Option<Headers>,
     /// Calls that were read since this task last went behind them.
     calls_read: usize,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
     _permit: OwnedSemaphorePermit,
+}
+
+/// Bounds the wait for the end of a block of headers, which is in no budget until it is a call.
+struct Headers {
+    deadline: Pin<Box<Sleep>>,
+    /// Taken if the block has more than one frame.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// Bounds the wait for the preface of HTTP/2: nothing else closes a connection that never sends one.
@@ -182,6 +193,7 @@ impl Acceptor {
             unread: None,
             read_waits: false,
             frames: Frames::after(PREFACE_LENGTH),
+            headers: None,
             calls_read: 0,
             linger: None,
             _permit: permit,
@@ -235,6 +247,27 @@ impl Connection {
         }
     }
 
+    /// Ends in an error if a block of headers takes too long, or if too many have more than one frame.
+    fn check_headers(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if !self.frames.is_within_headers() {
+            self.headers = None;
+            return Ok(());
+        }
+        let deadline = || Box::pin(sleep(HEADERS_TIME_MAX));
+        let headers =
+            self.headers.get_or_insert_with(|| Headers { deadline: deadline(), place: None });
+        if self.frames.is_continued() && headers.place.is_none() {
+            headers.place = self.connection.continued_headers();
+            if headers.place.is_none() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        match headers.deadline.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// Discards what the peer still sends, until it ends the connection.
     fn poll_end_of_peer(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut discarded = [0; 4096];
@@ -273,6 +306,7 @@ impl AsyncRead for Connection {
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let received = buffer.filled().len() - before;
         self.calls_read += self.frames.count_calls(&buffer.filled()[before..]);
+        self.check_headers(context)?;
         let Some(timer) = &mut self.preface_timer else { return read };
         timer.received += received;
         if timer.received >= PREFACE_LENGTH {

@@ -230,3 +230,38 @@ async fn calls_to_unknown_paths_cost_nothing() {
     let text = target.admin.metrics().await.text;
     assert!(!text.contains("Unknown4999"), "a caller can add metrics");
 }
+
+/// Headers that never end are no call yet, and each byte of them can become a field of a hundred.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_never_end_cost_little_and_are_closed() {
+    const CONNECTIONS: usize = 512;
+    const FIELDS: usize = 4_000;
+    let target = Target::start(&[]).await;
+    let mut connections = Vec::new();
+    let started = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
+        let stream = raw.open();
+        let begun = raw.call_without_end(stream, HEALTH_CHECK);
+        let bytes = [begun, http2::kept_header(stream), http2::same_header(stream, FIELDS)];
+        // An error means that it is closed already.
+        let _ = raw.write(&bytes.concat()).await;
+        connections.push(raw);
+    }
+    target.assert_memory("512 connections with endless headers", NOBODY_MIB_MAX);
+    let closed = async |connections: &mut Vec<Raw>| {
+        // Writes nothing, and reads until the end.
+        let mut count = 0;
+        for raw in connections {
+            count += usize::from(raw.write(&[]).await.is_err());
+        }
+        count
+    };
+    eventually("all but 64 are closed", async || {
+        closed(&mut connections).await >= CONNECTIONS - 64
+    })
+    .await;
+    eventually("all are closed", async || closed(&mut connections).await == CONNECTIONS).await;
+    times::promise("endless headers are closed", started.elapsed(), seconds(7));
+    target.client("b").get_account(missing_account()).await.expect_err("not found");
+}

@@ -233,6 +233,20 @@ pub fn more_headers(stream: u32, length: usize) -> Vec<u8> {
     frame(CONTINUATION, 0, stream, &block)
 }
 
+/// A CONTINUATION frame without END_HEADERS: the field that the block before has added to the dynamic table,
+/// so many times. Each takes one byte here, and some hundred where it is decoded.
+pub fn same_header(stream: u32, count: usize) -> Vec<u8> {
+    // The first entry behind the static table (RFC 7541, 6.1).
+    const FIRST_DYNAMIC: u8 = 0x80 | 62;
+    frame(CONTINUATION, 0, stream, &vec![FIRST_DYNAMIC; count])
+}
+
+/// A CONTINUATION frame without END_HEADERS that adds a field to the dynamic table.
+pub fn kept_header(stream: u32) -> Vec<u8> {
+    // A literal with incremental indexing and a new name (RFC 7541, 6.2.1): `x`, with an empty value.
+    frame(CONTINUATION, 0, stream, &[0x40, 1, b'x', 0])
+}
+
 pub fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
     frame(DATA, 0, stream, payload)
 }
