@@ -12,12 +12,13 @@ use tokio::task::JoinSet;
 
 use crate::harness::{
     checker,
-    race::{Arena, Round, assert_contested, name, settle},
+    race::{Arena, ROUNDS, Round, assert_contested, at_once, name, settle},
     *,
 };
 
 on_both_databases! {
     the_earlier_of_a_capture_and_an_expiry_wins,
+    parts_are_captured_before_the_expiry_or_not_at_all,
     the_earlier_of_an_update_and_an_expiry_wins,
     concurrent_servers_record_the_expiry_of_a_hold_once,
 }
@@ -143,30 +144,131 @@ async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
     assert_contested(kind, "captures against expiries", &wins);
 }
 
-/// Holds whose time passes while it is extended.
-const EXTENDED: usize = 96;
+/// What came of two parts of a hold that were sent near its expiry.
+struct Parts {
+    expire_time_us: i64,
+    captured: [Result<Answer, Status>; 2],
+}
+
+impl Parts {
+    const AMOUNTS: [&str; 2] = ["2.00", "3.00"];
+
+    /// All that was captured, and the withdrawals that empty an account with 10.00 then.
+    fn taken(&self) -> (Option<Money>, [&'static str; 3]) {
+        match self.captured.each_ref().map(Result::is_ok) {
+            [true, true] => (money("5.00"), ["2", "2", "1"]),
+            [true, false] => (money("2.00"), ["4", "3", "1"]),
+            [false, true] => (money("3.00"), ["3", "3", "1"]),
+            [false, false] => (None, ["4", "3", "3"]),
+        }
+    }
+}
+
+/// Two servers take parts of a hold of 7.00 and keep the rest held, and its time passes.
+async fn take_parts_in_time(round: &Round, lead: &Lead) -> Parts {
+    let [placing, one, other] = &round.clients;
+    let hold = hold_named(&round.name("h"), &round.name("a"), "7");
+    let hold = place_for(placing, hold, lead.lifetime()).await;
+    let expire_time_us = microseconds(&hold.expire_time);
+    lead.wait_for(expire_time_us).await;
+    let part = |amount| Change::CaptureHold(capture_and_keep(&hold.hold_id, amount));
+    let [first, second] = Parts::AMOUNTS.map(part);
+    let observe = async {
+        let now_us = microseconds(&Some(from_now(ms(0))));
+        let time_us = (expire_time_us - now_us).max(0) as u64;
+        tokio::time::sleep(Duration::from_micros(time_us)).await;
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(get_hold(placing, &hold.hold_id).await);
+        }
+        seen
+    };
+    let captures = at_once(settle(&first, one), settle(&second, other));
+    let ((first, second), seen) = tokio::join!(captures, observe);
+    let parts = Parts { expire_time_us, captured: [first, second] };
+    lead.learn(parts.captured.iter().any(Result::is_ok));
+    let (taken, _) = parts.taken();
+    for hold in seen {
+        assert_eq!(hold.state(), HoldState::Expired, "{hold:?}");
+        assert_eq!(hold.captured_amount, taken, "seen expired, and a part was captured later");
+    }
+    parts
+}
+
+async fn parts_are_captured_before_the_expiry_or_not_at_all(kind: Kind) {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+    let lead = Arc::new(Lead(AtomicI64::new(10_000)));
+
+    let outcomes = arena.race(|round| {
+        let lead = lead.clone();
+        async move {
+            let parts = take_parts_in_time(&round, &lead).await;
+            three_withdrawals(&round, parts.taken().1).await;
+            parts
+        }
+    });
+    let outcomes = outcomes.await;
+
+    let read = |client, round| async move {
+        let hold = get_hold(&client, &name("h", round)).await;
+        (hold, standing(&client, &name("a", round)).await)
+    };
+    for (parts, (seen, standing)) in outcomes.iter().zip(arena.each(read).await) {
+        let mut transactions = Vec::new();
+        for made in &parts.captured {
+            match made {
+                Ok(made) => {
+                    let transaction = made.transaction.as_ref().expect("a transaction");
+                    assert!(microseconds(&transaction.create_time) < parts.expire_time_us);
+                    transactions.push(transaction.transaction_id.clone());
+                }
+                Err(status) => {
+                    assert_eq!(reason(status), "HOLD_NOT_OPEN", "{status:?}");
+                    assert_eq!(metadata(status, "state"), "expired");
+                }
+            }
+        }
+        assert_eq!(seen.state(), HoldState::Expired);
+        assert_eq!(microseconds(&seen.update_time), parts.expire_time_us);
+        assert_eq!((value(&seen.amount), &seen.captured_amount), ("7.00", &parts.taken().0));
+        assert_eq!(transactions.is_empty(), seen.transaction_id.is_empty());
+        assert!(transactions.is_empty() || transactions.contains(&seen.transaction_id));
+        // Created, funded, held, expired, three withdrawals, and the parts.
+        let version = (7 + transactions.len()).to_string();
+        assert_eq!(standing, ["0.00", "0.00", "0.00", &version]);
+    }
+    assert_eq!(arena.database.count("holds WHERE state = 'open'").await, 0, "all are recorded");
+    checker::assert_consistent(&arena.database).await;
+    arena.database.passbook(&["verify"]).await.must_succeed();
+    let none = outcomes.iter().filter(|it| it.taken().0.is_none()).count();
+    assert_contested(kind, "parts against expiries", &[outcomes.len() - none, none]);
+}
 
 async fn the_earlier_of_an_update_and_an_expiry_wins(kind: Kind) {
-    let (database, _servers, clients) = start_loaded(kind, 2).await;
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
     let lead = Arc::new(Lead(AtomicI64::new(10_000)));
-    let mut rounds = JoinSet::new();
-    for number in 0..EXTENDED {
-        let (clients, lead) = (clients.clone(), lead.clone());
-        rounds.spawn(async move { extend_in_time(&clients, number, &lead).await });
-    }
 
-    let wins = rounds.join_all().await.into_iter().filter(|is_extended| *is_extended).count();
+    let extended = arena.race(|round| {
+        let lead = lead.clone();
+        async move { extend_in_time(&round, &lead).await }
+    });
+    let wins = extended.await.into_iter().filter(|is_extended| *is_extended).count();
 
-    println!("{kind:?}: {wins} of {EXTENDED} holds were extended in time");
-    checker::assert_consistent(&database).await;
+    checker::assert_consistent(&arena.database).await;
+    arena.database.passbook(&["verify"]).await.must_succeed();
+    assert_contested(kind, "updates against expiries", &[wins, ROUNDS - wins]);
 }
 
 /// Returns whether the update was in time.
-async fn extend_in_time(clients: &[Client], number: usize, lead: &Lead) -> bool {
-    let account_id = name("a", number);
-    open_funded(&clients[0], &account_id, "10").await;
-    let hold = hold_named(&name("h", number), &account_id, "7");
-    let hold = place_for(&clients[0], hold, lead.lifetime()).await;
+async fn extend_in_time(round: &Round, lead: &Lead) -> bool {
+    let [placing, updating, observer] = &round.clients;
+    let account_id = round.name("a");
+    let hold =
+        place_for(placing, hold_named(&round.name("h"), &account_id, "7"), lead.lifetime()).await;
     let expire_time_us = microseconds(&hold.expire_time);
     lead.wait_for(expire_time_us).await;
     let later = Some(timestamp(expire_time_us + 3_600_000_000));
@@ -181,25 +283,25 @@ async fn extend_in_time(clients: &[Client], number: usize, lead: &Lead) -> bool 
         let mut seen = Vec::new();
         loop {
             let is_last = microseconds(&Some(from_now(ms(0)))) > expire_time_us + 20_000;
-            seen.push(get_hold(&clients[0], &hold.hold_id).await);
+            seen.push(get_hold(observer, &hold.hold_id).await);
             if is_last {
                 return seen;
             }
         }
     };
-    let (updated, seen) = tokio::join!(settle(&update, &clients[1]), observe);
+    let (updated, seen) = tokio::join!(settle(&update, updating), observe);
     lead.learn(updated.is_ok());
     let last = seen.last().expect("it was read");
     match &updated {
         Ok(answer) => {
             assert!(seen.iter().all(|hold| hold.state() == HoldState::Open), "{seen:#?}");
             assert_eq!((last.expire_time, answer.hold.as_ref()), (later, Some(last)));
-            assert_eq!(standing(&clients[0], &account_id).await[..3], ["10.00", "7.00", "3.00"]);
+            assert_eq!(standing(observer, &account_id).await[..3], ["10.00", "7.00", "3.00"]);
         }
         Err(status) => {
             assert_eq!(reason(status), "HOLD_NOT_OPEN", "{status:?}");
             assert_eq!((last.state(), last.expire_time), (HoldState::Expired, hold.expire_time));
-            assert_eq!(standing(&clients[0], &account_id).await[..3], ["10.00", "0.00", "10.00"]);
+            assert_eq!(standing(observer, &account_id).await[..3], ["10.00", "0.00", "10.00"]);
         }
     }
     updated.is_ok()
