@@ -236,7 +236,7 @@ type AccountServiceClient interface {
 	// expire later or earlier, but not grow.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `EXPIRE_TIME_PASSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `EXPIRE_TIME_PASSED`, `CURRENCY_MISMATCH`, `ACCOUNT_FROZEN`,
 	// `HOLD_AMOUNT_TOO_LOW`, `INSUFFICIENT_FUNDS` (for what the hold grows by), `BALANCE_OUT_OF_RANGE`
 	// (of the account's `held`).
 	UpdateHold(ctx context.Context, in *UpdateHoldRequest, opts ...grpc.CallOption) (*UpdateHoldResponse, error)
@@ -849,7 +849,7 @@ type AccountServiceServer interface {
 	// expire later or earlier, but not grow.
 	//
 	// Rejected by state (the rejection is stored under the `request_id`), the first that applies:
-	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `EXPIRE_TIME_PASSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+	// `HOLD_NOT_FOUND`, `HOLD_NOT_OPEN`, `EXPIRE_TIME_PASSED`, `CURRENCY_MISMATCH`, `ACCOUNT_FROZEN`,
 	// `HOLD_AMOUNT_TOO_LOW`, `INSUFFICIENT_FUNDS` (for what the hold grows by), `BALANCE_OUT_OF_RANGE`
 	// (of the account's `held`).
 	UpdateHold(context.Context, *UpdateHoldRequest) (*UpdateHoldResponse, error)

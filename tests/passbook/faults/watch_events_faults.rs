@@ -344,10 +344,12 @@ async fn a_feed_without_watchers_reports_no_delay() {
         assert_eq!(watching.next().await.expect("a heartbeat"), []);
     }
 
+    let delay = async || server.admin().metrics().await.value("passbook_event_feed_delay_seconds");
+    eventually("the delay is reported", async || delay().await > 0.0).await;
+
     proxy.freeze();
     drop(watching);
 
-    let delay = async || server.admin().metrics().await.value("passbook_event_feed_delay_seconds");
     eventually("the delay ends with its last watcher", async || delay().await == 0.0).await;
 }
 
