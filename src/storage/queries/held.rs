@@ -55,7 +55,7 @@ pub fn held_sum(kind: DatabaseKind, account: &str, condition: &str) -> String {
             format!(
                 "sum({units} / {BILLION}) || '@' || sum({units} % {BILLION}) || COALESCE('@' || \
                  string_agg(CASE WHEN {is_integer} THEN NULL \
-                     WHEN h.amount || COALESCE(h.captured_amount, '') GLOB '*[^0-9.]*' THEN '?' \
+                     WHEN instr(h.amount || COALESCE(h.captured_amount, ''), '@') > 0 THEN '?' \
                      ELSE h.amount || COALESCE('@-' || h.captured_amount, '') END, '@'), '')"
             )
         }
@@ -137,6 +137,8 @@ mod tests {
         let holds = [("7", None), ("1.5", None), ("1.500", None), ("2.00", Some("1"))];
         assert_eq!(sum_of("USD", &holds).await, sum(4, 1100));
         assert_eq!(sum_of("JPY", &[("7.000", None)]).await, sum(1, 7));
+        let below = [("-10.00", None), ("19.00", None), ("1.00", Some("0.50"))];
+        assert_eq!(sum_of("USD", &below).await, sum(3, 950), "another check finds it");
         for amount in ["NaN", "1.001", "-", "1e5", "x.yz", "", "1..5", "12.3.", "1.50\0", "1@2"] {
             assert_eq!(sum_of("USD", &[(amount, None)]).await, None, "{amount:?}");
             assert_eq!(sum_of("USD", &[("1.00", Some(amount))]).await, None, "{amount:?}");
