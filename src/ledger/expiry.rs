@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Accounts that wait. Further ones wait for their next read.
-const ACCOUNTS_MAX: usize = 16;
+const ACCOUNTS_DUE_MAX: usize = 16;
 /// How long the holds of one account are recorded before it is the turn of the next one. Reads ask for the
 /// rest.
 const ACCOUNT_TIME_MAX: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ pub struct ExpiryRecorder {
 
 impl ExpiryRecorder {
     pub fn start(queue: Arc<CommandQueue>, budgets: Arc<Budgets>) -> Self {
-        let (wanted, mut receiver) = mpsc::channel::<(Identity, AccountId)>(ACCOUNTS_MAX);
+        let (wanted, mut receiver) = mpsc::channel::<(Identity, AccountId)>(ACCOUNTS_DUE_MAX);
         let accounts: Arc<Mutex<HashSet<AccountId>>> = Arc::default();
         let recorded = accounts.clone();
         let task = tokio::spawn(async move {
