@@ -1,8 +1,13 @@
-use crate::harness::*;
+use crate::harness::{
+    ring::{RingLoad, Stop, open_ring},
+    *,
+};
 
 on_both_databases! {
     sums_are_exact_and_by_currency,
     sums_of_a_past_time_are_those_of_the_statements,
+    sums_are_one_snapshot_while_money_moves,
+    a_sum_of_a_past_time_examines_so_many_accounts,
 }
 
 type Sum = (&'static str, i64, [&'static str; 3]);
@@ -108,4 +113,45 @@ async fn sums_of_a_past_time_are_those_of_the_statements(kind: Kind) {
             assert_eq!((&sum.held, &sum.available), (&None, &None), "only of the present");
         }
     }
+}
+
+async fn sums_are_one_snapshot_while_money_moves(kind: Kind) {
+    const READS: usize = 300;
+    let (_database, _servers, clients) = start_loaded(kind, 2).await;
+    let (accounts, _) = open_ring(&clients[0], 8).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let moving = RingLoad::transfers_on(&accounts, 12, Stop::When(stopped), seed());
+    let moving_clients = clients.clone();
+    let calling = tokio::spawn(async move { moving.run(&moving_clients).await.len() });
+
+    for number in 0..READS {
+        // Now, and as of a moment that has just passed.
+        let at_time = (number % 3 == 0).then(|| from_now(ms(0)));
+        let request = SumBalancesRequest { at_time, ..Default::default() };
+        let sums = clients[number % 2].sum_balances(request).await.expect("an answer").sums;
+        let [sum] = &sums[..] else { panic!("{sums:?}") };
+        assert_eq!((sum.account_count, value(&sum.balance)), (8, "800.00"), "{at_time:?}");
+    }
+
+    stop.send_replace(true);
+    let changes = calling.await.expect("no panic");
+    assert!(changes > READS, "{changes} transfers meanwhile");
+}
+
+async fn a_sum_of_a_past_time_examines_so_many_accounts(kind: Kind) {
+    let (database, _server, client) = start_server(kind).await;
+    open(&client, "pattern").await;
+    database.copy_account("a", 25_000).await;
+    let sum = async |account_id_prefix: &str, at_time| {
+        let account_id_prefix = account_id_prefix.to_owned();
+        let request = SumBalancesRequest { account_id_prefix, at_time, ..Default::default() };
+        client.sum_balances(request).await
+    };
+    let count = |sums: SumBalancesResponse| sums.sums[0].account_count;
+
+    assert_eq!(count(sum("", None).await.expect("an answer")), 25_001);
+    let now = Some(from_now(ms(0)));
+    assert_eq!(count(sum("a", now).await.expect("not too many")), 25_000);
+    let status = must_fail(sum("", now).await, Reason::TooManyAccounts);
+    assert_eq!(metadata(&status, "max"), "25000");
 }
