@@ -149,10 +149,10 @@ async fn a_migration_that_waits_for_a_lock_does_not_block_changes() {
     assert!(outcome.stdout.contains("applied m20261125_000003_who_asked"), "{}", outcome.stdout);
 }
 
-/// The full rehearsal with the binary of the previous version: `scripts/rolling_update`. The latest
-/// migration stops the servers of that version: they apply nothing more, and say so.
+/// The full rehearsal with the binary of the version before the migration of account keys:
+/// `scripts/rolling_update`. That migration stops servers: they apply nothing more, and say so.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "builds the version before: run scripts/rolling_update after a new migration and before a release"]
+#[ignore = "needs a build of the version before: run scripts/rolling_update before a release"]
 async fn servers_of_the_version_before_reject_changes_until_they_are_replaced() {
     let previous = std::env::var("PASSBOOK_TEST_PREVIOUS").expect("PASSBOOK_TEST_PREVIOUS");
     let previous = Path::new(&previous);
