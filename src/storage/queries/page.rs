@@ -21,7 +21,7 @@ pub struct Expiring<T> {
     /// epoch; None if there is none.
     pub expired_us: Option<i64>,
     /// The accounts with so many such holds that they should be recorded, because a read adds up all of
-    /// them: more than [`UNRECORDED_MAX`].
+    /// them: more than `UNRECORDED_MAX`.
     pub many_unrecorded: Vec<AccountId>,
 }
 
