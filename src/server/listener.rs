@@ -253,9 +253,10 @@ impl Connection {
             self.headers = None;
             return Ok(());
         }
-        let deadline = || Box::pin(sleep(HEADERS_TIME_MAX));
-        let headers =
-            self.headers.get_or_insert_with(|| Headers { deadline: deadline(), place: None });
+        let headers = self.headers.get_or_insert_with(|| Headers {
+            deadline: Box::pin(sleep(HEADERS_TIME_MAX)),
+            place: None,
+        });
         if self.frames.is_continued() && headers.place.is_none() {
             headers.place = self.connection.continued_headers();
             if headers.place.is_none() {

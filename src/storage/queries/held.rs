@@ -2,7 +2,8 @@
 
 use crate::{domain::money::Currency, storage::dialect::DatabaseKind};
 
-/// Two amounts below this are added as integers on SQLite, which has no decimals: 10^9 times 10^9 units.
+/// SQLite has no decimals. It adds the billions of smallest units and the rest of them apart, as integers of
+/// 64 bits, which have room for nine billion holds.
 const BILLION: i128 = 1_000_000_000;
 /// The most characters of an amount that is an integer on SQLite, of 64 bits.
 const INTEGER_LENGTH_MAX: usize = 18;

@@ -18,6 +18,14 @@ async fn until_shed<Answer>(call: impl AsyncFn(usize) -> Result<Answer, Status>)
     panic!("2000 records were not too many");
 }
 
+/// A target that applies no change without a line in its audit log.
+async fn audited_target() -> (Audit, Target) {
+    let audit = Audit::new();
+    let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
+    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    (audit, target)
+}
+
 /// The size of the database.
 async fn stored_bytes(target: &Target) -> usize {
     let size =
@@ -67,9 +75,7 @@ async fn rejections_of_one_identity_are_few_and_have_no_labels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_of_one_identity_are_few_in_the_audit_log() {
     let started = tokio::time::Instant::now();
-    let audit = Audit::new();
-    let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
-    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let (audit, target) = audited_target().await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
     let change = deposit("alice", "1");
@@ -86,9 +92,7 @@ async fn repeats_of_one_identity_are_few_in_the_audit_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_without_a_result_are_few_in_the_audit_log() {
     let started = tokio::time::Instant::now();
-    let audit = Audit::new();
-    let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
-    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let (audit, target) = audited_target().await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
     let lock = target.database.lock_account("alice").await;

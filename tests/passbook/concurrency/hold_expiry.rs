@@ -179,21 +179,26 @@ async fn thousands_of_holds_that_expire_at_once_block_no_change(kind: Kind) {
     assert!(transactions > HOLDS as i64 / 1000, "{transactions} database transactions");
 }
 
+/// Deposits 1.00 into each of these accounts, in one message of a stream, and waits for the results.
+async fn deposit_together(client: &Client, accounts: impl IntoIterator<Item = &str>) {
+    // On a slow machine some take longer than a request without a timeout may.
+    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
+    let requests = accounts.into_iter().map(|it| {
+        let request = Change::from(deposit(it, "1")).streamed();
+        StreamedRequest { timeout, ..request }
+    });
+    let messages = tokio_stream::iter([in_any_order(requests.collect())]);
+    let results = client.stream_transactions(within(PATIENCE, messages)).await;
+    let mut results = results.expect("a stream");
+    while results.message().await.expect("a message").is_some() {}
+}
+
 /// Two requests that arrive together are in one batch.
 async fn thousands_of_expired_holds_delay_no_change_of_other_accounts(kind: Kind) {
     let (database, _server, client) = start_server(kind).await;
     with_expired_holds(&database, &client, HOLDS).await;
     open(&client, "bob").await;
-    // On a slow machine that of alice takes longer than a request without a timeout may.
-    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-    let requests = ["alice", "bob"].map(|it| {
-        let request = Change::from(deposit(it, "1")).streamed();
-        StreamedRequest { timeout, ..request }
-    });
-    let messages = tokio_stream::iter([in_any_order(requests.to_vec())]);
-    let results = client.stream_transactions(within(PATIENCE, messages)).await;
-    let mut results = results.expect("a stream");
-    while results.message().await.expect("a message").is_some() {}
+    deposit_together(&client, ["alice", "bob"]).await;
 
     let (of_alice, of_bob) = times_of_deposits(&database).await;
     assert!(of_bob < of_alice, "bob's deposit waited for the expired holds of alice");
@@ -209,16 +214,8 @@ async fn many_requests_for_an_account_with_expired_holds_delay_no_others(kind: K
     let (database, _server, client) = start_server_with(kind, &arguments).await;
     with_expired_holds(&database, &client, SOME_HOLDS).await;
     open(&client, "bob").await;
-    let timeout = Some(prost_types::Duration { seconds: 60, nanos: 0 });
     let accounts = std::iter::repeat_n("alice", 3 * BATCH).chain(["bob"]);
-    let requests = accounts.map(|it| {
-        let request = Change::from(deposit(it, "1")).streamed();
-        StreamedRequest { timeout, ..request }
-    });
-    let messages = tokio_stream::iter([in_any_order(requests.collect())]);
-    let results = client.stream_transactions(within(PATIENCE, messages)).await;
-    let mut results = results.expect("a stream");
-    while results.message().await.expect("a message").is_some() {}
+    deposit_together(&client, accounts).await;
 
     let (of_alice, of_bob) = times_of_deposits(&database).await;
     assert!(of_bob < of_alice, "bob's deposit waited for the expired holds of alice");

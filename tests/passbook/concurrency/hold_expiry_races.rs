@@ -41,8 +41,7 @@ impl Lead {
 
     async fn wait_for(&self, expire_time_us: i64) {
         let at_us = expire_time_us - self.0.load(Ordering::Relaxed) - fastrand::i64(0..2_000);
-        let now_us = microseconds(&Some(from_now(ms(0))));
-        tokio::time::sleep(Duration::from_micros((at_us - now_us).max(0) as u64)).await;
+        wait_until(at_us).await;
     }
 
     fn learn(&self, is_captured: bool) {
@@ -51,6 +50,29 @@ impl Lead {
         let lead_us = if is_captured { lead_us - step_us } else { lead_us + step_us };
         self.0.store(lead_us.clamp(Self::MIN_US, Self::MAX_US), Ordering::Relaxed);
     }
+}
+
+/// Waits until this time, in microseconds since the Unix epoch.
+async fn wait_until(time_us: i64) {
+    let now_us = microseconds(&Some(from_now(ms(0))));
+    tokio::time::sleep(Duration::from_micros((time_us - now_us).max(0) as u64)).await;
+}
+
+/// An arena with an account of 10.00 for each round.
+async fn funded_arena(kind: Kind) -> Arena {
+    let arena = Arena::open(kind).await;
+    arena.accounts("a").await;
+    arena.fund("a", "10").await;
+    arena
+}
+
+/// The hold and the account of each round.
+async fn holds_and_accounts(arena: &Arena) -> Vec<(Hold, [String; 4])> {
+    let read = |client, round| async move {
+        let hold = get_hold(&client, &name("h", round)).await;
+        (hold, standing(&client, &name("a", round)).await)
+    };
+    arena.each(read).await
 }
 
 type Captured = Result<(Transaction, Hold), Status>;
@@ -76,9 +98,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
     let call = Change::CaptureHold(capture(&hold.hold_id));
     let observer = &round.clients[2];
     let observe = async {
-        let now_us = microseconds(&Some(from_now(ms(0))));
-        let time_us = (expire_time_us - now_us).max(0) as u64;
-        tokio::time::sleep(Duration::from_micros(time_us)).await;
+        wait_until(expire_time_us).await;
         let mut seen = Vec::new();
         for _ in 0..4 {
             let account = get(observer, &hold.account_id).await;
@@ -96,9 +116,7 @@ async fn capture_in_time(round: &Round, lead: &Lead) -> (i64, Captured) {
 }
 
 async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
-    let arena = Arena::open(kind).await;
-    arena.accounts("a").await;
-    arena.fund("a", "10").await;
+    let arena = funded_arena(kind).await;
     let lead = Arc::new(Lead(AtomicI64::new(10_000)));
 
     let outcomes = arena.race(|round| {
@@ -112,12 +130,8 @@ async fn the_earlier_of_a_capture_and_an_expiry_wins(kind: Kind) {
     });
     let outcomes = outcomes.await;
 
-    let read = |client, round| async move {
-        let hold = get_hold(&client, &name("h", round)).await;
-        (hold, standing(&client, &name("a", round)).await)
-    };
     for ((expire_time_us, captured), (seen, standing)) in
-        outcomes.iter().zip(arena.each(read).await)
+        outcomes.iter().zip(holds_and_accounts(&arena).await)
     {
         match captured {
             Ok((transaction, hold)) => {
@@ -174,9 +188,7 @@ async fn take_parts_in_time(round: &Round, lead: &Lead) -> Parts {
     let part = |amount| Change::CaptureHold(capture_and_keep(&hold.hold_id, amount));
     let [first, second] = Parts::AMOUNTS.map(part);
     let observe = async {
-        let now_us = microseconds(&Some(from_now(ms(0))));
-        let time_us = (expire_time_us - now_us).max(0) as u64;
-        tokio::time::sleep(Duration::from_micros(time_us)).await;
+        wait_until(expire_time_us).await;
         let mut seen = Vec::new();
         for _ in 0..4 {
             seen.push(get_hold(placing, &hold.hold_id).await);
@@ -196,9 +208,7 @@ async fn take_parts_in_time(round: &Round, lead: &Lead) -> Parts {
 }
 
 async fn parts_are_captured_before_the_expiry_or_not_at_all(kind: Kind) {
-    let arena = Arena::open(kind).await;
-    arena.accounts("a").await;
-    arena.fund("a", "10").await;
+    let arena = funded_arena(kind).await;
     let lead = Arc::new(Lead(AtomicI64::new(10_000)));
 
     let outcomes = arena.race(|round| {
@@ -211,11 +221,7 @@ async fn parts_are_captured_before_the_expiry_or_not_at_all(kind: Kind) {
     });
     let outcomes = outcomes.await;
 
-    let read = |client, round| async move {
-        let hold = get_hold(&client, &name("h", round)).await;
-        (hold, standing(&client, &name("a", round)).await)
-    };
-    for (parts, (seen, standing)) in outcomes.iter().zip(arena.each(read).await) {
+    for (parts, (seen, standing)) in outcomes.iter().zip(holds_and_accounts(&arena).await) {
         let mut transactions = Vec::new();
         for made in &parts.captured {
             match made {
@@ -247,9 +253,7 @@ async fn parts_are_captured_before_the_expiry_or_not_at_all(kind: Kind) {
 }
 
 async fn the_earlier_of_an_update_and_an_expiry_wins(kind: Kind) {
-    let arena = Arena::open(kind).await;
-    arena.accounts("a").await;
-    arena.fund("a", "10").await;
+    let arena = funded_arena(kind).await;
     let lead = Arc::new(Lead(AtomicI64::new(10_000)));
 
     let extended = arena.race(|round| {
@@ -308,9 +312,7 @@ async fn extend_in_time(round: &Round, lead: &Lead) -> bool {
 }
 
 async fn concurrent_servers_record_the_expiry_of_a_hold_once(kind: Kind) {
-    let arena = Arena::open(kind).await;
-    arena.accounts("a").await;
-    arena.fund("a", "10").await;
+    let arena = funded_arena(kind).await;
     // All holds are placed first, so that they have expired when the first server meets one.
     arena
         .each(|client, round| async move {
