@@ -22,6 +22,7 @@ mod m20261126_000006_force_and_parts;
 pub mod m20261126_000007_commits;
 mod m20261126_000008_living_holds;
 mod m20261127_000009_effective_times;
+pub mod m20261129_000010_opening_attributes;
 
 /// The table of applied migrations.
 pub const TABLE: &str = "passbook_migrations";
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000007_commits::Commits),
             Box::new(m20261126_000008_living_holds::MIGRATION),
             Box::new(m20261127_000009_effective_times::MIGRATION),
+            Box::new(m20261129_000010_opening_attributes::OpeningAttributes),
         ]
     }
 

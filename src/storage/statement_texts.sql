@@ -1,16 +1,17 @@
 -- INSERT_ACCOUNTS, postgres
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
 unlimited_overdraft, below_limit, state, sequence, version, last_hash, labels, create_time_us,
-update_time_us, caller) SELECT account_id, currency_code, currency_scale, balance, held,
-overdraft_limit, unlimited_overdraft, below_limit, state, sequence, version, last_hash,
-labels::jsonb, create_time_us, update_time_us, caller FROM (SELECT UNNEST($1::text[]) AS account_id,
-UNNEST($2::text[]) AS currency_code, UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[])
-AS balance, UNNEST($5::numeric[]) AS held, UNNEST($6::numeric[]) AS overdraft_limit,
-UNNEST($7::boolean[]) AS unlimited_overdraft, UNNEST($8::boolean[]) AS below_limit,
-UNNEST($9::text[]) AS state, UNNEST($10::bigint[]) AS sequence, UNNEST($11::bigint[]) AS version,
-UNNEST($12::bytea[]) AS last_hash, UNNEST($13::text[]) AS labels, UNNEST($14::bigint[]) AS
-create_time_us, UNNEST($15::bigint[]) AS update_time_us, UNNEST($16::text[]) AS caller) AS new ON
-CONFLICT DO NOTHING RETURNING account_id, account_key
+update_time_us, caller, opening_attributes) SELECT account_id, currency_code, currency_scale,
+balance, held, overdraft_limit, unlimited_overdraft, below_limit, state, sequence, version,
+last_hash, labels::jsonb, create_time_us, update_time_us, caller, NULLIF(opening_attributes,
+'')::jsonb FROM (SELECT UNNEST($1::text[]) AS account_id, UNNEST($2::text[]) AS currency_code,
+UNNEST($3::smallint[]) AS currency_scale, UNNEST($4::numeric[]) AS balance, UNNEST($5::numeric[]) AS
+held, UNNEST($6::numeric[]) AS overdraft_limit, UNNEST($7::boolean[]) AS unlimited_overdraft,
+UNNEST($8::boolean[]) AS below_limit, UNNEST($9::text[]) AS state, UNNEST($10::bigint[]) AS
+sequence, UNNEST($11::bigint[]) AS version, UNNEST($12::bytea[]) AS last_hash, UNNEST($13::text[])
+AS labels, UNNEST($14::bigint[]) AS create_time_us, UNNEST($15::bigint[]) AS update_time_us,
+UNNEST($16::text[]) AS caller, UNNEST($17::text[]) AS opening_attributes) AS new ON CONFLICT DO
+NOTHING RETURNING account_id, account_key
 
 -- INSERT_POSTINGS, postgres
 WITH new_requests AS (INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind,
@@ -84,7 +85,7 @@ holds.hold_id >= new.hold_id COLLATE "C" AND holds.hold_id <= new.hold_id COLLAT
 -- NEW_ACCOUNTS, sqlite
 INSERT INTO accounts (account_id, currency_code, currency_scale, balance, held, overdraft_limit,
 unlimited_overdraft, below_limit, state, sequence, version, last_hash, labels, create_time_us,
-update_time_us, caller) VALUES (...) RETURNING account_id, account_key
+update_time_us, caller, opening_attributes) VALUES (...) RETURNING account_id, account_key
 
 -- NEW_REQUESTS, sqlite
 INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, rejection, description,

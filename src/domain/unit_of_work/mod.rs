@@ -268,7 +268,8 @@ impl UnitOfWork {
         Ok(account)
     }
 
-    fn opening(&self, account: &Account) -> Attributes {
+    /// The attributes of an account at its opening.
+    pub fn opening(&self, account: &Account) -> Attributes {
         let found = self.openings.get(&account.account_id);
         let first = || self.account_changes.iter().find(|it| it.account_id == account.account_id);
         found

@@ -9,13 +9,15 @@ use crate::domain::{
 #[derive(Debug)]
 pub struct AttributesVerifier {
     account: Account,
+    /// The attributes at its opening, if they are known.
+    opening: Option<Attributes>,
     latest: Option<AccountChange>,
 }
 
 impl AttributesVerifier {
     /// Starts before the first change.
-    pub fn new(account: Account) -> Self {
-        Self { account, latest: None }
+    pub fn new(account: Account, opening: Option<Attributes>) -> Self {
+        Self { account, opening, latest: None }
     }
 
     /// The account.
@@ -23,7 +25,8 @@ impl AttributesVerifier {
         &self.account
     }
 
-    /// Checks the next change: it begins with the attributes that the change before it left.
+    /// Checks the next change: it begins with the attributes that the change before it left, or with
+    /// those of the opening.
     ///
     /// # Errors
     /// The fault of the change.
@@ -52,7 +55,13 @@ impl AttributesVerifier {
                     return Err(fault(description));
                 }
             }
-            None => {}
+            None => {
+                if let Some(name) = self.difference_to_opening(&change.before) {
+                    let description =
+                        format!("it begins with another {name} than the account was opened with");
+                    return Err(fault(description));
+                }
+            }
         }
         self.latest = Some(change);
         Ok(())
@@ -65,11 +74,16 @@ impl AttributesVerifier {
     pub fn finish(self) -> Result<(), LedgerFault> {
         let attributes = self.account.attributes();
         let description = match &self.latest {
-            None if attributes.state == AccountState::Open => return Ok(()),
-            None => {
+            None if attributes.state != AccountState::Open => {
                 let state = attributes.state.name();
                 format!("its state is {state}, but no change made it so")
             }
+            None => match self.difference_to_opening(&attributes) {
+                None => return Ok(()),
+                Some(name) => {
+                    format!("its {name} is not that of its opening, but no change made it so")
+                }
+            },
             Some(latest) => match difference(&latest.after, &attributes) {
                 None => return Ok(()),
                 Some(name) => {
@@ -82,6 +96,11 @@ impl AttributesVerifier {
         };
         let account_id = self.account.account_id;
         Err(LedgerFault::Attributes { account_id, version: 0, description })
+    }
+
+    /// The name of the first attribute that differs from the opening's.
+    fn difference_to_opening(&self, attributes: &Attributes) -> Option<&'static str> {
+        difference(self.opening.as_ref()?, attributes)
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use migration::m20261126_000007_commits::write_commits;
+use migration::{
+    m20261126_000007_commits::write_commits,
+    m20261129_000010_opening_attributes::write_opening_attributes,
+};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr};
 
 use crate::storage::archive::{
@@ -105,6 +108,7 @@ impl Store {
         if !has_rows(&transaction, &COMMITS).await? {
             // An export of the schema before.
             write_commits(&transaction).await?;
+            write_opening_attributes(&transaction).await?;
         }
         if kind == DatabaseKind::Postgres {
             // Without statistics the planner takes the tables for empty.

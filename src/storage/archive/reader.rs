@@ -32,11 +32,12 @@ const LINE_LENGTH_MAX: u64 = 4 << 20;
 const SCHEMA_BEFORE: &str = "m20261126_000004_scales_are_kept";
 
 /// The fields that lines of the schema before do not have, and their values.
-static ADDED: [(&str, Value); 4] = [
+static ADDED: [(&str, Value); 5] = [
     ("below_limit", Value::Bool(Some(false))),
     ("details", NULL),
     ("placed", NULL),
     ("effective_time_us", NULL),
+    ("opening_attributes", NULL),
 ];
 
 /// Reads an export line by line. Its errors name the line, and the field if it is one.

@@ -18,8 +18,8 @@ use crate::{
     storage::{
         archive::fields::EntryName,
         entity::{
-            account_changes::StoredAttributes, commits::OtherEvents, details::StoredDetails,
-            holds::StoredTerms,
+            account_changes::StoredAttributes, accounts::StoredOpening, commits::OtherEvents,
+            details::StoredDetails, holds::StoredTerms,
         },
     },
 };
@@ -84,6 +84,11 @@ pub fn check(column: &str, json: &Json) -> Result<(), String> {
             Ok(attributes) if are_stored_labels(&attributes.labels) => Ok(()),
             Ok(_) => Err(format!("its labels must be {}", label_rule())),
             Err(_) => must_be("the attributes of an account"),
+        },
+        "opening_attributes" => match StoredOpening::deserialize(json) {
+            Ok(opening) if are_stored_labels(&opening.labels) => Ok(()),
+            Ok(_) => Err(format!("its labels must be {}", label_rule())),
+            Err(_) => must_be("the attributes of an account at its opening"),
         },
         "placed" if !is::<StoredTerms>(json) => must_be("an amount and an expire time"),
         "details" if !is::<StoredDetails>(json) => must_be("the details of a request"),

@@ -1,10 +1,12 @@
 //! The table `accounts`.
 
+use rust_decimal::Decimal;
 use sea_orm::{QueryResult, entity::prelude::*};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     domain::{
-        account::{Account, AccountState, COUNT_MAX},
+        account::{Account, AccountState, Attributes, COUNT_MAX, Labels},
         effective_time::TIMES_US,
         ids::{AccountId, Identity},
         money::Currency,
@@ -37,6 +39,8 @@ pub struct Model {
     pub caller: String,
     /// The number by which entries, requests and holds name the account.
     pub account_key: i64,
+    /// JSON of [`StoredOpening`]. Null if a server of an earlier version opened the account.
+    pub opening_attributes: Option<Json>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -53,6 +57,52 @@ pub fn account_of(row: &QueryResult) -> Result<(AccountId, Currency), StorageErr
     let code: String = row.try_get("", "currency_code")?;
     let currency = currency(&code, row.try_get("", "currency_scale")?)?;
     Ok((AccountId::from_stored(&account_id), currency))
+}
+
+/// The attributes of an account at its opening, as they are stored: without what is usual.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoredOpening {
+    #[serde(skip_serializing_if = "Decimal::is_zero")]
+    overdraft_limit: Decimal,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unlimited_overdraft: bool,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+}
+
+impl From<&Attributes> for StoredOpening {
+    fn from(opening: &Attributes) -> Self {
+        Self {
+            overdraft_limit: opening.overdraft_limit.decimal(),
+            unlimited_overdraft: opening.unlimited_overdraft,
+            labels: opening.labels.clone(),
+        }
+    }
+}
+
+impl Model {
+    /// The account, and its attributes at its opening. None of these if the row does not have them.
+    pub fn into_account_and_opening(
+        mut self,
+    ) -> Result<(Account, Option<Attributes>), StorageError> {
+        let stored = self.opening_attributes.take();
+        let account = Account::try_from(self)?;
+        let opening = |stored: Json| {
+            let StoredOpening { overdraft_limit, unlimited_overdraft, labels } =
+                serde_json::from_value(stored).ok()?;
+            let limit = account.currency.amount(overdraft_limit);
+            let overdraft_limit = limit.filter(|limit| !limit.is_negative())?;
+            let state = AccountState::Open;
+            Some(Attributes { state, overdraft_limit, unlimited_overdraft, labels })
+        };
+        let corrupt = || {
+            let id = &account.account_id;
+            StorageError::Corrupt(format!("account {id}: column opening_attributes"))
+        };
+        let opening = stored.map(|it| opening(it).ok_or_else(corrupt)).transpose()?;
+        Ok((account, opening))
+    }
 }
 
 impl TryFrom<Model> for Account {

@@ -24,10 +24,11 @@ const INDEXES: [(&str, &str); 6] = [
 const UNIQUE: [&str; 2] = ["requests_reverses_transaction_id", "requests_transaction_id"];
 
 /// The triggers that guard rows which must not change.
-const TRIGGERS_OF_POSTGRES: [(&str, &str); 11] = [
+const TRIGGERS_OF_POSTGRES: [(&str, &str); 12] = [
     ("account_changes", "account_changes_are_immutable"),
     ("accounts", "account_keys_are_kept"),
     ("accounts", "accounts_are_kept"),
+    ("accounts", "opening_attributes_are_kept"),
     ("accounts", "scales_are_kept"),
     ("accounts", "who_opened_accounts_is_kept"),
     ("commits", "commits_are_immutable"),
@@ -39,13 +40,14 @@ const TRIGGERS_OF_POSTGRES: [(&str, &str); 11] = [
 ];
 
 /// The same on SQLite.
-const TRIGGERS_OF_SQLITE: [(&str, &str); 22] = [
+const TRIGGERS_OF_SQLITE: [(&str, &str); 23] = [
     ("account_changes", "account_changes_are_not_deleted"),
     ("account_changes", "account_changes_are_not_replaced"),
     ("account_changes", "account_changes_are_not_updated"),
     ("accounts", "account_keys_are_kept"),
     ("accounts", "accounts_are_not_deleted"),
     ("accounts", "accounts_are_not_replaced"),
+    ("accounts", "opening_attributes_are_kept"),
     ("accounts", "scales_are_kept"),
     ("accounts", "scales_that_change_are_kept"),
     ("accounts", "who_opened_accounts_is_kept"),

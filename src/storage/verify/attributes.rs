@@ -6,7 +6,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction};
 
 use crate::{
     domain::{
-        account::{Account, AccountChange},
+        account::{Account, AccountChange, Attributes},
         ids::{AccountId, Identity},
         money::Currency,
         text::{are_stored_labels, is_stored_text},
@@ -44,9 +44,9 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         let mut accounts = BTreeMap::new();
         for row in &rows {
             let account_id: String = key(row, "account_id");
-            let account = decode(row, read_account)
+            let (account, opening) = decode(row, read_account)
                 .map_err(|description| fault(&account_id, 0, description))?;
-            accounts.insert(account_id, AttributesVerifier::new(account));
+            accounts.insert(account_id, AttributesVerifier::new(account, opening));
         }
         let is_last = rows.len() < PAGE;
         // The last page reaches beyond the last account, where there should be no change.
@@ -98,14 +98,16 @@ async fn push_changes(
     }
 }
 
-fn read_account(row: accounts::Model) -> Result<Account, StorageError> {
-    let account = Account::try_from(row)?;
+fn read_account(row: accounts::Model) -> Result<(Account, Option<Attributes>), StorageError> {
+    let (account, opening) = row.into_account_and_opening()?;
+    let of_opening = opening.as_ref().is_none_or(|it| are_stored_labels(&it.labels));
     let columns = [
         ("labels", are_stored_labels(&account.labels)),
         ("caller", Identity::is_stored(account.created_by.as_str())),
+        ("opening_attributes", of_opening),
     ];
     require(format_args!("account {}", account.account_id), &columns)?;
-    Ok(account)
+    Ok((account, opening))
 }
 
 fn read_change(

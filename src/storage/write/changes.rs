@@ -16,14 +16,32 @@ use crate::{
     storage::{
         StorageError,
         entity::{
-            account_changes::StoredAttributes, commits::columns_of, details::StoredDetails,
-            holds::StoredTerms, requests::entry_keys_text,
+            account_changes::StoredAttributes, accounts::StoredOpening, commits::columns_of,
+            details::StoredDetails, holds::StoredTerms, requests::entry_keys_text,
         },
     },
 };
 
 /// The keys of accounts.
 pub type AccountKeys = HashMap<AccountId, i64>;
+
+/// A new account, as it is after the batch, and its attributes at its opening.
+pub struct OpenedAccount {
+    pub account: Account,
+    pub opening: Attributes,
+}
+
+impl AsRef<Account> for OpenedAccount {
+    fn as_ref(&self) -> &Account {
+        &self.account
+    }
+}
+
+impl AsRef<Account> for Account {
+    fn as_ref(&self) -> &Account {
+        self
+    }
+}
 
 /// A new entry, and the key of its account.
 pub struct NewEntry {
@@ -162,6 +180,11 @@ pub fn details_json(new: &NewRequestRecord) -> Option<String> {
 /// The attributes of an account as they are stored.
 pub fn attributes_json(attributes: &Attributes) -> String {
     json!(StoredAttributes::from(attributes)).to_string()
+}
+
+/// The attributes of an account at its opening as they are stored.
+pub fn opening_json(opening: &Attributes) -> String {
+    json!(StoredOpening::from(opening)).to_string()
 }
 
 /// How a hold was placed, as it is stored; None if that has not changed.

@@ -16,7 +16,7 @@ mod turn;
 use sea_orm::DatabaseTransaction;
 
 use self::{
-    changes::{Changes, expect_all},
+    changes::{Changes, OpenedAccount, expect_all},
     rows::NEW_ACCOUNTS,
 };
 use crate::{
@@ -33,7 +33,10 @@ pub async fn write(
 ) -> Result<(), StorageError> {
     let kind = DatabaseKind::of(transaction);
     // In order of their ids.
-    let accounts: Vec<_> = work.created().collect();
+    let accounts: Vec<_> = work
+        .created()
+        .map(|it| OpenedAccount { account: it.clone(), opening: work.opening(it) })
+        .collect();
     let new_accounts = match kind {
         DatabaseKind::Sqlite => sqlite::insert_accounts(transaction, &accounts).await?,
         DatabaseKind::Postgres => postgres::insert_accounts(transaction, &accounts).await?,

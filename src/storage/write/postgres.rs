@@ -4,20 +4,17 @@ use std::{borrow::Borrow, sync::LazyLock};
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Value};
 
-use crate::{
-    domain::account::Account,
-    storage::{
-        StorageError,
-        dialect::DatabaseKind,
-        tables::ACCOUNTS,
-        write::{
-            changes::{AccountKeys, Changes, account_keys, expect_all},
-            rows::{
-                ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
-                NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
-            },
-            statements::Parameters,
+use crate::storage::{
+    StorageError,
+    dialect::DatabaseKind,
+    tables::ACCOUNTS,
+    write::{
+        changes::{AccountKeys, Changes, OpenedAccount, account_keys, expect_all},
+        rows::{
+            ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
+            NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
         },
+        statements::Parameters,
     },
 };
 
@@ -60,7 +57,7 @@ pub static UPDATE_HOLDS: LazyLock<String> =
 /// Writes new accounts and returns their keys. An account whose id was taken meanwhile has none.
 pub async fn insert_accounts(
     transaction: &DatabaseTransaction,
-    accounts: &[&Account],
+    accounts: &[OpenedAccount],
 ) -> Result<AccountKeys, StorageError> {
     if accounts.is_empty() {
         return Ok(AccountKeys::new());

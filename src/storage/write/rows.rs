@@ -12,8 +12,9 @@ use crate::{
         },
         write::{
             changes::{
-                HoldOfAccount, NewCommit, NewEntry, NewRequest, attributes_json, details_json,
-                hold_id, labels_json, placed_json, rejection_json, reverses,
+                HoldOfAccount, NewCommit, NewEntry, NewRequest, OpenedAccount, attributes_json,
+                details_json, hold_id, labels_json, opening_json, placed_json, rejection_json,
+                reverses,
             },
             statements::{Parameters, sqlite_insert, sqlite_update},
         },
@@ -83,42 +84,47 @@ fn columns<R>(cells: &[(&'static Column, ValueOf<R>)]) -> Vec<&'static Column> {
 }
 
 /// What an entry changes of an account.
-const BALANCE: &[NamedValue<Account>] = &[
-    ("account_id", |it| it.account_id.as_str().into()),
-    ("balance", |it| it.balance.decimal().into()),
-    ("held", |it| it.held.decimal().into()),
-    ("sequence", |it| it.sequence.into()),
-    ("version", |it| it.version.into()),
-    ("last_hash", |it| it.last_hash.to_vec().into()),
-    ("update_time_us", |it| it.update_time_us.into()),
-];
+fn balance<R: AsRef<Account>>() -> [NamedValue<R>; 7] {
+    [
+        ("account_id", |it| it.as_ref().account_id.as_str().into()),
+        ("balance", |it| it.as_ref().balance.decimal().into()),
+        ("held", |it| it.as_ref().held.decimal().into()),
+        ("sequence", |it| it.as_ref().sequence.into()),
+        ("version", |it| it.as_ref().version.into()),
+        ("last_hash", |it| it.as_ref().last_hash.to_vec().into()),
+        ("update_time_us", |it| it.as_ref().update_time_us.into()),
+    ]
+}
 
 /// What only a change of the account itself changes, or one that takes it below its limit or above.
-const ATTRIBUTES: &[NamedValue<Account>] = &[
-    ("state", |it| it.state.name().into()),
-    ("overdraft_limit", |it| it.overdraft_limit.decimal().into()),
-    ("unlimited_overdraft", |it| it.unlimited_overdraft.into()),
-    ("below_limit", |it| it.below_limit.into()),
-    ("labels", |it| labels_json(&it.labels).into()),
-];
+fn attributes<R: AsRef<Account>>() -> [NamedValue<R>; 5] {
+    [
+        ("state", |it| it.as_ref().state.name().into()),
+        ("overdraft_limit", |it| it.as_ref().overdraft_limit.decimal().into()),
+        ("unlimited_overdraft", |it| it.as_ref().unlimited_overdraft.into()),
+        ("below_limit", |it| it.as_ref().below_limit.into()),
+        ("labels", |it| labels_json(&it.as_ref().labels).into()),
+    ]
+}
 
 /// What never changes of an account.
-const OPENING: &[NamedValue<Account>] = &[
-    ("currency_code", |it| it.currency.code().into()),
+const OPENING: &[NamedValue<OpenedAccount>] = &[
+    ("currency_code", |it| it.account.currency.code().into()),
     // At most 27.
-    ("currency_scale", |it| (it.currency.scale() as i16).into()),
-    ("create_time_us", |it| it.create_time_us.into()),
-    ("caller", |it| it.created_by.as_str().into()),
+    ("currency_scale", |it| (it.account.currency.scale() as i16).into()),
+    ("create_time_us", |it| it.account.create_time_us.into()),
+    ("caller", |it| it.account.created_by.as_str().into()),
+    ("opening_attributes", |it| opening_json(&it.opening).into()),
 ];
 
-pub static NEW_ACCOUNTS: LazyLock<Rows<Account>> =
-    LazyLock::new(|| Rows::insert(&ACCOUNTS, "account id", &[BALANCE, ATTRIBUTES, OPENING]));
+pub static NEW_ACCOUNTS: LazyLock<Rows<OpenedAccount>> =
+    LazyLock::new(|| Rows::insert(&ACCOUNTS, "account id", &[&balance(), &attributes(), OPENING]));
 
 pub static BALANCE_UPDATES: LazyLock<Rows<Account>> =
-    LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[BALANCE]));
+    LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[&balance()]));
 
 pub static ACCOUNT_UPDATES: LazyLock<Rows<Account>> =
-    LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[BALANCE, ATTRIBUTES]));
+    LazyLock::new(|| Rows::update(&ACCOUNTS, "account", 1, &[&balance(), &attributes()]));
 
 // What a rejected request would have written down is of no use, and would be kept for good.
 const REQUEST: &[NamedValue<NewRequest>] = &[

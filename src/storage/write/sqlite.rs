@@ -5,19 +5,16 @@ use std::borrow::Borrow;
 
 use sea_orm::{ConnectionTrait, DatabaseTransaction, Statement};
 
-use crate::{
-    domain::account::Account,
-    storage::{
-        StorageError,
-        dialect::DatabaseKind,
-        write::{
-            changes::{AccountKeys, Changes, account_keys, expect_all},
-            rows::{
-                ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
-                NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
-            },
-            statements::sqlite_rows,
+use crate::storage::{
+    StorageError,
+    dialect::DatabaseKind,
+    write::{
+        changes::{AccountKeys, Changes, OpenedAccount, account_keys, expect_all},
+        rows::{
+            ACCOUNT_UPDATES, BALANCE_UPDATES, CHANGED_HOLDS, NEW_ACCOUNT_CHANGES, NEW_ACCOUNTS,
+            NEW_COMMITS, NEW_ENTRIES, NEW_HOLDS, NEW_REQUESTS, Rows,
         },
+        statements::sqlite_rows,
     },
 };
 
@@ -28,7 +25,7 @@ const ROW_COUNTS: [usize; 10] = [512, 256, 128, 64, 32, 16, 8, 4, 2, 1];
 /// Writes new accounts and returns their keys.
 pub async fn insert_accounts(
     transaction: &DatabaseTransaction,
-    accounts: &[&Account],
+    accounts: &[OpenedAccount],
 ) -> Result<AccountKeys, StorageError> {
     let mut keys = AccountKeys::new();
     for statement in statements(&NEW_ACCOUNTS, accounts) {

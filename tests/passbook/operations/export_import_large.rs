@@ -114,6 +114,7 @@ impl Written {
                 "type": "account", "caller": "", "account_id": account_id.as_str(), "currency_code": "USD",
                 "currency_scale": 2, "balance": balance.to_string(), "held": "0.00",
                 "overdraft_limit": "1000.00", "unlimited_overdraft": false, "below_limit": false, "state": "open",
+                "opening_attributes": {"overdraft_limit": "1000.00"},
                 "sequence": sequence, "version": version, "last_hash": hash, "labels": {},
                 "create_time_us": TIME_US, "update_time_us": update_time_us,
             });

@@ -9,6 +9,7 @@ on_both_databases! {
     reverting_the_holds_migration_releases_held_money,
     migrations_go_up_and_down_and_up_again,
     effective_times_are_not_migrated_away,
+    opening_attributes_are_written_for_accounts_that_are_there,
     force_and_parts_are_not_migrated_away,
     details_of_requests_are_not_migrated_away,
     changed_holds_are_not_migrated_away,
@@ -45,11 +46,52 @@ async fn effective_times_are_not_migrated_away(kind: Kind) {
     let request = DepositRequest { effective_time, ..deposit("alice", "1") };
     client.deposit(request).await.expect("applied");
     drop(server);
+    database.migrate_down_before("opening_attributes").await;
 
     let outcome = migrate(&database, "down").await;
 
     assert_eq!(outcome.code, Some(1), "{}{}", outcome.stdout, outcome.stderr);
+    migrate(&database, "up").await.must_succeed();
     database.passbook(&["verify"]).await.must_succeed();
+}
+
+/// Those of accounts that have changed are in the first change.
+async fn opening_attributes_are_written_for_accounts_that_are_there(kind: Kind) {
+    let (database, server, client) = start_server(kind).await;
+    open(&client, "plain").await;
+    let labels = [("a".to_owned(), "b \"é\"".to_owned())].into();
+    open_with(&client, CreateAccountRequest { labels, ..account_of("labelled", "USD") }).await;
+    open_unlimited(&client, "unlimited").await;
+    for account_id in ["changed", "limited"] {
+        open_with_overdraft(&client, account_id, "5").await;
+    }
+    for limit in ["7", "9"] {
+        client.update_account(limit_of("changed", limit)).await.expect("applied");
+    }
+    drop(server);
+    let openings = async || {
+        let column = "CAST(opening_attributes AS text)";
+        let sql = format!("SELECT {column} FROM accounts ORDER BY account_id");
+        let json = |text: &String| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        database.texts(&sql).await.iter().map(json).collect::<Vec<_>>()
+    };
+    let limit = serde_json::json!({"overdraft_limit": "5.00"});
+    let expected = [
+        limit.clone(),
+        serde_json::json!({"labels": {"a": "b \"é\""}}),
+        limit,
+        serde_json::json!({}),
+        serde_json::json!({"unlimited_overdraft": true}),
+    ];
+    assert_eq!(openings().await, expected);
+
+    database.migrate_down_before("opening_attributes").await;
+    migrate(&database, "up").await.must_succeed();
+
+    assert_eq!(openings().await, expected);
+    database.passbook(&["verify"]).await.must_succeed();
+    let change = "UPDATE accounts SET opening_attributes = NULL";
+    database.must_refuse(&[change], "is not allowed").await;
 }
 
 async fn force_and_parts_are_not_migrated_away(kind: Kind) {

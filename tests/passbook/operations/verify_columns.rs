@@ -49,6 +49,9 @@ async fn attributes_that_no_change_made_are_found(kind: Kind) {
         format!("account alice: its {name} is not what its last change left, change {last}")
     };
     let of_change = |version: i64, what: &str| format!("account alice, change {version}: {what}");
+    let not_opened = |name: &str| {
+        format!("account bob: its {name} is not that of its opening, but no change made it so")
+    };
     let cases = [
         (account("state = 'open' WHERE account_id = 'alice'"), last_left("state")),
         (account("overdraft_limit = '9' WHERE account_id = 'alice'"), last_left("overdraft_limit")),
@@ -60,6 +63,22 @@ async fn attributes_that_no_change_made_are_found(kind: Kind) {
         (
             account("state = 'frozen' WHERE account_id = 'bob'"),
             "account bob: its state is frozen, but no change made it so".to_owned(),
+        ),
+        (account("overdraft_limit = '9' WHERE account_id = 'bob'"), not_opened("overdraft_limit")),
+        (account("labels = '{\"a\":\"b\"}' WHERE account_id = 'bob'"), not_opened("labels")),
+        (
+            account("unlimited_overdraft = true WHERE account_id = 'bob'"),
+            not_opened("unlimited_overdraft"),
+        ),
+        (
+            account(
+                "opening_attributes = '{\"overdraft_limit\":\"9.00\"}' WHERE account_id = 'bob'",
+            ),
+            not_opened("overdraft_limit"),
+        ),
+        (
+            account("opening_attributes = '{\"labels\":{\"a\":\"b\"}}' WHERE account_id = 'alice'"),
+            of_change(first, "it begins with another labels than the account was opened with"),
         ),
         (
             format!("DELETE FROM account_changes WHERE version = {last}"),
@@ -124,6 +143,11 @@ async fn columns_of_accounts_that_no_server_reads_are_found(kind: Kind) {
             (
                 "UPDATE account_changes SET create_time_us = 9223372036854775807",
                 "of account alice: column create_time_us",
+            ),
+            (
+                "UPDATE accounts SET opening_attributes = '{\"overdraft_limit\":\"-1\"}' \
+                 WHERE account_id = 'bob'",
+                "account bob: unreadable row: account bob: column opening_attributes",
             ),
             (
                 "UPDATE accounts SET account_id = 'a\n\u{1b}[31m' WHERE account_id = 'bob'",
@@ -215,6 +239,12 @@ async fn texts_that_no_server_writes_are_found(kind: Kind) {
         (format!("accounts SET {} {on_account}", labels(r#""":"x""#)), "bob: column labels"),
         (format!("accounts SET {} {on_account}", labels(r#""a":"\u001b""#)), "bob: column labels"),
         (format!("accounts SET caller = ' ' {on_account}"), "bob: column caller"),
+        (
+            format!(
+                r#"accounts SET opening_attributes = '{{"labels":{{"a b":""}}}}' {on_account}"#
+            ),
+            "bob: column opening_attributes",
+        ),
         (format!("requests SET {} {on_deposit}", labels(r#""a b":"""#)), ": column labels"),
         (
             format!("requests SET {} {on_deposit}", labels(&format!("\"a\":\"{long}\""))),
@@ -348,6 +378,7 @@ async fn values_that_no_server_reads_are_not_imported(kind: Kind) {
         ("request", "entry_names", "[1]", "must be a list of account ids and sequences"),
         ("hold", "hold_id", "\"\"", "is required"),
         ("account_change", "attributes_after", "[]", "must be the attributes of an account"),
+        ("account", "opening_attributes", r#"{"a":1}"#, "must be the attributes of an account at"),
         ("account", "labels", r#"{"":"x"}"#, "must be at most 32, with keys of 1-63 characters"),
         ("request", "labels", r#"{"a":"\u001b"}"#, "must be at most 32, with keys of 1-63"),
         ("request", "description", "\"a\\nb\"", "must be a text of at most 1024 bytes"),

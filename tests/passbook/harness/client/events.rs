@@ -29,6 +29,16 @@ pub fn all_events() -> WatchEventsRequest {
     events_from(Start::FromBeginning(()))
 }
 
+/// All events that there are now.
+pub async fn read_events(client: &Client) -> Vec<Event> {
+    let mut watching = EventWatching::begin(client, all_events()).await;
+    let mut events = Vec::new();
+    while !watching.has_caught_up {
+        events.extend(watching.next().await.expect("the stream continues"));
+    }
+    events
+}
+
 /// All events from now on.
 pub fn events_from_now() -> WatchEventsRequest {
     events_from(Start::FromNow(()))
