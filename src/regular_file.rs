@@ -4,7 +4,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -26,6 +26,15 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     whole(file)
+}
+
+/// A warning of a file with a secret, which has this name in the settings, if users of the machine who are
+/// neither its owner nor in its group may read or change it.
+pub fn exposure(name: &str, path: &Path) -> Option<String> {
+    let mode = path.metadata().ok()?.permissions().mode();
+    let others = 0o007;
+    let warning = || format!("{name} {} is open to all users of this machine", path.display());
+    (mode & others != 0).then(warning)
 }
 
 /// The same as text.

@@ -145,6 +145,9 @@ pub fn main() -> ExitCode {
     for unknown in environment::unknown_variables(&command()) {
         tracing::warn!("{unknown}");
     }
+    if let Some(warning) = file.as_ref().and_then(Settings::warning) {
+        tracing::warn!("{warning}");
+    }
     let runtime = match &cli.command {
         Command::Bench(bench) => bench.runtime(),
         _ => Runtime::new(),

@@ -40,6 +40,11 @@ impl DatabaseConfig {
         self.database_password_file.as_deref()
     }
 
+    /// The file of the private key with which the server signs in, if the URL or a variable names one.
+    pub(super) fn key_file(&self) -> Option<PathBuf> {
+        DatabaseUrl::parse(&self.database_url).ok()?.key_file()
+    }
+
     /// A warning of connections to another machine that may not be the database.
     pub(super) fn warning(&self) -> Option<String> {
         let url = DatabaseUrl::parse(&self.database_url).ok()?;

@@ -11,7 +11,9 @@ use clap::{Arg, ArgAction, Command, builder::OsStr, error::ContextKind, error::C
 
 use crate::{
     config::error_text::{one_line, suggestion},
-    regular_file, toml_text,
+    regular_file,
+    storage::DatabaseUrl,
+    toml_text,
 };
 
 /// The id of the setting with the path of the file. The file itself cannot set it.
@@ -69,6 +71,14 @@ impl Settings {
                 _ => argument,
             })
             .mut_subcommands(|subcommand| self.apply(subcommand))
+    }
+
+    /// A warning if the file has the database's password and others can read it.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let urls = self.values.get("database_url")?;
+        let has_password = urls.iter().any(|url| DatabaseUrl::has_password(url));
+        has_password.then(|| regular_file::exposure(CONFIG_ID, &self.path)).flatten()
     }
 
     /// Whether the file sets this key.

@@ -17,8 +17,6 @@ mod values;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::PermissionsExt,
-    path::Path,
     time::Duration,
 };
 
@@ -218,20 +216,16 @@ impl ServeConfig {
     /// machines can read, and files with secrets that other users of the machine can read.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let others = 0o007;
-        let is_exposed = |path: &Path| {
-            path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & others != 0)
-        };
+        let key = self.database.key_file();
         let files = [
             ("tls_key_file", self.security.tls_key_file.as_deref()),
             ("tokens_file", self.security.tokens_file.as_deref()),
             ("admin_token_file", self.telemetry.admin_token_file.as_deref()),
             ("database_password_file", self.database.password_file()),
+            ("sslkey", key.as_deref()),
         ];
-        let exposed = files.into_iter().filter_map(|(name, path)| Some((name, path?)));
-        let exposed = exposed.filter(|(_, path)| is_exposed(path)).map(|(name, path)| {
-            format!("{name} {} is open to all users of this machine", path.display())
-        });
+        let exposed =
+            files.into_iter().filter_map(|(name, path)| regular_file::exposure(name, path?));
         let to_others = [self.telemetry.warning(&self.security), self.database.warning()];
         to_others.into_iter().flatten().chain(exposed).collect()
     }

@@ -14,6 +14,8 @@ use tokio_rustls::rustls::pki_types::{
     PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject,
 };
 
+use crate::regular_file;
+
 /// The bytes of a private or a public key, without what is around them in a file.
 const KEY_LENGTH: usize = 32;
 /// The DER of RFC 8410 before a private key.
@@ -50,7 +52,7 @@ impl SigningKey {
         Ok(key)
     }
 
-    /// Reads the file of a key.
+    /// Reads the file of a key, and warns if others can read it.
     ///
     /// # Errors
     /// In one line, with the file's name.
@@ -58,6 +60,9 @@ impl SigningKey {
         let named = |why: String| format!("{}: {why}", path.display());
         let key = PrivatePkcs8KeyDer::from_pem_file(path)
             .map_err(|error| named(format!("is no private key in PEM: {error}")))?;
+        if let Some(warning) = regular_file::exposure("the private key", path) {
+            tracing::warn!("{warning}");
+        }
         Self::from_pkcs8(key.secret_pkcs8_der()).map_err(named)
     }
 

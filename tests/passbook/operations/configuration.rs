@@ -397,3 +397,36 @@ async fn an_admin_port_that_other_machines_can_read_is_warned_of() {
     let exposed = format!("admin_token_file {token_file} is open to all users of this machine");
     assert_eq!(warnings(&[&port[..], &token].concat()).await, [exposed]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_the_database_that_others_can_read_is_warned_of() {
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let (certificate, key) = (authority.file("tls.crt"), text(&authority.file("tls.key")));
+    let url = format!(
+        "postgres://user:secret@127.0.0.1/ledger?sslmode=require&sslcert={}&sslkey={key}",
+        certificate.display()
+    );
+    let settings = text(&authority.file("passbook.toml"));
+    fs::write(&settings, format!("database_url = '{url}'")).expect("written");
+    for (mode, is_warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+        for file in [&key, &settings] {
+            fs::set_permissions(file, Permissions::from_mode(mode)).expect("set");
+        }
+
+        let checked = passbook(&["config", "check", "--config", &settings]).await.must_succeed();
+
+        for file in [format!("sslkey {key}"), format!("config {settings}")] {
+            let warning = format!("{file} is open to all users of this machine");
+            assert_eq!(
+                checked.stderr.contains(&warning),
+                is_warned,
+                "{mode:o}: {}",
+                checked.stderr
+            );
+        }
+    }
+    fs::write(&settings, "listen = '127.0.0.1:0'").expect("written");
+    let checked = passbook(&["config", "check", "--config", &settings]).await.must_succeed();
+    assert!(!checked.stderr.contains("open to all"), "no secret: {}", checked.stderr);
+}

@@ -331,3 +331,16 @@ async fn a_file_that_is_no_key_is_wrong_usage() {
     let signing = database.passbook(&["heads", "sign", "--key", "/no/such/key"]).await;
     signing.must_fail_with(2, "/no/such/key: ");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_others_can_read_is_warned_of() {
+    let witness = Witness::create().await;
+    let database = TestDatabase::create(Kind::Sqlite).await;
+    let key = witness.path("key");
+    for (mode, is_warned) in [(0o600, false), (0o644, true)] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("set");
+        let signed = database.passbook(&["heads", "sign", "--key", &key]).await.must_succeed();
+        let warning = format!("the private key {key} is open to all users of this machine");
+        assert_eq!(signed.stderr.contains(&warning), is_warned, "{mode:o}: {}", signed.stderr);
+    }
+}

@@ -20,7 +20,15 @@ impl NamedFile {
     pub(super) fn path(&self) -> PathBuf {
         self.path.clone()
     }
+
+    /// Whether the file has a secret.
+    pub(super) fn is_key(&self) -> bool {
+        self.name == KEY
+    }
 }
+
+/// The parameter with the file of the private key.
+const KEY: &str = "sslkey";
 
 #[derive(Clone, Copy)]
 enum Content {
@@ -49,7 +57,7 @@ pub(super) fn named(parameters: &Parameters) -> Vec<NamedFile> {
     let files = [
         ("sslrootcert", roots, Content::Certificates),
         ("sslcert", certificate, of_pair(Content::Certificates)),
-        ("sslkey", key, of_pair(Content::Key)),
+        (KEY, key, of_pair(Content::Key)),
     ];
     let files = files.into_iter().filter_map(|(name, value, content)| {
         // The value may be the certificate itself.

@@ -109,6 +109,12 @@ impl DatabaseUrl {
         }
     }
 
+    /// The file of the private key with which PostgreSQL knows this program.
+    #[must_use]
+    pub fn key_file(&self) -> Option<PathBuf> {
+        self.1.iter().find(|file| file.is_key()).map(NamedFile::path)
+    }
+
     /// Checks that a server can change the database, as far as can be seen without a connection.
     ///
     /// # Errors
