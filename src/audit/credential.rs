@@ -1,5 +1,10 @@
 //! The credential of a call, as the audit log names it.
 
+use http::{HeaderMap, header::AUTHORIZATION};
+use sha2::{Digest, Sha256};
+
+use crate::auth;
+
 /// The credential that a caller sent, valid or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
@@ -17,6 +22,20 @@ pub enum Credential {
 const TOKEN_HASH_BYTES: usize = 8;
 
 impl Credential {
+    /// The credential in these headers, or else the client certificate with this fingerprint.
+    #[must_use]
+    pub fn of(headers: &HeaderMap, certificate: Option<[u8; 32]>) -> Self {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        match (values.next(), values.next()) {
+            (None, _) => certificate.map_or(Self::None, Self::Certificate),
+            (Some(value), None) => match auth::bearer(value) {
+                Some(token) => Self::Token(Sha256::digest(token).into()),
+                None => Self::Malformed,
+            },
+            (Some(_), Some(_)) => Self::Malformed,
+        }
+    }
+
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Token(_) => "token",

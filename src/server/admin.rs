@@ -13,6 +13,7 @@
 use std::{
     convert::Infallible,
     io,
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -39,6 +40,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::either::Either;
 
 use crate::{
+    audit::{self, AuditLog, Credential, Origin},
+    domain::ids::Identity,
     ledger::Ledger,
     server::{
         admin_token::AdminToken, http_connections::HttpConnections, readiness::Readiness, tls::Tls,
@@ -58,6 +61,8 @@ const ADMIN_REQUEST_TIME_MAX: Duration = Duration::from_millis(800);
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Why the server is not ready before it waits for something.
 const STARTING: &str = "starting";
+/// The method of its requests in the audit log.
+const METHOD: &str = "admin_port";
 /// How to authenticate (RFC 6750, 3).
 const CHALLENGE: &str = "Bearer realm=\"passbook\"";
 
@@ -76,6 +81,7 @@ pub struct Admin {
 /// The admin port, from the start of the process on. Dropping it closes it.
 pub struct AdminPort {
     ledger: Arc<OnceLock<Arc<Ledger>>>,
+    audit: Arc<OnceLock<Arc<AuditLog>>>,
     readiness: Arc<watch::Sender<Readiness>>,
     /// Empty without an admin port.
     _serving: JoinSet<()>,
@@ -88,6 +94,8 @@ struct AdminHandler {
     token: Option<Arc<AdminToken>>,
     /// Empty as long as the server waits for its database.
     ledger: Arc<OnceLock<Arc<Ledger>>>,
+    /// Empty without an audit log, and before it has begun.
+    audit: Arc<OnceLock<Arc<AuditLog>>>,
     readiness: watch::Receiver<Readiness>,
 }
 
@@ -95,12 +103,14 @@ impl AdminPort {
     /// Serves the port, if there is one. The server is not ready.
     #[must_use]
     pub fn open(admin: Option<Admin>) -> Self {
-        let (ledger, readiness) = (Arc::default(), watch::Sender::new(Err(STARTING)));
+        let (ledger, audit) = (Arc::default(), Arc::default());
+        let readiness = watch::Sender::new(Err(STARTING));
         let mut serving = JoinSet::new();
         if let Some(admin) = admin {
-            serving.spawn(admin.serve(Arc::clone(&ledger), readiness.subscribe()));
+            let (ledger, audit) = (Arc::clone(&ledger), Arc::clone(&audit));
+            serving.spawn(admin.serve(ledger, audit, readiness.subscribe()));
         }
-        Self { ledger, readiness: Arc::new(readiness), _serving: serving }
+        Self { ledger, audit, readiness: Arc::new(readiness), _serving: serving }
     }
 
     /// The server is not ready, for this reason.
@@ -111,6 +121,11 @@ impl AdminPort {
     /// What the port says of the server's readiness.
     pub(super) fn readiness(&self) -> Arc<watch::Sender<Readiness>> {
         self.readiness.clone()
+    }
+
+    /// Records denied requests in this log.
+    pub(super) fn record_denials(&self, audit: Arc<AuditLog>) {
+        self.audit.get_or_init(|| audit);
     }
 
     /// Publishes the load of this ledger.
@@ -124,13 +139,14 @@ impl Admin {
     async fn serve(
         self,
         ledger: Arc<OnceLock<Arc<Ledger>>>,
+        audit: Arc<OnceLock<Arc<AuditLog>>>,
         readiness: watch::Receiver<Readiness>,
     ) {
         let Self { listener, metrics, tls, token } = self;
-        let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, readiness });
+        let handler = Arc::new(AdminHandler { metrics, tls, token, ledger, audit, readiness });
         HttpConnections::new(ADMIN_CONNECTIONS_MAX)
-            .accept_all(listener, move |stream, _, has_request| {
-                let serving = handler.clone().serve_connection(stream, has_request);
+            .accept_all(listener, move |stream, address, has_request| {
+                let serving = handler.clone().serve_connection(stream, address, has_request);
                 let serving = timeout(ADMIN_CONNECTION_TIME_MAX, serving);
                 async {
                     // Timeouts and disconnects are ignored: no client is left to answer.
@@ -143,10 +159,15 @@ impl Admin {
 
 impl AdminHandler {
     /// Serves one request, and closes the connection.
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream, has_request: Arc<AtomicBool>) {
+    async fn serve_connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        has_request: Arc<AtomicBool>,
+    ) {
         let service = service_fn(|request: Request<Incoming>| {
             has_request.store(true, Ordering::Relaxed);
-            std::future::ready(Ok::<_, Infallible>(self.respond(&request)))
+            std::future::ready(Ok::<_, Infallible>(self.respond(&request, address)))
         });
         let stream = match self.handshake(stream).await {
             Ok(stream) => stream,
@@ -178,10 +199,19 @@ impl AdminHandler {
         is_probe || self.token.as_ref().is_none_or(|token| token.is_in(request.headers()))
     }
 
-    fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn record_denial<B>(&self, request: &Request<B>, address: SocketAddr) {
+        let Some(audit) = self.audit.get() else { return };
+        let (peer, credential) = (Some(address), Credential::of(request.headers(), None));
+        let origin = Origin { method: METHOD, is_unary: true, peer, credential };
+        let call = audit::Call::new(audit.clone(), origin);
+        call.end_denied(&Identity::anonymous(), false, "unauthenticated");
+    }
+
+    fn respond<B>(&self, request: &Request<B>, address: SocketAddr) -> Response<Full<Bytes>> {
         let plain = "text/plain; charset=utf-8";
         let (status, content_type, text) = match request.uri().path() {
             _ if !self.is_allowed(request) => {
+                self.record_denial(request, address);
                 let text = "the token is missing or wrong: send `authorization: Bearer TOKEN`\n";
                 (StatusCode::UNAUTHORIZED, plain, text.to_owned())
             }

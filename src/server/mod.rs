@@ -124,6 +124,9 @@ impl Server {
         audit: Option<Arc<AuditLog>>,
         admin: AdminPort,
     ) -> Result<Self, ServerError> {
+        if let Some(audit) = audit.clone() {
+            admin.record_denials(audit);
+        }
         let (health, health_service) = tonic_health::server::health_reporter();
         let readiness = ReadinessWatch::new(health, admin.readiness()).await;
         let health_service = (config.security.health != Access::Off).then_some(health_service);

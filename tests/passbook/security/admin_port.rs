@@ -6,6 +6,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::{
     admin::{Admin, exchange, status},
+    audit_log::{Audit, sha256_hex},
     certificates::{Authority, text},
     credentials::{Callers, identity},
     *,
@@ -238,4 +239,35 @@ async fn the_port_has_the_certificate_of_the_server_and_requires_none() {
         authority.handshake(connect().await, &["http/1.1"]).await.is_ok()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denied_request_has_a_line_in_the_audit_log() {
+    let audit = Audit::new();
+    let arguments = audit.arguments(&[]);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let target = Target::start(true, &arguments).await;
+    let requests = [
+        request("GET", "/metrics", &[]),
+        request("GET", "/metrics", &["authorization: Bearer guess"]),
+        request("GET", "/nothing", &["authorization: Basic guess"]),
+        request("GET", "/livez", &["authorization: Bearer guess"]),
+        request("GET", "/metrics", &[&format!("authorization: Bearer {TOKEN}")]),
+    ];
+
+    for request in requests {
+        target.send(request.as_bytes()).await;
+    }
+    drop(target);
+
+    let denials = audit.events("denial");
+    let seen: Vec<_> = denials.iter().map(|line| line["credential"].as_str()).collect();
+    assert_eq!(seen, [Some("none"), Some("token"), Some("malformed")], "{}", audit.text());
+    for line in &denials {
+        let fields = ["method", "identity", "outcome", "reason"].map(|name| line[name].as_str());
+        assert_eq!(fields, ["admin_port", "", "denied", "unauthenticated"].map(Some), "{line}");
+        assert!(line["peer"].as_str().is_some_and(|it| it.starts_with("127.0.0.1:")), "{line}");
+    }
+    assert_eq!(denials[1]["credential_sha256"], sha256_hex("guess", 16), "{}", denials[1]);
+    assert!(!audit.text().contains("guess") && !audit.text().contains(TOKEN), "{}", audit.text());
 }

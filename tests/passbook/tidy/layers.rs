@@ -33,7 +33,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("ledger", &["audit", "budget", "domain", "storage", "telemetry"]),
     ("storage", &["domain"]),
     ("telemetry", &[]),
-    ("audit", &["domain"]),
+    ("audit", &["auth", "domain"]),
     ("budget", &["domain"]),
     ("witness", &["domain"]),
     ("domain", &[]),

@@ -6,15 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
 use metrics::{Gauge, gauge};
-use sha2::{Digest, Sha256};
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::{
     audit::{self, AuditLog, Credential, Origin},
-    auth::{self, Authenticator, Peer},
+    auth::{Authenticator, Peer},
     domain::ids::Identity,
     grpc::middleware::telemetry::methods::{
         METRICS_BY_METHOD, MethodMetrics, MetricsByMethod, name, uppercase_name,
@@ -96,11 +95,12 @@ impl CallRecorder {
         let call_id = given.cloned().unwrap_or_else(new_call_id);
         let peer = extensions.get::<Peer>();
         let audit = self.audit.as_ref().map(|log| {
+            let certificate = peer.and_then(|it| it.certificate.as_ref());
             let origin = Origin {
                 method: &method.name,
                 is_unary: method.is_unary(),
                 peer: peer.and_then(|it| it.address),
-                credential: credential(peer, headers),
+                credential: Credential::of(headers, certificate.map(|it| it.sha256)),
             };
             Arc::new(audit::Call::new(log.clone(), origin))
         });
@@ -184,22 +184,6 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
-    }
-}
-
-/// The credential of a call in the audit log: `authorization` counts before a certificate.
-fn credential(peer: Option<&Peer>, headers: &HeaderMap) -> Credential {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    match (values.next(), values.next()) {
-        (None, _) => match peer.and_then(|it| it.certificate.as_ref()) {
-            Some(certificate) => Credential::Certificate(certificate.sha256),
-            None => Credential::None,
-        },
-        (Some(value), None) => match auth::bearer(value) {
-            Some(token) => Credential::Token(Sha256::digest(token).into()),
-            None => Credential::Malformed,
-        },
-        (Some(_), Some(_)) => Credential::Malformed,
     }
 }
 
