@@ -191,15 +191,19 @@ impl Connections {
         let mut next_period = Instant::now() + UNREAD_PERIOD;
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
-            if self.established.is_some() {
-                let is_old = |it: &Connection| it.opened.elapsed() > PROVISIONAL_AGE_MAX;
-                self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
-            }
+            self.close_old(Instant::now());
             self.close_expired(SystemTime::now());
             if Instant::now() >= next_period {
                 next_period += UNREAD_PERIOD;
                 self.begin_period();
             }
+        }
+    }
+
+    fn close_old(&self, now: Instant) {
+        if self.established.is_some() {
+            let is_old = |it: &Connection| now.duration_since(it.opened) > PROVISIONAL_AGE_MAX;
+            self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
         }
     }
 
@@ -349,6 +353,21 @@ mod tests {
         assert!(open("other").is_ok());
         drop(all);
         assert!(open("greedy").is_ok());
+    }
+
+    #[test]
+    fn only_a_connection_without_a_credential_is_too_old_after_a_minute() {
+        let connections = Connections::new(40, true);
+        let (of_nobody, of_caller) = (connections.open(address(1)), connections.open(address(1)));
+        of_caller.establish(&named("caller")).unwrap();
+        connections.close_old(of_nobody.opened + Duration::from_secs(60));
+        assert!(!of_nobody.is_closing());
+        connections.close_old(of_caller.opened + Duration::from_secs(61));
+        assert!(of_nobody.is_closing() && !of_caller.is_closing());
+        let connections = Connections::new(40, false);
+        let connection = connections.open(None);
+        connections.close_old(connection.opened + Duration::from_secs(3600));
+        assert!(!connection.is_closing(), "without authentication");
     }
 
     #[test]

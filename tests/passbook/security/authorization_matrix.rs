@@ -269,12 +269,13 @@ fn expected(who: &Who, service: &str, method: &str, is_own: bool) -> Expected {
 
 /// Whether an identity with these rights, on the accounts of the call or on others, may make it.
 fn has_rights(who: &Who, method: &str, on_these: bool) -> bool {
+    let method = method.trim_end_matches(IN_A_STREAM);
     if let Some(method) = method.strip_suffix(BY_FORCE) {
         // The posting of this test is a deposit, unless it is forced.
         let method = if method == "PostTransaction" { "Withdraw" } else { method };
         return who.rights.contains(&"force") && has_rights(who, method, on_these);
     }
-    let needed: &[&str] = match method.trim_end_matches(IN_A_STREAM) {
+    let needed: &[&str] = match method {
         // They name no account, or show only visible ones.
         "ListAccounts" | "SumBalances" | "GetRequestOutcome" => return true,
         // Some account is enough.

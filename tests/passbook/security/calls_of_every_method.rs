@@ -50,10 +50,11 @@ pub fn methods() -> Vec<(String, String)> {
         let name = service.name().to_owned();
         service.method.into_iter().map(move |method| (name.clone(), method.name().to_owned()))
     });
-    let streamed =
-        STREAMED.map(|method| ("AccountService".to_owned(), format!("{method}{IN_A_STREAM}")));
-    let forced = FORCED.map(|method| ("AccountService".to_owned(), format!("{method}{BY_FORCE}")));
-    methods.chain(streamed).chain(forced).collect()
+    let streamed = STREAMED.map(|method| format!("{method}{IN_A_STREAM}"));
+    let forced = FORCED.map(|method| format!("{method}{BY_FORCE}"));
+    let both = FORCED.map(|method| format!("{method}{BY_FORCE}{IN_A_STREAM}"));
+    let changes = streamed.into_iter().chain(forced).chain(both);
+    methods.chain(changes.map(|method| ("AccountService".to_owned(), method))).collect()
 }
 
 pub async fn target(client: &Client, prefix: &str) -> Target {
