@@ -46,7 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000007_commits::Commits),
             Box::new(m20261126_000008_living_holds::MIGRATION),
             Box::new(m20261127_000009_effective_times::MIGRATION),
-            Box::new(m20261129_000010_opening_attributes::OpeningAttributes),
+            Box::new(m20261129_000010_opening_attributes::MIGRATION),
         ]
     }
 
