@@ -169,6 +169,12 @@ impl Currency {
         (number.scale() == self.scale && self.within_limit(number)).then_some(Amount(number))
     }
 
+    /// The same of a number that must not be below zero, such as a limit.
+    #[must_use]
+    pub fn amount_from_zero(&self, number: Decimal) -> Option<Amount> {
+        self.amount(number).filter(|amount| !amount.is_negative())
+    }
+
     /// Converts an amount of a currency with the same code and perhaps other decimals. None if the code
     /// is another one, or the amount has more decimals than this currency.
     #[must_use]

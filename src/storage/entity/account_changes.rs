@@ -61,9 +61,7 @@ impl StoredAttributes {
     fn into_attributes(self, currency: &Currency) -> Option<Attributes> {
         Some(Attributes {
             state: AccountState::from_name(&self.state)?,
-            overdraft_limit: currency
-                .amount(self.overdraft_limit)
-                .filter(|limit| !limit.is_negative())?,
+            overdraft_limit: currency.amount_from_zero(self.overdraft_limit)?,
             unlimited_overdraft: self.unlimited_overdraft,
             labels: self.labels,
         })

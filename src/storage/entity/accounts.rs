@@ -91,8 +91,7 @@ impl Model {
         let opening = |stored: Json| {
             let StoredOpening { overdraft_limit, unlimited_overdraft, labels } =
                 serde_json::from_value(stored).ok()?;
-            let limit = account.currency.amount(overdraft_limit);
-            let overdraft_limit = limit.filter(|limit| !limit.is_negative())?;
+            let overdraft_limit = account.currency.amount_from_zero(overdraft_limit)?;
             let state = AccountState::Open;
             Some(Attributes { state, overdraft_limit, unlimited_overdraft, labels })
         };
@@ -116,8 +115,7 @@ impl TryFrom<Model> for Account {
         let amount =
             |number: Number, column| currency.amount(number.0).ok_or_else(|| corrupt(column));
         let not_negative = |number: Number, column| {
-            let amount = currency.amount(number.0).filter(|amount| !amount.is_negative());
-            amount.ok_or_else(|| corrupt(column))
+            currency.amount_from_zero(number.0).ok_or_else(|| corrupt(column))
         };
         let time = |time_us: i64, column| {
             TIMES_US.contains(&time_us).then_some(time_us).ok_or_else(|| corrupt(column))
