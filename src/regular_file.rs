@@ -1,5 +1,5 @@
-//! Files of settings and secrets: how they are read, and which are the same. A pipe or a device at the
-//! path of one would be waited for, or have no end.
+//! Files of settings and secrets: how they are read, which are the same, and which others can read. A pipe
+//! or a device at the path of one would be waited for, or have no end.
 
 use std::{
     fs::{File, OpenOptions},
@@ -26,15 +26,6 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("it is not a regular file"));
     }
     whole(file)
-}
-
-/// A warning of a file with a secret, which has this name in the settings, if users of the machine who are
-/// neither its owner nor in its group may read or change it.
-pub fn exposure(name: &str, path: &Path) -> Option<String> {
-    let mode = path.metadata().ok()?.permissions().mode();
-    let others = 0o007;
-    let warning = || format!("{name} {} is open to all users of this machine", path.display());
-    (mode & others != 0).then(warning)
 }
 
 /// The same as text.
@@ -98,6 +89,15 @@ pub fn is_same(left: &Path, right: &Path) -> bool {
         (Err(_), Err(_)) => real_path(left) == real_path(right),
         _ => false,
     }
+}
+
+/// A warning of a file with a secret, which has this name in the settings, if users of the machine who are
+/// neither its owner nor in its group may read or change it.
+pub fn exposure(name: &str, path: &Path) -> Option<String> {
+    let mode = path.metadata().ok()?.permissions().mode();
+    let others = 0o007;
+    let warning = || format!("{name} {} is open to all users of this machine", path.display());
+    (mode & others != 0).then(warning)
 }
 
 #[cfg(test)]
