@@ -89,6 +89,8 @@ impl State {
 struct Reply {
     sender: oneshot::Sender<Result<CommandResult, Error>>,
     permits: Permits,
+    /// Whether its identity was charged for its lines in the audit log.
+    is_audited: bool,
     audit: Option<PendingChange>,
 }
 
@@ -127,7 +129,7 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         version: AtomicI64::new(NO_VERSION),
         is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, permits, audit: None })),
+        reply: Mutex::new(Some(Reply { sender, permits, is_audited: false, audit: None })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -139,13 +141,18 @@ fn next_number() -> u64 {
 }
 
 impl Job {
-    /// Sets the record in the audit log, before the job is in the queue. The identity has its lines back if
-    /// the job moves money.
+    /// Charges the identity for the lines in the audit log, before the first one is written: the caller may
+    /// give up before the job is in the queue. It has them back if the job moves money.
+    pub fn charge_audit(&self) {
+        if let Some(reply) = &mut *lock(&self.reply) {
+            reply.is_audited = true;
+            reply.permits.records.charge(&self.identity, 1, Instant::now());
+        }
+    }
+
+    /// Sets the record in the audit log, before the job is in the queue.
     pub fn set_audit(&self, audit: Option<PendingChange>) {
         if let Some(reply) = &mut *lock(&self.reply) {
-            if audit.is_some() {
-                reply.permits.records.charge(&self.identity, 1, Instant::now());
-            }
             reply.audit = audit;
         }
     }
@@ -274,10 +281,9 @@ impl Job {
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            let Reply { sender, permits, audit } = reply;
-            let count = records::count(&self.command, &result, audit.is_some());
-            let charged = audit.is_some().into();
-            permits.records.correct(&self.identity, charged, count, Instant::now());
+            let Reply { sender, permits, is_audited, audit } = reply;
+            let count = records::count(&self.command, &result, is_audited);
+            permits.records.correct(&self.identity, is_audited.into(), count, Instant::now());
             if let Some(audit) = audit {
                 audit.end(audited::outcome(&self.command, &result));
             }

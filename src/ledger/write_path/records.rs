@@ -11,6 +11,8 @@ use crate::{
 pub fn count(command: &Command, result: &Result<CommandResult, Error>, is_audited: bool) -> u32 {
     match result {
         Err(Error::Rejected(_)) => command.is_recorded().into(),
+        // Its intent was not written.
+        Err(Error::AuditUnavailable) => 0,
         Err(_) => is_audited.into(),
         Ok(CommandResult::Request(result)) if result.replayed => is_audited.into(),
         Ok(CommandResult::Request(_)) => command.changes_a_hold().into(),

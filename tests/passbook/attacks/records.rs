@@ -1,6 +1,9 @@
 //! Records that move no money are stored for good: an identity may have so many of them a minute.
 
-use crate::{attacks::*, harness::audit_log::Audit};
+use crate::{
+    attacks::*,
+    harness::audit_log::{Audit, FullPipe},
+};
 
 const RECORDS_MAX: &str = "100";
 
@@ -19,11 +22,18 @@ async fn until_shed<Answer>(call: impl AsyncFn(usize) -> Result<Answer, Status>)
 }
 
 /// A target that applies no change without a line in its audit log.
-async fn audited_target() -> (Audit, Target) {
-    let audit = Audit::new();
+async fn audited_target(audit: &Audit) -> Target {
     let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
-    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    (audit, target)
+    Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// Makes a deposit, and gives up soon.
+async fn hurried_deposit(client: &Client) -> Result<(), Status> {
+    match client.deposit(within(ms(5), deposit("alice", "1"))).await {
+        // By the client itself.
+        Err(status) if status.code() == tonic::Code::Cancelled => Ok(()),
+        result => result.map(|_| ()),
+    }
 }
 
 /// The size of the database.
@@ -75,7 +85,8 @@ async fn rejections_of_one_identity_are_few_and_have_no_labels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_of_one_identity_are_few_in_the_audit_log() {
     let started = tokio::time::Instant::now();
-    let (audit, target) = audited_target().await;
+    let audit = Audit::new();
+    let target = audited_target(&audit).await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
     let change = deposit("alice", "1");
@@ -92,18 +103,12 @@ async fn repeats_of_one_identity_are_few_in_the_audit_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_without_a_result_are_few_in_the_audit_log() {
     let started = tokio::time::Instant::now();
-    let (audit, target) = audited_target().await;
+    let audit = Audit::new();
+    let target = audited_target(&audit).await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
     let lock = target.database.lock_account("alice").await;
-    until_shed(async |_| {
-        match a.deposit(within(ms(5), deposit("alice", "1"))).await {
-            // By the client itself.
-            Err(status) if status.code() == tonic::Code::Cancelled => Ok(()),
-            result => result.map(|_| ()),
-        }
-    })
-    .await;
+    until_shed(async |_| hurried_deposit(&a).await).await;
     lock.close().await.expect("released");
     b.deposit(deposit("alice", "1")).await.expect("others are served");
     // They leave no debt: one comes back within a second.
@@ -115,6 +120,20 @@ async fn changes_without_a_result_are_few_in_the_audit_log() {
     for _ in 0..150 {
         a.deposit(deposit("alice", "1")).await.expect("applied");
     }
+}
+
+/// The lines of a change whose caller gives up before its intent is written follow when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_wait_for_their_intent_are_few() {
+    let started = tokio::time::Instant::now();
+    let audit = Audit::new();
+    let target = audited_target(&audit).await;
+    let pipe = audit.folder.path().join("pipe");
+    let _full = FullPipe::new(&pipe);
+    audit.link_to(&pipe);
+    let a = target.client("a");
+    let changes = until_shed(async |_| hurried_deposit(&a).await).await;
+    assert_few("changes that waited for their intent", changes, started);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,11 @@
 //! Servers with an audit log, and its lines.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -9,6 +14,7 @@ use tempfile::TempDir;
 use crate::harness::{
     PATIENCE, Server, TestDatabase,
     credentials::{Callers, identity},
+    make_pipe,
 };
 
 /// The file of an audit log.
@@ -60,10 +66,32 @@ impl Audit {
     }
 
     /// The log is this file from now on: the path is a link.
-    pub fn link_to(&self, file: &str) {
+    pub fn link_to(&self, file: impl AsRef<Path>) {
         let next = self.folder.path().join("next");
         symlink(file, &next).expect("a link");
         fs::rename(next, self.path()).expect("the link replaces the other one");
+    }
+}
+
+/// An audit log in a pipe that is full: a write hangs, as on a network file system.
+pub struct FullPipe {
+    pub file: fs::File,
+}
+
+impl FullPipe {
+    const SIZE: usize = 64 * 1024;
+
+    pub fn new(path: &Path) -> Self {
+        make_pipe(path);
+        let file = fs::OpenOptions::new().read(true).write(true).open(path);
+        let mut file = file.expect("the pipe");
+        file.write_all(&vec![b'\n'; Self::SIZE]).expect("it is full now");
+        Self { file }
+    }
+
+    /// Makes room, so that the lines that follow are written.
+    pub fn drain(&mut self) {
+        self.file.read_exact(&mut vec![0; Self::SIZE]).expect("all of it");
     }
 }
 

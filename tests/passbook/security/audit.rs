@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     time::SystemTime,
 };
@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::harness::{
     admin::ADMIN,
-    audit_log::{Audit, callers, end, sha256_hex, text},
+    audit_log::{Audit, FullPipe, callers, end, sha256_hex, text},
     *,
 };
 
@@ -242,30 +242,10 @@ async fn every_intent_of_a_stream_that_is_cut_has_an_end(kind: Kind) {
     assert_eq!(applied, 1 + database.count("requests").await as usize, "{}", audit.text());
 }
 
-/// An audit log in a pipe that is full: a write hangs, as on a network file system.
-struct FullPipe(fs::File);
-
-impl FullPipe {
-    const SIZE: usize = 64 * 1024;
-
-    fn new(audit: &Audit) -> Self {
-        make_pipe(audit.path().as_ref());
-        let pipe = fs::OpenOptions::new().read(true).write(true).open(audit.path());
-        let mut pipe = pipe.expect("the pipe");
-        pipe.write_all(&vec![b'\n'; Self::SIZE]).expect("it is full now");
-        Self(pipe)
-    }
-
-    /// Makes room, so that the lines that follow are written.
-    fn drain(&mut self) {
-        self.0.read_exact(&mut vec![0; Self::SIZE]).expect("all of it");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_waits_for_its_intent_until_its_deadline() {
     let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
-    let mut pipe = FullPipe::new(&audit);
+    let mut pipe = FullPipe::new(&audit.path());
     let arguments = audit.arguments(&["--audit-required"]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let server = Server::start_with(&database, &arguments).await;
@@ -283,7 +263,7 @@ async fn a_change_waits_for_its_intent_until_its_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_of_a_stream_waits_for_its_intent_until_its_own_deadline() {
     let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
-    let mut pipe = FullPipe::new(&audit);
+    let mut pipe = FullPipe::new(&audit.path());
     let arguments = audit.arguments(&["--audit-required"]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let server = Server::start_with(&database, &arguments).await;
@@ -315,7 +295,7 @@ async fn a_request_of_a_stream_waits_for_its_intent_until_its_own_deadline() {
 async fn the_intents_of_a_batch_are_written_together() {
     const COUNT: usize = 20;
     let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
-    let mut pipe = FullPipe::new(&audit);
+    let mut pipe = FullPipe::new(&audit.path());
     let arguments = audit.arguments(&[&["--audit-required"], &ADMIN[..]].concat());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let server = Server::start_with(&database, &arguments).await;
@@ -338,7 +318,7 @@ async fn the_intents_of_a_batch_are_written_together() {
     pipe.drain();
     let results = batch.await.expect("it ends").expect("results").results;
     assert_eq!(results.len(), COUNT);
-    let lines = BufReader::new(pipe.0).lines().map(|line| line.expect("a line"));
+    let lines = BufReader::new(pipe.file).lines().map(|line| line.expect("a line"));
     let lines = lines.map(|line| serde_json::from_str::<Value>(&line).expect("an object"));
     let intents: Vec<_> = lines
         .filter(|it| it["event"] == "intent" && text(it, "method").contains("Batch"))
