@@ -26,7 +26,7 @@ const CALLERS: u64 = 8;
 const CALLS_EACH: usize = 400;
 
 /// Results that a history must contain to be meaningful.
-const MET: [&str; 34] = [
+const MET: [&str; 35] = [
     "HOLD_NOT_FOUND",
     "HOLD_EXISTS",
     "HOLD_NOT_OPEN captured",
@@ -56,6 +56,7 @@ const MET: [&str; 34] = [
     "GetRequestOutcome",
     "FenceRequest",
     "SumBalances",
+    "WatchEvents",
     "ListAccounts by prefix",
     "Withdraw forced in a stream",
     "Transfer forced in a stream",

@@ -51,6 +51,7 @@ impl Model {
             last_hash: "0".repeat(64),
         };
         self.accounts.insert(account_id.clone(), account);
+        self.add_opening(self.account_message(&account_id)?);
         self.answer(&account_id)
     }
 
@@ -156,7 +157,7 @@ impl Model {
         if before != after {
             self.changed(account_id, time);
             let account = self.accounts.get_mut(account_id).expect("an account");
-            account.changes.push(AccountChange {
+            let change = AccountChange {
                 account_id: account_id.to_owned(),
                 version: account.version,
                 kind: kind.into(),
@@ -165,7 +166,9 @@ impl Model {
                 after: Some(after),
                 create_time: account.update_time,
                 created_by: String::new(),
-            });
+            };
+            account.changes.push(change.clone());
+            self.add_change(change);
         }
         self.answer(account_id)
     }

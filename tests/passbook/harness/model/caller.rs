@@ -12,6 +12,7 @@ use crate::harness::{
     Client, changes_of, entries_of, holds_of,
     model::command::{Command, Reply, Response},
     model::double_entry::take_contra_entries,
+    model::events::Received,
     model::random::Generator,
     model::{Model, microseconds, units},
     transactions_of,
@@ -26,9 +27,10 @@ const CLOCK_SLACK_US: i64 = 2_000;
 const LOOKED_UP_AT_THE_END: usize = 60;
 
 pub struct Caller {
-    generator: Generator,
-    model: Model,
-    clients: Vec<Client>,
+    pub(super) generator: Generator,
+    pub(super) model: Model,
+    pub(super) clients: Vec<Client>,
+    pub(super) received: Received,
     /// How often each kind of result was received, to show that none is rare.
     pub results: BTreeMap<String, usize>,
 }
@@ -40,6 +42,7 @@ impl Caller {
             generator: Generator::new(name, seed),
             model: Model::default(),
             clients: clients.to_vec(),
+            received: Received::default(),
             results: BTreeMap::new(),
         }
     }
@@ -74,7 +77,7 @@ impl Caller {
             if let Ok(response) = &mut reply
                 && self.model.has_contra_accounts
             {
-                take_contra_entries(response);
+                response.transactions.iter_mut().for_each(take_contra_entries);
             }
             let to_us = now_us() + CLOCK_SLACK_US;
             // A read of several pages may have met a hold before and after its expiry.
@@ -150,6 +153,7 @@ impl Caller {
             let request = GetRequestOutcomeRequest { request_id };
             self.call(Command::GetRequestOutcome(request)).await.expect("a result");
         }
+        self.compare_events().await;
     }
 }
 

@@ -225,7 +225,7 @@ impl Command {
     ) -> Result<Response, Status> {
         let client = client.clone();
         match self {
-            Self::CreateAccount(it) if random.bool() => create_in_batch(client, it).await,
+            Self::CreateAccount(it) if random.bool() => create_in_batch(client, it, random).await,
             Self::CreateAccount(it) => Ok(account(client.create_account(timed(it)).await?.account)),
             Self::UpdateAccount(it) => Ok(account(client.update_account(timed(it)).await?.account)),
             Self::Freeze(it) => Ok(account(client.freeze_account(timed(it)).await?.account)),
@@ -258,19 +258,39 @@ fn outcome(it: GetRequestOutcomeResponse) -> Response {
     Response { outcome, rejection, ..made(answer) }
 }
 
-/// Opens an account, alone in its batch.
+/// Opens an account in a batch, sometimes with a malformed request and with a repeat, which get their own
+/// results.
 async fn create_in_batch(
     client: Client,
     request: CreateAccountRequest,
+    random: &mut fastrand::Rng,
 ) -> Result<Response, Status> {
     use create_account_result::Result as Outcome;
-    let batch = BatchCreateAccountsRequest { requests: vec![request] };
-    let mut results = client.batch_create_accounts(timed(batch)).await?.results;
-    match results.pop().and_then(|result| result.result) {
+    let malformed = CreateAccountRequest { currency_code: "usd".to_owned(), ..request.clone() };
+    let malformed = random.bool().then_some(malformed);
+    let has_repeat = random.bool() && !request.account_id.is_empty();
+    let repeat = has_repeat.then(|| request.clone());
+    let before = usize::from(malformed.is_some());
+    let requests = malformed.into_iter().chain([request]).chain(repeat).collect();
+    let batch = BatchCreateAccountsRequest { requests };
+    let results = client.batch_create_accounts(timed(batch)).await?.results;
+    let results = results.into_iter().map(|result| match result.result {
         Some(Outcome::Account(it)) => Ok(account(Some(it))),
         Some(Outcome::Error(error)) => Err(status_of(&error)),
         None => panic!("no result"),
-    }
+    });
+    let mut results: Vec<_> = results.collect();
+    assert_eq!(results.len(), before + 1 + usize::from(has_repeat));
+    let answers: Vec<_> = results.split_off(before);
+    assert!(results.iter().all(|it| matches!(it, Err(it) if it.code() == Code::InvalidArgument)));
+    let codes = answers.iter().map(|it| match it {
+        Ok(_) => Some(Code::Ok),
+        Err(status) => Rejection::of(status).map(|it| it.code),
+    });
+    // Those without a result are sent again.
+    let codes: Vec<Code> = codes.flatten().collect();
+    assert!(codes.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
+    answers.into_iter().next().expect("a result")
 }
 
 /// Makes a change: by a stream in one of its two forms, or by a unary call; a posting also by a batch.

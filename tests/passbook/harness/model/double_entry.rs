@@ -6,7 +6,7 @@ use passbook::proto::*;
 use tonic::Code;
 
 use crate::harness::{
-    model::command::{Command, Rejection, Response},
+    model::command::{Command, Rejection},
     model::money::Leg,
     model::{Model, text, units},
 };
@@ -29,19 +29,17 @@ impl Model {
     }
 }
 
-/// Checks that the transactions sum to zero, and removes the entries of contra accounts, which the model
+/// Checks that a transaction sums to zero, and removes the entries of contra accounts, which the model
 /// does not have: they belong to all callers.
-pub fn take_contra_entries(response: &mut Response) {
-    for transaction in &mut response.transactions {
-        let entries = &mut transaction.entries;
-        let amounts = entries.iter().map(|entry| entry.amount.as_ref().expect("an amount"));
-        let rest = remainder(amounts.map(|it| (it.currency_code.clone(), units(it))));
-        assert_eq!(rest, None, "{entries:#?}");
-        let is_contra = |entry: &Entry| entry.account_id.starts_with(CONTRA_PREFIX);
-        let first = entries.iter().position(is_contra).unwrap_or(entries.len());
-        let contra: Vec<Entry> = entries.drain(first..).collect();
-        assert!(contra.iter().all(is_contra), "they are behind the others: {contra:#?}");
-    }
+pub fn take_contra_entries(transaction: &mut Transaction) {
+    let entries = &mut transaction.entries;
+    let amounts = entries.iter().map(|entry| entry.amount.as_ref().expect("an amount"));
+    let rest = remainder(amounts.map(|it| (it.currency_code.clone(), units(it))));
+    assert_eq!(rest, None, "{entries:#?}");
+    let is_contra = |entry: &Entry| entry.account_id.starts_with(CONTRA_PREFIX);
+    let first = entries.iter().position(is_contra).unwrap_or(entries.len());
+    let contra: Vec<Entry> = entries.drain(first..).collect();
+    assert!(contra.iter().all(is_contra), "they are behind the others: {contra:#?}");
 }
 
 /// The first currency whose amounts do not sum to zero, and their sum.

@@ -4,6 +4,7 @@ mod accounts;
 pub mod caller;
 pub mod command;
 pub mod double_entry;
+mod events;
 mod holds;
 mod money;
 pub mod random;

@@ -31,6 +31,8 @@ pub struct Model {
     pub from_outside: BTreeMap<String, i128>,
     /// Lower bound of the current time.
     pub now_us: i64,
+    /// In the order in which they happened.
+    pub events: Vec<Event>,
     /// All transactions are balanced.
     pub has_contra_accounts: bool,
 }
@@ -158,6 +160,8 @@ impl Model {
             let (account_id, time) = (hold.account_id.clone(), hold.expire_time);
             hold.set_state(passbook::proto::HoldState::Expired);
             hold.update_time = time;
+            let expired = hold.clone();
+            self.add_expiry(expired);
             self.end_hold(&hold_id);
             self.changed(&account_id, time);
         }
@@ -239,6 +243,9 @@ impl Model {
             None if command.is_dry_run() => self.dry_run(command, reply),
             None => {
                 let result = self.make(command, reply);
+                if let Ok(response) = &result {
+                    self.add_event(command, response);
+                }
                 self.requests.insert(request_id, Some((command.body(), result.clone())));
                 result
             }
