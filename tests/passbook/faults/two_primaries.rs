@@ -14,7 +14,7 @@ async fn applies_nothing(server: &Server, words: &str) {
     becomes(server, "", ServingStatus::NotServing).await;
     eventually("it says why", async || server.log().contains(words)).await;
     let request = within(seconds(3), deposit("alice", "1"));
-    let status = server.client().deposit(request).await.expect_err("no primary is to be used");
+    let status = server.patient().deposit(request).await.expect_err("no primary is to be used");
     assert!([Code::Unavailable, Code::DeadlineExceeded].contains(&status.code()), "{status:?}");
     assert_eq!(outcome(&status), "not_applied", "{status:?}");
 }

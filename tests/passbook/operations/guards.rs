@@ -157,10 +157,11 @@ async fn rows_that_are_hidden_are_an_error_and_no_rejection_or_short_export() {
     let request = within(seconds(2), deposit("alice", "1"));
     let id = request.get_ref().request_id.clone();
 
-    let status = client.deposit(request).await.expect_err("its row is hidden");
+    let patient = server.patient();
+    let status = patient.deposit(request).await.expect_err("its row is hidden");
     assert_ne!(status.code(), Code::NotFound, "{status:?}");
     assert_ne!(outcome(&status), "", "{status:?}");
-    let read = client.get_account(within(seconds(2), account_named("alice"))).await;
+    let read = patient.get_account(within(seconds(2), account_named("alice"))).await;
     must_fail(read, Reason::DatabaseUnavailable);
     becomes(&server, "", ServingStatus::NotServing).await;
     let export = passbook(&["export", "--database-url", &url]).await;
@@ -256,7 +257,7 @@ async fn a_database_that_was_dropped_and_restored_is_not_used_before_a_restart()
 
     becomes(&server, "", ServingStatus::NotServing).await;
     let request = within(seconds(2), deposit("alice", "1"));
-    let status = client.deposit(request).await.expect_err("it is another database");
+    let status = server.patient().deposit(request).await.expect_err("it is another database");
     assert_eq!(outcome(&status), "not_applied");
     assert!(server.log().contains("another database of this name"), "{}", server.log());
     let restarted = Server::start_at(&postgres.url(), &[]).await;
