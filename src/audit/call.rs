@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +24,13 @@ pub struct Call {
     origin: Arc<Origin>,
     /// Whether a command of the call was denied.
     is_denied: AtomicBool,
+}
+
+/// The records of changes that have begun, and what to wait for before the changes may begin.
+pub struct Begun {
+    changes: Vec<PendingChange>,
+    /// Answered when all intents are written. None: none is required.
+    written: Option<oneshot::Receiver<()>>,
 }
 
 /// The record of a change that was begun. If it is dropped without an end, the change was not applied.
@@ -66,16 +74,11 @@ impl Call {
         self.log.deny(Denial { origin, identity, has_rights, reason, command });
     }
 
-    /// Begins the records of changes. If the audit log is required, waits until all their intents
-    /// are written, with one write.
+    /// Begins the records of changes. If the audit log is required, their intents go into its queue.
     ///
     /// # Errors
-    /// The intents are required and cannot be written: no change must be begun.
-    pub async fn begin(
-        &self,
-        identity: &Identity,
-        commands: Vec<Command>,
-    ) -> Result<Vec<PendingChange>, Unavailable> {
+    /// The intents are required and cannot be written: there is no record, and no change must be begun.
+    pub fn begin(&self, identity: &Identity, commands: Vec<Command>) -> Result<Begun, Unavailable> {
         let change = |command| {
             let (origin, identity) = (self.origin.clone(), identity.clone());
             Arc::new(Change { change_id: Uuid::now_v7(), origin, identity, command })
@@ -83,16 +86,31 @@ impl Call {
         let changes: Vec<_> = commands.into_iter().map(change).collect();
         let written = self.log.push_intents(&changes)?;
         let pending = |change| PendingChange { log: self.log.clone(), change: Some(change) };
-        let pending: Vec<_> = changes.into_iter().map(pending).collect();
-        if let Some(written) = written
+        Ok(Begun { changes: changes.into_iter().map(pending).collect(), written })
+    }
+
+    /// About the length of the lines of a change, in bytes.
+    #[must_use]
+    pub fn lines_bytes(&self, command: &Command) -> usize {
+        self.log.lines_bytes(command)
+    }
+}
+
+impl Begun {
+    /// Waits until all intents are written, with one write.
+    ///
+    /// # Errors
+    /// They are not, although they are required: no change must be begun. Their lines follow.
+    pub async fn written(self) -> Result<Vec<PendingChange>, Unavailable> {
+        if let Some(written) = self.written
             && written.await.is_err()
         {
-            for pending in pending {
-                pending.end(Outcome::NotApplied("audit_unavailable"));
+            for change in self.changes {
+                change.end(Outcome::NotApplied("audit_unavailable"));
             }
             return Err(Unavailable);
         }
-        Ok(pending)
+        Ok(self.changes)
     }
 }
 

@@ -28,6 +28,11 @@ const REQUEST_HASH_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 256;
 /// About the memory of an account in a command, and its part of the line.
 const ACCOUNT_BYTES: usize = 256;
+/// About the length of a line without accounts and amounts.
+const LINE_BYTES: usize = 350;
+/// About the length of an account in a line without its id, and of an amount without it.
+const ACCOUNT_LINE_BYTES: usize = 3;
+const AMOUNT_LINE_BYTES: usize = 90;
 
 /// A line before it is formatted: that is the work of the thread that writes.
 pub struct Entry {
@@ -197,7 +202,7 @@ impl Event {
             Self::Denial(denial) => denial.command.as_ref(),
             Self::DenialCount(_) | Self::Lost(_) | Self::Server(..) => None,
         };
-        let of_command = |it: &Command| it.text_bytes() + it.account_ids().count() * ACCOUNT_BYTES;
+        let of_command = |it: &Command| it.memory() + it.account_ids().count() * ACCOUNT_BYTES;
         ENTRY_BYTES + command.map_or(0, of_command)
     }
 
@@ -257,6 +262,15 @@ impl Outcome {
 fn reason_of(rejection: &Rejection) -> String {
     let fields = serde_json::to_value(rejection).unwrap_or_default();
     fields["reason"].as_str().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// About the length of a line about this command.
+pub fn line_bytes(command: &Command, has_amounts: bool) -> usize {
+    let of_account = |id: &AccountId| match has_amounts {
+        true => 2 * id.as_str().len() + ACCOUNT_LINE_BYTES + AMOUNT_LINE_BYTES,
+        false => id.as_str().len() + ACCOUNT_LINE_BYTES,
+    };
+    LINE_BYTES + command.account_ids().map(of_account).sum::<usize>()
 }
 
 fn no_line() -> Line<'static> {

@@ -17,10 +17,11 @@ use crate::{
     audit::{
         Source,
         denials::{DenialCount, Denials, Denied},
-        entry::{Change, Denial, Entry, Event, Outcome},
+        entry::{Change, Denial, Entry, Event, Outcome, line_bytes},
         file::AuditFile,
         queue::Queue,
     },
+    domain::command::Command,
     lock::lock,
     network::network_of,
 };
@@ -136,6 +137,12 @@ impl AuditLog {
         }
         let intents = changes.iter().map(|change| Event::Intent(change.clone()));
         Ok(Some(self.push_awaited(queue, intents)))
+    }
+
+    /// About the length of the lines of a change, in bytes.
+    pub(super) fn lines_bytes(&self, command: &Command) -> usize {
+        let lines = if self.config.is_required { 2 } else { 1 };
+        lines * line_bytes(command, self.config.has_amounts)
     }
 
     /// Records the result of a change. If the audit log is required, no result is left out: the

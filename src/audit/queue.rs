@@ -66,7 +66,32 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::audit::{Credential, Origin, entry::Denial};
+    use crate::{
+        audit::{Credential, Origin, entry::Denial},
+        domain::{
+            command::{Action, Command, Reversal, TransactionRef},
+            fixtures::{request, transaction, usd},
+            transaction::TransactionKind,
+        },
+    };
+
+    #[test]
+    fn an_entry_counts_what_was_looked_up_for_its_command() {
+        let label = |it: usize| (format!("{it:0>63}"), "v".repeat(256));
+        let bytes = |labels| {
+            let mut made = transaction(TransactionKind::Posting, &usd(), &[("a", "1")]);
+            made.labels = (0..labels).map(label).collect();
+            let transaction_id = made.transaction_id.unwrap();
+            let transaction = TransactionRef { transaction_id, resolved: Some(Arc::new(made)) };
+            let reverse = Action::Reverse(Reversal { transaction, amount: None });
+            let command = Some(Command::Request(Arc::new(request("r", reverse))));
+            match event(&Identity::from_stored("a")) {
+                Event::Denial(denial) => Event::Denial(Denial { command, ..denial }).bytes(),
+                _ => 0,
+            }
+        };
+        assert!(bytes(32) - bytes(0) > 32 * (63 + 256));
+    }
 
     fn event(identity: &Identity) -> Event {
         let (method, peer, credential) = ("m", None, Credential::None);

@@ -206,8 +206,8 @@ impl Command {
         })
     }
 
-    /// The length of the caller's texts, in bytes.
-    pub fn text_bytes(&self) -> usize {
+    /// About the memory of its texts, and of what was looked up for it, in bytes.
+    pub fn memory(&self) -> usize {
         let (text, labels) = match self {
             Self::CreateAccount(new) => ("", Some(&new.labels)),
             Self::UpdateAccount(update) => match &update.change {
@@ -217,7 +217,8 @@ impl Command {
             Self::Request(request) => (&*request.description, Some(&request.labels)),
             Self::ExpireHolds(_) => ("", None),
         };
-        text.len() + labels.map_or(0, label_bytes)
+        let labels = labels.map_or(0, |it| label_bytes(it) + it.len() * LABEL_BYTES);
+        text.len() + labels + self.resolved_bytes()
     }
 
     /// The accounts whose rows must be locked.

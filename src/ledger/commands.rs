@@ -380,9 +380,12 @@ async fn begin_audit(
     let changes = || jobs.iter().filter(|job| !job.command.is_dry_run());
     let last = changes().max_by_key(|job| job.deadline);
     let (Some(call), Some(last)) = (audit, last) else { return Ok(Vec::new()) };
-    changes().for_each(|job| job.charge_audit());
     let commands = changes().map(|job| job.command.clone()).collect();
-    match timeout_at(last.deadline, call.begin(&last.identity, commands)).await {
+    let begun = call.begin(&last.identity, commands);
+    let begun = begun.map_err(|Unavailable| Error::AuditUnavailable)?;
+    // Their lines are written now, also if the caller gives up.
+    changes().for_each(|job| job.charge_lines(call.lines_bytes(&job.command)));
+    match timeout_at(last.deadline, begun.written()).await {
         Ok(begun) => begun.map_err(|Unavailable| Error::AuditUnavailable),
         Err(_) => Err(Error::DeadlineExceeded(Some(Outcome::NotApplied))),
     }

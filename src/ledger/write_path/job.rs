@@ -89,8 +89,8 @@ impl State {
 struct Reply {
     sender: oneshot::Sender<Result<CommandResult, Error>>,
     permits: Permits,
-    /// Whether its identity was charged for its lines in the audit log.
-    is_audited: bool,
+    /// The records that its identity was charged for its lines in the audit log.
+    lines: u32,
     audit: Option<PendingChange>,
 }
 
@@ -129,7 +129,7 @@ pub fn new(command: Command, deadline: Instant, permits: Permits) -> (Arc<Job>, 
         version: AtomicI64::new(NO_VERSION),
         is_charged: AtomicBool::new(false),
         blocked: Mutex::new(None),
-        reply: Mutex::new(Some(Reply { sender, permits, is_audited: false, audit: None })),
+        reply: Mutex::new(Some(Reply { sender, permits, lines: 0, audit: None })),
     });
     (job, Completion { state, deadline, receiver })
 }
@@ -143,10 +143,10 @@ fn next_number() -> u64 {
 impl Job {
     /// Charges the identity for the lines in the audit log, before the first one is written: the caller may
     /// give up before the job is in the queue. It has them back if the job moves money.
-    pub fn charge_audit(&self) {
+    pub fn charge_lines(&self, bytes: usize) {
         if let Some(reply) = &mut *lock(&self.reply) {
-            reply.is_audited = true;
-            reply.permits.records.charge(&self.identity, 1, Instant::now());
+            reply.lines = records::of_lines(bytes);
+            reply.permits.records.charge(&self.identity, reply.lines, Instant::now());
         }
     }
 
@@ -281,9 +281,9 @@ impl Job {
     fn reply(&self, result: Result<CommandResult, Error>) {
         let reply = lock(&self.reply).take();
         if let Some(reply) = reply {
-            let Reply { sender, permits, is_audited, audit } = reply;
-            let count = records::count(&self.command, &result, is_audited);
-            permits.records.correct(&self.identity, is_audited.into(), count, Instant::now());
+            let Reply { sender, permits, lines, audit } = reply;
+            let count = records::count(&self.command, &result, lines);
+            permits.records.correct(&self.identity, lines, count, Instant::now());
             if let Some(audit) = audit {
                 audit.end(audited::outcome(&self.command, &result));
             }

@@ -7,14 +7,13 @@ use crate::{
 
 /// The records of this result: that of a rejection or of a changed or released hold. One for an account is
 /// taken before the command is queued; its labels count one more for each KiB. In the audit log, also the
-/// lines of a repeat or of a change without a result.
-pub fn count(command: &Command, result: &Result<CommandResult, Error>, is_audited: bool) -> u32 {
+/// `lines` of a rejection, of a repeat or of a change without a result.
+pub fn count(command: &Command, result: &Result<CommandResult, Error>, lines: u32) -> u32 {
     match result {
-        Err(Error::Rejected(_)) => command.is_recorded().into(),
-        // Its intent was not written.
-        Err(Error::AuditUnavailable) => 0,
-        Err(_) => is_audited.into(),
-        Ok(CommandResult::Request(result)) if result.replayed => is_audited.into(),
+        Err(Error::Rejected(_)) if command.is_recorded() => lines.max(1),
+        Err(Error::Rejected(_)) => 0,
+        Err(_) => lines,
+        Ok(CommandResult::Request(result)) if result.replayed => lines,
         Ok(CommandResult::Request(_)) => command.changes_a_hold().into(),
         Ok(CommandResult::Account { account, has_changed: true }) => {
             // A change keeps those before it, too. As many are a good guess.
@@ -23,4 +22,9 @@ pub fn count(command: &Command, result: &Result<CommandResult, Error>, is_audite
         }
         Ok(CommandResult::Account { .. } | CommandResult::Record(_)) => 0,
     }
+}
+
+/// The records of lines of this length in the audit log: one for each KiB that has begun.
+pub fn of_lines(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }

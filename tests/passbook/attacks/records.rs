@@ -136,6 +136,51 @@ async fn changes_that_wait_for_their_intent_are_few() {
     assert_few("changes that waited for their intent", changes, started);
 }
 
+/// The lines of changes whose intents could not be written follow when the disk has room.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_whose_intents_could_not_be_written_are_few() {
+    const COUNT: usize = 1000;
+    let audit = Audit::new();
+    let target = audited_target(&audit).await;
+    let a = target.client("a");
+    let batch = || BatchPostTransactionsRequest {
+        requests: (0..COUNT).map(|_| posting(&[("nobody", "1")])).collect(),
+    };
+    let count = |event| audit.events(event).len();
+    let is_quiet = async || count("intent") == count("change");
+    eventually("all lines before it are written", is_quiet).await;
+    audit.link_to("/dev/full");
+    let results = a.batch_post_transactions(batch()).await.expect("results").results;
+    for result in results {
+        assert_eq!(reason(&error(&result)), "AUDIT_UNAVAILABLE");
+    }
+    audit.link_to(audit.folder.path().join("larger"));
+    eventually("the lines follow", async || count("change") == COUNT).await;
+    let results = a.batch_post_transactions(batch()).await.expect("results").results;
+    for result in results {
+        assert_metadata(&error(&result), &[("limit", "records"), ("scope", "identity")]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_the_audit_log_count_by_their_size() {
+    let audit = Audit::new();
+    let target = audited_target(&audit).await;
+    let (a, b) = (target.client("a"), target.client("b"));
+    let ids: Vec<String> = (0..60).map(|it| format!("{it:0>64}")).collect();
+    let requests = ids.iter().map(|id| account_of(id, "USD")).collect();
+    b.batch_create_accounts(BatchCreateAccountsRequest { requests }).await.expect("accounts");
+    let legs: Vec<_> = ids.iter().map(|id| (id.as_str(), "1")).collect();
+    let large = posting(&legs);
+    a.post_transaction(large.clone()).await.expect("applied");
+    let before = audit.text().len();
+    let repeats = until_shed(async |_| a.post_transaction(large.clone()).await).await;
+    let bytes = (audit.text().len() - before) / repeats;
+    println!("{repeats} repeats, {bytes} bytes of each");
+    // Each has two lines of more than 4 KiB: 9 records. If it counted as one, there would be 100.
+    assert!((8..=16).contains(&repeats), "{repeats} repeats");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_of_accounts_count_by_their_size() {
     let started = tokio::time::Instant::now();
