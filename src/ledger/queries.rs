@@ -80,9 +80,8 @@ impl Ledger {
             ids.insert(new.account_id.clone());
         }
         if !wanted.is_empty() {
-            let read = |store: Arc<Store>| async move { store.accounts(&wanted, i64::MIN).await };
-            let found = self.read(context, ReadKind::ByKey, read).await?.value;
-            existing.extend(found.into_iter().map(|account| account.account_id));
+            let read = |store: Arc<Store>| async move { store.existing_accounts(&wanted).await };
+            existing.extend(self.read(context, ReadKind::ByKey, read).await?);
         }
         Ok(existing)
     }
@@ -118,23 +117,24 @@ impl Ledger {
         }
     }
 
-    /// Reads several accounts as of one instant, in the order of their ids in the request.
+    /// Reads several accounts as of one instant, in the order of their ids in the request. None if their
+    /// labels exceed any response.
     pub async fn accounts(
         &self,
         context: &CallContext,
         account_ids: &[AccountId],
-    ) -> Result<Vec<Account>, Error> {
+    ) -> Result<Option<Vec<Account>>, Error> {
         account_ids.iter().try_for_each(|id| context.caller.grant.check_read(id))?;
         let query = |store: Arc<Store>, until_us| {
             let wanted: BTreeSet<_> = account_ids.iter().cloned().collect();
             async move { store.accounts(&wanted, until_us).await }
         };
         let kind = ReadKind::scan_if(self.expiry.is_due(|id| account_ids.contains(id)));
-        let found = self.with_expiry(context, kind, query).await?;
+        let Some(found) = self.with_expiry(context, kind, query).await? else { return Ok(None) };
         let mut found: HashMap<_, _> =
             found.into_iter().map(|account| (account.account_id.clone(), account)).collect();
         let take = |id| found.remove(id).ok_or_else(|| not_found(id));
-        account_ids.iter().map(take).collect()
+        account_ids.iter().map(take).collect::<Result<_, _>>().map(Some)
     }
 
     /// Reads a page of the accounts whose ids begin with `prefix`, in order of their ids.

@@ -26,19 +26,19 @@ pub fn size_in_list(message: &impl Message) -> usize {
     message.encoded_len() + 5
 }
 
-/// Encodes all accounts, or rejects the call: a caller could not see which ones a cut list lacks.
-pub fn accounts(accounts: Vec<Account>) -> Result<Vec<proto::Account>, Status> {
-    let count = accounts.len();
-    let accounts: Vec<_> = accounts.into_iter().map(accounts::account).collect();
-    let size: usize = accounts.iter().map(size_in_list).sum();
-    if size > RESPONSE_SIZE_MAX {
+/// Encodes all accounts, or rejects the call: a caller could not see which ones a cut list lacks. None:
+/// there are too many to read them.
+pub fn accounts(accounts: Option<Vec<Account>>) -> Result<Vec<proto::Account>, Status> {
+    let accounts: Option<Vec<_>> =
+        accounts.map(|accounts| accounts.into_iter().map(accounts::account).collect());
+    let fits = |it: &Vec<_>| it.iter().map(size_in_list).sum::<usize>() <= RESPONSE_SIZE_MAX;
+    accounts.filter(fits).ok_or_else(|| {
         let message = format!(
-            "{count} accounts have {size} bytes; at most {RESPONSE_SIZE_MAX} fit into one response: ask \
-             for fewer"
+            "the accounts have more than {RESPONSE_SIZE_MAX} bytes, which do not fit into one response: \
+             ask for fewer"
         );
-        return Err(error::response_too_large(RESPONSE_SIZE_MAX as u32, message).into());
-    }
-    Ok(accounts)
+        error::response_too_large(RESPONSE_SIZE_MAX as u32, message).into()
+    })
 }
 
 /// The most bytes of an entry that are not in its leg: sequence and hash, two ids, the balance, and

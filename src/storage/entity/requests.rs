@@ -74,6 +74,15 @@ pub fn parse_entry_keys(text: &str) -> Option<Vec<EntryKey>> {
     }
 }
 
+impl Model {
+    /// The length of the caller's texts, in bytes.
+    pub fn text_bytes(&self) -> usize {
+        let labels = self.labels.iter().filter_map(Json::as_object).flatten();
+        let labels = labels.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len));
+        self.description.as_ref().map_or(0, String::len) + labels.sum::<usize>()
+    }
+}
+
 /// What only some kinds of requests can have or must have. Every version has written it so, since there
 /// are requests of the kind.
 #[derive(Clone, Copy, Debug, Default)]

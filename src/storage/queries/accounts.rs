@@ -14,14 +14,14 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Order,
-    QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DatabaseTransaction, EntityTrait,
+    FromQueryResult, Order, QueryFilter, QueryOrder, QueryResult, QuerySelect, QueryTrait, Select,
     sea_query::{Asterisk, Expr, LockBehavior, LockType, Query, SimpleExpr},
 };
 
 use crate::{
     domain::{
-        account::Account,
+        account::{Account, label_bytes},
         ids::AccountId,
         query::{AccountFilter, AccountRange},
     },
@@ -32,10 +32,13 @@ use crate::{
         entity::accounts::{Column, Entity, Model},
         queries::{
             held::{HeldSum, held_sum},
-            page::{self, EXAMINED_MAX, Examined, Expiring, UNRECORDED_MAX},
+            page::{self, EXAMINED_MAX, Examined, Expiring, ROWS_SIZE_MAX, UNRECORDED_MAX},
         },
     },
 };
+
+/// Bytes of labels that exceed any response.
+const ACCOUNTS_SIZE_MAX: usize = 4 * 1024 * 1024;
 
 impl Store {
     /// One account, as last committed.
@@ -45,19 +48,31 @@ impl Store {
         expire_until_us: i64,
     ) -> Result<Expiring<Option<Account>>, StorageError> {
         let ids = BTreeSet::from([account_id.clone()]);
-        let mut found = self.accounts(&ids, expire_until_us).await?;
-        let Expiring { expired_us, many_unrecorded, .. } = found;
-        Ok(Expiring { value: found.value.pop(), expired_us, many_unrecorded })
+        let Expiring { value, expired_us, many_unrecorded } =
+            self.accounts(&ids, expire_until_us).await?;
+        let value = value.and_then(|mut accounts| accounts.pop());
+        Ok(Expiring { value, expired_us, many_unrecorded })
     }
 
-    /// The accounts among these ids that exist, as of one instant, in no particular order.
+    /// The accounts among these ids that exist, as of one instant, in no particular order. None if their
+    /// labels exceed any response.
     pub async fn accounts(
         &self,
         account_ids: &BTreeSet<AccountId>,
         expire_until_us: i64,
-    ) -> Result<Expiring<Vec<Account>>, StorageError> {
-        let kind = self.kind();
-        read(&self.readers, select(kind, account_ids), expire_until_us).await
+    ) -> Result<Expiring<Option<Vec<Account>>>, StorageError> {
+        let query = select(self.kind(), account_ids);
+        let (Expiring { value, expired_us, many_unrecorded }, is_cut) =
+            read(&self.readers, query, expire_until_us, ACCOUNTS_SIZE_MAX).await?;
+        Ok(Expiring { value: (!is_cut).then_some(value), expired_us, many_unrecorded })
+    }
+
+    /// Those of these accounts that exist.
+    pub async fn existing_accounts(
+        &self,
+        account_ids: &BTreeSet<AccountId>,
+    ) -> Result<BTreeSet<AccountId>, StorageError> {
+        Ok(keys(&self.readers, account_ids).await?.into_keys().collect())
     }
 
     /// At most `limit` accounts above `after` in these ranges, which are disjoint and ascending, in
@@ -90,10 +105,14 @@ impl Store {
             }
             let query = query.order_by_asc(Column::AccountId);
             let query = query.limit(limit.saturating_sub(list.rows.len() as u64));
-            let found = read(&self.readers, query, expire_until_us).await?;
+            let (found, is_cut) =
+                read(&self.readers, query, expire_until_us, ROWS_SIZE_MAX).await?;
             list.rows.extend(found.value);
             latest_us = Ord::max(latest_us, found.expired_us);
             many_unrecorded.extend(found.many_unrecorded);
+            if is_cut {
+                list.next = list.rows.last().map(|last| last.account_id.clone());
+            }
             if list.next.is_some() || list.rows.len() as u64 >= limit {
                 break;
             }
@@ -148,22 +167,26 @@ pub fn expired_holds(kind: DatabaseKind, account: &str, until_us: &str) -> Strin
     held_sum(kind, account, &format!("h.open_until_us <= {least}({clock}, {until_us})"))
 }
 
-/// Reads accounts as they are by the clock. Expired holds do not count, whether or not a change has
-/// recorded that: `UnitOfWork` counts in the same way.
+/// Reads accounts as they are by the clock, until their labels have more than `size_max` bytes, and
+/// returns whether there are more. Expired holds do not count, whether or not a change has recorded that:
+/// `UnitOfWork` counts in the same way.
 async fn read(
-    connection: &impl ConnectionTrait,
+    connection: &DatabaseConnection,
     query: Select<Entity>,
     expire_until_us: i64,
-) -> Result<Expiring<Vec<Account>>, StorageError> {
+    size_max: usize,
+) -> Result<(Expiring<Vec<Account>>, bool), StorageError> {
     let kind = DatabaseKind::of(connection);
     let expired = expired_holds(kind, "accounts", kind.placeholder());
     let query = query.expr_as(Expr::cust_with_values(expired, [expire_until_us]), "expired");
-    let rows = query.into_model::<ReadRow>().all(connection).await?;
     let mut read = Expiring { value: Vec::new(), expired_us: None, many_unrecorded: Vec::new() };
-    for row in rows {
-        row.add_to(&mut read)?;
-    }
-    Ok(read)
+    let add = |row: &QueryResult| {
+        ReadRow::from_query_result(row, "")?.add_to(&mut read)?;
+        Ok(((), read.value.last().map_or(0, |account| label_bytes(&account.labels))))
+    };
+    let (_, is_cut) =
+        page::rows_within(connection, query.build(kind.into()), size_max, add).await?;
+    Ok((read, is_cut))
 }
 
 impl ReadRow {

@@ -20,7 +20,7 @@ use crate::{
         dialect::{DatabaseKind, Sql},
         entity::{entries, requests::Model},
         queries::{
-            page::{EXAMINED_MAX, Examined},
+            page::{EXAMINED_MAX, Examined, ROWS_SIZE_MAX},
             transactions::{cut, filter_values, matches},
         },
         tables::{ENTRIES, REQUESTS},
@@ -31,6 +31,8 @@ use crate::{
 pub const EXAMINED_FOR_BALANCE_MAX: u64 = 250_000;
 /// The most entries that a page of transactions examines to find those that match a filter.
 const EXAMINED_FOR_FILTER_MAX: u64 = 1000;
+/// Entries whose transactions are read at a time: those of a page of the default size.
+const ENTRIES_AT_A_TIME: usize = 100;
 
 impl Store {
     /// At most `limit` entries of an account, in the order in which they take effect.
@@ -120,22 +122,29 @@ impl Store {
             entries.pop();
             next = entries.last().map(Entry::effective_position);
         }
-        let ids = self.kind().uuids(entries.iter().map(|entry| entry.transaction_id));
-        let values = filter_values(filter).into_iter().chain([ids]);
-        let mut found = HashMap::new();
-        for row in self.readers.query_all_raw(MATCHING.statement(self.kind(), values)).await? {
-            let row = Model::from_query_result(&row, "")?;
-            found.insert(row.transaction_id, row);
-        }
-        let (mut rows, mut positions) = (Vec::new(), Vec::new());
-        for entry in &entries {
-            let Some(row) = found.get(&entry.transaction_id) else { continue };
-            // A transaction is listed at its last entry on the account, and so once.
-            let keys = row.entry_keys()?.into_iter();
-            let last = keys.filter(|key| key.0 == account.account_key).map(|key| key.1).max();
-            if last == Some(entry.sequence) {
-                rows.push(row.clone());
-                positions.push(entry.effective_position());
+        let (mut rows, mut positions, mut size) = (Vec::new(), Vec::new(), 0);
+        for part in entries.chunks(ENTRIES_AT_A_TIME) {
+            if size > ROWS_SIZE_MAX {
+                next = positions.last().copied();
+                break;
+            }
+            let ids = self.kind().uuids(part.iter().map(|entry| entry.transaction_id));
+            let values = filter_values(filter).into_iter().chain([ids]);
+            let mut found = HashMap::new();
+            for row in self.readers.query_all_raw(MATCHING.statement(self.kind(), values)).await? {
+                let row = Model::from_query_result(&row, "")?;
+                found.insert(row.transaction_id, row);
+            }
+            for entry in part {
+                let Some(row) = found.get(&entry.transaction_id) else { continue };
+                // A transaction is listed at its last entry on the account, and so once.
+                let keys = row.entry_keys()?.into_iter();
+                let last = keys.filter(|key| key.0 == account.account_key).map(|key| key.1).max();
+                if last == Some(entry.sequence) {
+                    size += row.text_bytes();
+                    rows.push(row.clone());
+                    positions.push(entry.effective_position());
+                }
             }
         }
         if cut(&mut rows, limit) {

@@ -24,7 +24,7 @@ use crate::{
         },
         queries::{
             accounts,
-            page::{self, EXAMINED_MAX, Examined, Expiring, ROWS_AT_A_TIME, ROWS_SIZE_MAX, now_us},
+            page::{self, EXAMINED_MAX, Examined, Expiring, ROWS_SIZE_MAX, now_us},
         },
         tables::HOLDS,
         write::transaction::WriteTransaction,
@@ -93,23 +93,15 @@ impl Store {
             }
             query = query.filter(is_in(state, &time(kind, expire_until_us)));
         }
-        let (mut holds, mut size, mut is_last): (Vec<(Hold, i64)>, _, _) = (Vec::new(), 0, false);
-        while !is_last && (holds.len() as u64) < limit && size < ROWS_SIZE_MAX {
-            let count = Ord::min(limit - holds.len() as u64, ROWS_AT_A_TIME);
-            let mut part = query.clone().limit(count);
-            if let Some((last, _)) = holds.last() {
-                part = part.filter(Column::HoldId.gt(last.hold_id.as_str()));
-            }
-            let rows = self.readers.query_all(&part.into_query()).await?;
-            is_last = (rows.len() as u64) < count;
-            for row in rows {
-                let hold = Model::from_query_result(&row, "")?;
-                let hold = hold.into_hold(&account.account_id, &account.currency)?;
-                size += hold.description.len() + label_bytes(&hold.labels);
-                holds.push((hold, row.try_get("", "now_us")?));
-            }
-        }
-        let last = holds.last().filter(|_| !is_last);
+        let query = query.limit(limit).build(kind.into());
+        let (holds, is_cut) = page::rows_within(&self.readers, query, ROWS_SIZE_MAX, |row| {
+            let hold = Model::from_query_result(row, "")?;
+            let hold = hold.into_hold(&account.account_id, &account.currency)?;
+            let size = hold.description.len() + label_bytes(&hold.labels);
+            Ok(((hold, row.try_get("", "now_us")?), size))
+        })
+        .await?;
+        let last = holds.last().filter(|_| is_cut || holds.len() as u64 >= limit);
         let last = last.map(|(hold, _)| hold.hold_id.clone());
         let (mut rows, expired_us) = as_of(holds.into_iter());
         let is_in = |hold: &Hold| filter.state.is_none_or(|state| hold.state == state);

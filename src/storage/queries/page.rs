@@ -1,8 +1,9 @@
 //! Bounds of what one page of a list reads.
 
+use futures_util::TryStreamExt;
 use sea_orm::{
-    ConnectionTrait, EntityTrait, IdenStatic, Order, QueryOrder, QueryResult, QuerySelect,
-    QueryTrait, Select, TryGetable,
+    ConnectionTrait, DatabaseConnection, EntityTrait, IdenStatic, Order, QueryOrder, QueryResult,
+    QuerySelect, QueryTrait, Select, Statement, StreamTrait, TryGetable,
     sea_query::{Expr, Query},
 };
 
@@ -41,10 +42,30 @@ pub struct Examined<Row, Cursor> {
     pub next: Option<Cursor>,
 }
 
-/// Rows with labels that are read at a time, of up to 20 KB each.
-pub const ROWS_AT_A_TIME: u64 = 100;
-/// Bytes of callers' texts after which no more rows are read: far more than a page has room for.
+/// Bytes of callers' texts after which a page reads no more rows: far more than a page has room for. A row
+/// has up to 20 KB of them.
 pub const ROWS_SIZE_MAX: usize = 2 * 1024 * 1024;
+
+/// The first rows of a statement, until their texts have more than `size_max` bytes, and whether there
+/// are more. `read` returns a row and the length of its texts.
+pub async fn rows_within<Row>(
+    connection: &DatabaseConnection,
+    statement: Statement,
+    size_max: usize,
+    mut read: impl FnMut(&QueryResult) -> Result<(Row, usize), StorageError>,
+) -> Result<(Vec<Row>, bool), StorageError> {
+    let mut found = connection.stream_raw(statement).await?;
+    let (mut rows, mut size) = (Vec::new(), 0);
+    while let Some(row) = found.try_next().await? {
+        if size > size_max {
+            return Ok((rows, true));
+        }
+        let (row, length) = read(&row)?;
+        size += length;
+        rows.push(row);
+    }
+    Ok((rows, false))
+}
 
 /// How many rows fit into a page by their sizes: the first ones with at most `size_max` in all, and at
 /// least one.

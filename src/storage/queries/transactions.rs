@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder,
-    QuerySelect, Statement, TryGetable, Value,
+    ColumnTrait, EntityTrait, FromQueryResult, Order, QueryFilter, QueryOrder, QueryResult,
+    QuerySelect, QueryTrait, Statement, TryGetable, Value,
 };
 use uuid::Uuid;
 
@@ -22,7 +22,7 @@ use crate::{
             account_changes,
             requests::{Column, Entity, Model},
         },
-        queries::page::{self, EXAMINED_MAX, Examined, ROWS_AT_A_TIME, ROWS_SIZE_MAX},
+        queries::page::{self, EXAMINED_MAX, Examined, ROWS_SIZE_MAX},
         tables::REQUESTS,
     },
 };
@@ -92,12 +92,18 @@ impl Store {
         limit: u64,
         cursor: &str,
     ) -> Result<(Vec<Arc<Transaction>>, Option<Cursor>), StorageError> {
-        let found = self.readers.query_all_raw(statement).await?;
-        let rows = found.iter().map(|row| Model::from_query_result(row, ""));
-        let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
-        let has_more = cut(&mut rows, limit);
-        let last = rows.len().checked_sub(1).filter(|_| has_more);
-        let next = last.map(|last| found[last].try_get("", cursor)).transpose()?;
+        let read = |row: &QueryResult| {
+            let cursor: Cursor = row.try_get("", cursor)?;
+            let row = Model::from_query_result(row, "")?;
+            let size = row.text_bytes();
+            Ok(((row, cursor), size))
+        };
+        let (found, is_cut) =
+            page::rows_within(&self.readers, statement, ROWS_SIZE_MAX, read).await?;
+        let (mut rows, mut cursors): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        let has_more = cut(&mut rows, limit) || is_cut;
+        cursors.truncate(rows.len());
+        let next = cursors.pop().filter(|_| has_more);
         Ok((self.transactions_of(rows).await?, next))
     }
 
@@ -110,27 +116,19 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<AccountChange>, StorageError> {
         use account_changes::{Column, Entity};
-        let (mut changes, mut after, mut size) = (Vec::new(), after_version, 0);
-        loop {
-            let count = limit.saturating_sub(changes.len() as u64).min(ROWS_AT_A_TIME);
-            let rows = Entity::find()
-                .filter(Column::AccountId.eq(account.account_id.as_str()))
-                .filter(Column::Version.gt(after))
-                .order_by_asc(Column::Version)
-                .limit(count)
-                .all(&self.readers)
-                .await?;
-            let is_last = (rows.len() as u64) < count;
-            for row in rows {
-                let change = row.into_change(&account.currency)?;
-                after = change.version;
-                size += label_bytes(&change.before.labels) + label_bytes(&change.after.labels);
-                changes.push(change);
-            }
-            if is_last || changes.len() as u64 >= limit || size > ROWS_SIZE_MAX {
-                return Ok(changes);
-            }
-        }
+        let query = Entity::find()
+            .filter(Column::AccountId.eq(account.account_id.as_str()))
+            .filter(Column::Version.gt(after_version))
+            .order_by_asc(Column::Version)
+            .limit(limit)
+            .build(self.kind().into());
+        let changes = page::rows_within(&self.readers, query, ROWS_SIZE_MAX, |row| {
+            let change = account_changes::Model::from_query_result(row, "")?;
+            let change = change.into_change(&account.currency)?;
+            let size = label_bytes(&change.before.labels) + label_bytes(&change.after.labels);
+            Ok((change, size))
+        });
+        Ok(changes.await?.0)
     }
 }
 

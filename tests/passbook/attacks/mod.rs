@@ -10,6 +10,7 @@ mod control_calls;
 mod elements;
 mod floods;
 mod http2_abuse;
+mod pages;
 mod records;
 mod request_streams;
 mod shares;
@@ -115,7 +116,7 @@ impl Target {
         assert!(mib < mib_max, "{attack}: {mib} MiB above idle, {mib_max} MiB are allowed");
     }
 
-    /// Asserts the memory above that of the idle server.
+    /// Asserts the most memory that the server has had, above that of the idle server.
     #[track_caller]
     fn assert_memory(&self, attack: &str, mib_max: u64) {
         let mib = self.memory_mib();
@@ -124,7 +125,7 @@ impl Target {
     }
 
     fn memory_mib(&self) -> u64 {
-        self.server.memory_kib().saturating_sub(self.idle_kib) / 1024
+        self.server.peak_memory_kib().saturating_sub(self.idle_kib) / 1024
     }
 
     /// How often this limit was reached in this scope.
