@@ -77,6 +77,12 @@ impl Verify {
             Ok((totals, continued)) => {
                 output::lines(&table(&totals))?;
                 output::line(summary(&totals, began.elapsed()))?;
+                if totals.unknown_openings > 0 {
+                    output::line(format_args!(
+                        "not verified: the attributes at the opening of {} accounts, which are not recorded",
+                        totals.unknown_openings
+                    ))?;
+                }
                 continued.map_or(Ok(()), |it| output::line(format_args!("heads: {it}")))
             }
             Err(CheckError::Ledger(VerifyError::Fault(fault))) => {

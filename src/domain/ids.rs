@@ -271,6 +271,13 @@ impl HoldId {
         Self(format!("{self}{HOLD_OWNER}{caller}").into())
     }
 
+    /// The name in this id, without the identity that placed the hold.
+    #[must_use]
+    pub fn name(&self) -> Self {
+        let name = self.0.split_once(HOLD_OWNER).map_or(&*self.0, |(name, _)| name);
+        Self(name.into())
+    }
+
     /// The ids that a caller may mean by this one, the likelier first: its own hold of this name, or
     /// the hold with this very id.
     pub fn candidates(&self, caller: &Identity) -> [Self; 2] {

@@ -39,8 +39,8 @@ pub enum FaultKind {
     WrongHeld,
     /// More was taken than was available, but not by a forced transaction; or the other way round.
     WrongLimit,
-    /// An entry has an earlier time than the entry before it, or an account than its last entry, on which
-    /// searches by time rely. Or an entry has a time that no ledger has, or an effective time that its
+    /// An entry has an earlier time than the entry before it or than its account, or an account than its last
+    /// entry, on which searches by time rely. Or an entry has a time that no ledger has, or an effective time that its
     /// transaction cannot have had.
     WrongTime,
     /// A row has a value that this service never wrote.
@@ -95,6 +95,8 @@ pub struct StoredAccount {
     pub below_limit: bool,
     /// Whether it is closed.
     pub is_closed: bool,
+    /// When it was opened; microseconds since the Unix epoch.
+    pub create_time_us: i64,
     /// The time of its last change; microseconds since the Unix epoch.
     pub update_time_us: i64,
 }
@@ -105,15 +107,15 @@ pub struct AccountVerifier {
     sequence: i64,
     balance: Amount,
     hash: [u8; 32],
-    /// The time of the last entry.
+    /// The time of the last entry, or of the opening.
     time_us: i64,
 }
 
 impl AccountVerifier {
     /// Starts before the first entry.
     pub fn new(stored: StoredAccount) -> Self {
-        let balance = stored.currency.zero();
-        Self { stored, sequence: 0, balance, hash: [0; 32], time_us: i64::MIN }
+        let (balance, time_us) = (stored.currency.zero(), stored.create_time_us);
+        Self { stored, sequence: 0, balance, hash: [0; 32], time_us }
     }
 
     /// Starts after this entry, which another verifier checks.
@@ -168,8 +170,10 @@ impl AccountVerifier {
         }
         if entry.create_time_us < self.time_us {
             let description = format!(
-                "its create_time is {} microseconds since 1970, before the {} of the entry before it",
-                entry.create_time_us, self.time_us
+                "its create_time is {} microseconds since 1970, before the {} of the {}",
+                entry.create_time_us,
+                self.time_us,
+                if self.sequence == 0 { "account" } else { "entry before it" }
             );
             return Err(self.fault(entry.sequence, FaultKind::WrongTime, description));
         }
@@ -237,9 +241,9 @@ impl AccountVerifier {
         let update_time_us = self.stored.update_time_us;
         if update_time_us < self.time_us {
             let description = format!(
-                "its update_time is {update_time_us} microseconds since 1970, before the {} of its last \
-                 entry",
-                self.time_us
+                "its update_time is {update_time_us} microseconds since 1970, before the {} of its {}",
+                self.time_us,
+                if self.sequence == 0 { "create_time" } else { "last entry" }
             );
             return Err(self.fault(0, FaultKind::WrongTime, description));
         }

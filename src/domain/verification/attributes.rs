@@ -1,7 +1,7 @@
 //! Checks the attributes of an account against the history of their changes.
 
 use crate::domain::{
-    account::{Account, AccountChange, AccountState, Attributes},
+    account::{Account, AccountChange, AccountChangeKind, AccountState, Attributes},
     verification::LedgerFault,
 };
 
@@ -25,8 +25,8 @@ impl AttributesVerifier {
         &self.account
     }
 
-    /// Checks the next change: it begins with the attributes that the change before it left, or with
-    /// those of the opening.
+    /// Checks the next change: its kind is what it did, and it begins with the attributes that the change
+    /// before it left, or with those of the opening, and not before it.
     ///
     /// # Errors
     /// The fault of the change.
@@ -40,6 +40,25 @@ impl AttributesVerifier {
         // The opening is version 1.
         if change.version < 2 || change.version > version {
             let description = format!("its version is not one from 2 to {version}, the account's");
+            return Err(fault(description));
+        }
+        if !is_of_kind(&change) {
+            let description = format!(
+                "its kind is {}, but it goes from state {} to {}",
+                change.kind.name(),
+                change.before.state.name(),
+                change.after.state.name()
+            );
+            return Err(fault(description));
+        }
+        let latest_us = self.latest.as_ref().map(|latest| latest.create_time_us);
+        let times = latest_us.unwrap_or(self.account.create_time_us)..=self.account.update_time_us;
+        if !times.contains(&change.create_time_us) {
+            let description = format!(
+                "its create_time is {} microseconds since 1970, and not within the {times:?} of the change \
+                 before it and of the account",
+                change.create_time_us
+            );
             return Err(fault(description));
         }
         match &self.latest {
@@ -101,6 +120,19 @@ impl AttributesVerifier {
     /// The name of the first attribute that differs from the opening's.
     fn difference_to_opening(&self, attributes: &Attributes) -> Option<&'static str> {
         difference(self.opening.as_ref()?, attributes)
+    }
+}
+
+/// Whether the change did what its kind says.
+fn is_of_kind(change: &AccountChange) -> bool {
+    let states = (change.before.state, change.after.state);
+    match change.kind {
+        AccountChangeKind::Updated => states.0 == states.1,
+        AccountChangeKind::Frozen => states == (AccountState::Open, AccountState::Frozen),
+        AccountChangeKind::Unfrozen => states == (AccountState::Frozen, AccountState::Open),
+        AccountChangeKind::Closed => {
+            states.0 != AccountState::Closed && states.1 == AccountState::Closed
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::domain::{
-    command::{PLACE_HOLD, RELEASE_HOLD},
-    hold::{Hold, HoldState},
-    ids::RequestKey,
+    account::Labels,
+    command::{Action, PLACE_HOLD, RELEASE_HOLD, Request, UPDATE_HOLD},
+    fingerprint::FINGERPRINT_LENGTH,
+    hold::{Hold, HoldRef, HoldState, HoldUpdate, NewExpiry, NewHold},
+    ids::{HoldId, RequestKey, TransactionId},
     transaction::{Transaction, TransactionKind},
     verification::CapturedStep,
 };
@@ -24,6 +26,12 @@ pub struct AppliedToHold {
     pub hold: Arc<Hold>,
     /// The request has recorded how it left the hold: changed, and open.
     pub is_recorded: bool,
+    /// The fingerprint of the request.
+    pub fingerprint: [u8; FINGERPRINT_LENGTH],
+    /// The description of the request.
+    pub description: String,
+    /// The labels of the request.
+    pub labels: Labels,
 }
 
 impl AppliedToHold {
@@ -43,6 +51,49 @@ impl AppliedToHold {
             }
             _ => None,
         }
+    }
+
+    /// Whether the fingerprint of a PlaceHold or an UpdateHold is that of how it left the hold.
+    pub fn fits_fingerprint(&self) -> bool {
+        let hold = &self.hold;
+        // The caller may have sent the whole id, or the name in it.
+        let name = hold.hold_id.name();
+        let actions: Vec<Action> = match self.kind.as_str() {
+            PLACE_HOLD => {
+                if (&self.description, &self.labels) != (&hold.description, &hold.labels) {
+                    return false;
+                }
+                let hold = hold.as_ref().clone().as_placed();
+                let new = |hold_id| NewHold {
+                    hold_id,
+                    account_id: hold.account_id.clone(),
+                    currency: hold.currency.clone(),
+                    amount: hold.amount,
+                    expire_time_us: hold.expire_time_us,
+                };
+                let ids = [None, Some(name), Some(hold.hold_id.clone())];
+                ids.map(|id| Action::PlaceHold(new(id))).into()
+            }
+            UPDATE_HOLD => {
+                let amount = Some((hold.currency.clone(), hold.amount));
+                let expiry = Some(hold.expire_time_us.map_or(NewExpiry::Never, NewExpiry::At));
+                let changes = [(amount.clone(), None), (None, expiry), (amount, expiry)];
+                let update = |amount: &Option<_>, expiry, hold_id: &HoldId| {
+                    let hold = HoldRef { hold_id: hold_id.clone(), resolved: None };
+                    Action::UpdateHold(HoldUpdate { hold, amount: amount.clone(), expiry })
+                };
+                let of_id =
+                    |id| changes.each_ref().map(|(amount, expiry)| update(amount, *expiry, id));
+                [of_id(&name), of_id(&hold.hold_id)].into_iter().flatten().collect()
+            }
+            _ => return true,
+        };
+        actions.into_iter().any(|action| {
+            let (description, labels) = (self.description.clone(), self.labels.clone());
+            let request = Request::new(self.key.clone(), TransactionId::nil(), action);
+            let request = Request { description, labels, ..request };
+            request.fingerprint() == self.fingerprint
+        })
     }
 
     /// Whether the request can have left the terms that [`Self::hold`] has. The capture that ends a hold

@@ -47,6 +47,7 @@ fn account() -> (StoredAccount, Vec<Entry>) {
         available: Some(balance),
         below_limit: false,
         is_closed: false,
+        create_time_us: 1,
         update_time_us: 3,
     };
     (stored, entries)
@@ -197,6 +198,17 @@ fn an_account_is_not_older_than_its_last_entry() {
     assert_fault(|it, _| it.update_time_us = 2, 0, wrong, "before the 3 of its last entry");
     let (stored, entries) = account();
     assert_eq!(verify(StoredAccount { update_time_us: 4, ..stored }, &entries), Ok(3));
+}
+
+#[test]
+fn an_account_is_not_younger_than_its_first_entry() {
+    let wrong = FaultKind::WrongTime;
+    assert_fault(|it, _| it.create_time_us = 2, 1, wrong, "before the 2 of the account");
+    let (mut stored, _) = account();
+    (stored.balance, stored.sequence, stored.last_hash) = (stored.currency.zero(), 0, [0; 32]);
+    (stored.available, stored.create_time_us) = (None, 4);
+    let fault = verify(stored, &[]).expect_err("a fault");
+    assert!(fault.description.contains("before the 4 of its create_time"), "{fault}");
 }
 
 #[test]

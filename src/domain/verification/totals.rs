@@ -193,6 +193,8 @@ pub struct LedgerTotals {
     pub entries: u64,
     /// The number of requests, rejected ones included.
     pub requests: u64,
+    /// The number of accounts whose attributes at their opening are not recorded.
+    pub unknown_openings: u64,
     /// The money, by currency code and scale.
     pub currencies: BTreeMap<(String, u32), CurrencyTotals>,
 }
@@ -221,6 +223,7 @@ impl LedgerTotals {
         self.accounts += other.accounts;
         self.entries += other.entries;
         self.requests += other.requests;
+        self.unknown_openings += other.unknown_openings;
         for (currency, totals) in other.currencies {
             let sum = self.currencies.entry(currency.clone()).or_default();
             sum.add(&totals).ok_or_else(|| too_large(&currency.0))?;

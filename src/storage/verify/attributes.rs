@@ -30,14 +30,15 @@ const PAGE: usize = 1000;
 
 const NO_ACCOUNT: &str = "its account does not exist";
 
-/// Verifies all accounts, and all rows of their history.
-pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+/// Verifies all accounts, and all rows of their history. Returns how many accounts have no attributes of
+/// their opening.
+pub async fn verify(connection: &DatabaseTransaction) -> Result<u64, VerifyError> {
     let kind = DatabaseKind::of(connection);
     let columns = ACCOUNTS.column_list("");
     let page = format!(
         "SELECT {columns} FROM accounts WHERE account_id > $1 ORDER BY account_id LIMIT {PAGE}"
     );
-    let mut after = String::new();
+    let (mut after, mut unknown) = (String::new(), 0);
     loop {
         let statement = kind.statement(page.as_str(), [after.as_str().into()]);
         let rows = connection.query_all_raw(statement).await?;
@@ -46,6 +47,7 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
             let account_id: String = key(row, "account_id");
             let (account, opening) = decode(row, read_account)
                 .map_err(|description| fault(&account_id, 0, description))?;
+            unknown += u64::from(opening.is_none());
             accounts.insert(account_id, AttributesVerifier::new(account, opening));
         }
         let is_last = rows.len() < PAGE;
@@ -58,7 +60,7 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
             account.finish()?;
         }
         if is_last {
-            return Ok(());
+            return Ok(unknown);
         }
     }
 }

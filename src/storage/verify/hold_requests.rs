@@ -18,6 +18,7 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 
 use crate::{
     domain::{
+        account::Labels,
         hold::Hold,
         ids::HoldId,
         verification::{
@@ -80,6 +81,7 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         |it: &Hold| hasher.hash_one((&it.hold_id, it.amount.units(), it.expire_time_us));
     let (mut captured, mut requests) = (vec![0_u64; BUCKETS], vec![0_u64; BUCKETS]);
     let mut terms: HashSet<u64> = HashSet::new();
+    let mut unlike: Option<(HoldId, String)> = None;
     for_each(connection, |found| {
         let hold_id = &found.hold().hold_id;
         let bucket = bucket_of(hold_id);
@@ -92,6 +94,12 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
             let hash = hasher.hash_one((hold_id, request));
             let sum = &mut requests[bucket];
             *sum = if count > 0 { sum.wrapping_add(hash) } else { sum.wrapping_sub(hash) };
+        }
+        if let Found::Request(request) = &found
+            && !request.fits_fingerprint()
+            && unlike.as_ref().is_none_or(|(first, _)| hold_id < first)
+        {
+            unlike = Some((hold_id.clone(), request.key.request_id.to_string()));
         }
         match &found {
             Found::Hold(hold) if hold.placed.is_some() => {
@@ -129,7 +137,12 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         return Err(first_fault(holds.iter().map(|(id, requests)| (id, requests.fault()))));
     }
     if terms.is_empty() {
-        return Ok(());
+        let Some((hold_id, request_id)) = unlike else { return Ok(()) };
+        let description = format!(
+            "a request with the fingerprint of another account, amount, expire time, description or labels \
+             left it so: {request_id}"
+        );
+        return Err(first_fault([(&hold_id, Some(description))].into_iter()));
     }
     let mut changed = Vec::new();
     records::for_each_hold(connection, |hold| {
@@ -180,14 +193,25 @@ async fn for_each(
         if let Some(last) = rows.last() {
             after = (last.caller.clone(), last.request_id.clone());
         }
-        let columns: Vec<_> = rows.iter().map(|row| (row.kind.clone(), is_recorded(row))).collect();
+        let columns: Vec<_> = rows.iter().map(Columns::of).collect();
         let count = rows.len();
         let records = with_effects(connection, rows).await?;
-        for ((key, record), (kind, is_recorded)) in records.into_iter().zip(columns) {
+        for ((key, record), columns) in records.into_iter().zip(columns) {
+            let fingerprint = record.fingerprint;
             let effects = record.result.ok();
             let effects = effects.and_then(|effects| Some((effects.transaction, effects.hold?)));
             if let Some((transaction, hold)) = effects {
-                let request = AppliedToHold { key, kind, transaction, hold, is_recorded };
+                let Columns { kind, is_recorded, description, labels } = columns;
+                let request = AppliedToHold {
+                    key,
+                    kind,
+                    transaction,
+                    hold,
+                    is_recorded,
+                    fingerprint,
+                    description,
+                    labels,
+                };
                 act(Found::Request(&request));
             }
         }
@@ -197,8 +221,23 @@ async fn for_each(
     }
 }
 
-/// Whether a request has recorded how it left its hold.
-fn is_recorded(row: &Model) -> bool {
-    let hold = row.details.as_ref().and_then(|details| details.get("hold"));
-    hold.is_some_and(|hold| !hold.is_null())
+/// Columns of a request, as they are in [`AppliedToHold`].
+struct Columns {
+    kind: String,
+    is_recorded: bool,
+    description: String,
+    labels: Labels,
+}
+
+impl Columns {
+    fn of(row: &Model) -> Self {
+        let hold = row.details.as_ref().and_then(|details| details.get("hold"));
+        let labels = row.labels.clone().and_then(|it| serde_json::from_value(it).ok());
+        Self {
+            kind: row.kind.clone(),
+            is_recorded: hold.is_some_and(|hold| !hold.is_null()),
+            description: row.description.clone().unwrap_or_default(),
+            labels: labels.unwrap_or_default(),
+        }
+    }
 }

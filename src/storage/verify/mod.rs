@@ -79,20 +79,21 @@ pub async fn verify(
     if is_different {
         return Err(orphans::first(&connections[0]).await?.into());
     }
-    others?;
+    totals.unknown_openings = others?;
     totals.check()?;
     Ok(totals)
 }
 
-/// Verifies what is no entry and no request.
-async fn verify_others(connection: &DatabaseTransaction) -> Result<(), VerifyError> {
+/// Verifies what is no entry and no request. Returns how many accounts have no attributes of their opening.
+async fn verify_others(connection: &DatabaseTransaction) -> Result<u64, VerifyError> {
     orphans::verify_transaction_ids(connection).await?;
     holds::verify(connection).await?;
     hold_requests::verify(connection).await?;
     limits::verify(connection).await?;
     reversals::verify(connection).await?;
     effective_times::verify(connection).await?;
-    attributes::verify(connection).await?;
+    let unknown_openings = attributes::verify(connection).await?;
     currencies::verify(connection).await?;
-    commits::verify(connection).await
+    commits::verify(connection).await?;
+    Ok(unknown_openings)
 }

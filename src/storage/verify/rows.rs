@@ -182,6 +182,7 @@ pub fn stored_account(row: &QueryResult) -> Result<StoredAccount, Fault> {
             available: (!account.unlimited_overdraft).then_some(available),
             below_limit: account.below_limit,
             is_closed: account.state == AccountState::Closed,
+            create_time_us: account.create_time_us,
             update_time_us: account.update_time_us,
         })
     };

@@ -302,10 +302,11 @@ async fn inconsistent_holds_are_found(kind: Kind) {
         Kind::Sqlite => (format!("unhex('{digits}')"), format!("unhex('{digits}')")),
         Kind::Postgres => (format!("'{digits}'::uuid"), format!("'\\x{digits}'::bytea")),
     };
+    let fingerprint = fingerprint_of_hold(kind, "", "bob", "5", "");
     let placed = format!(
         "INSERT INTO requests (caller, request_id, fingerprint, transaction_id, kind, entry_keys, \
             create_time_us, hold_id) \
-         SELECT caller, 'r', fingerprint, {id}, 'place_hold', '', create_time_us, 'h' \
+         SELECT caller, 'r', {fingerprint}, {id}, 'place_hold', '', create_time_us, 'h' \
          FROM requests WHERE kind = 'withdrawal' AND rejection IS NULL; \
          INSERT INTO commits (create_time_us, transaction_ids) VALUES (1, {ids})"
     );

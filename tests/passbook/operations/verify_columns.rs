@@ -6,6 +6,7 @@ use crate::harness::*;
 
 on_both_databases! {
     attributes_that_no_change_made_are_found,
+    accounts_with_unknown_openings_are_counted,
     columns_of_accounts_that_no_server_reads_are_found,
     columns_of_requests_and_holds_that_no_server_reads_are_found,
     texts_that_no_server_writes_are_found,
@@ -111,6 +112,26 @@ async fn attributes_that_no_change_made_are_found(kind: Kind) {
             ),
         ),
         (
+            change(first, "kind = 'closed'"),
+            of_change(first, "its kind is closed, but it goes from state open to frozen"),
+        ),
+        (
+            change(last, "kind = 'unfrozen'"),
+            of_change(last, "its kind is unfrozen, but it goes from state frozen to frozen"),
+        ),
+        (
+            change(last, "create_time_us = 1"),
+            of_change(last, "its create_time is 1 microseconds since 1970, and not within the"),
+        ),
+        (
+            change(first, "create_time_us = create_time_us + 3600000000"),
+            of_change(first, "its create_time is "),
+        ),
+        (
+            account("create_time_us = create_time_us + 3600000000 WHERE account_id = 'bob'"),
+            "account bob, entry 1: its create_time is ".to_owned(),
+        ),
+        (
             change(first, "kind = 'gift'"),
             of_change(
                 first,
@@ -121,6 +142,18 @@ async fn attributes_that_no_change_made_are_found(kind: Kind) {
     let cases: Vec<_> =
         cases.iter().map(|(change, words)| (change.as_str(), words.as_str())).collect();
     assert_found(&database, &cases).await;
+}
+
+async fn accounts_with_unknown_openings_are_counted(kind: Kind) {
+    let (database, _server, _client) = ledger(kind).await;
+    let verify = async || database.passbook(&["verify"]).await.must_succeed().stdout;
+    assert!(!verify().await.contains("not verified"));
+    let forget = "UPDATE accounts SET opening_attributes = NULL WHERE account_id = 'bob'";
+    let tampering = Tampering::begin(&database).await;
+    database.execute(forget).await;
+    let expected = "not verified: the attributes at the opening of 1 accounts";
+    assert!(verify().await.contains(expected));
+    tampering.undo().await;
 }
 
 async fn columns_of_accounts_that_no_server_reads_are_found(kind: Kind) {
@@ -273,9 +306,12 @@ async fn invisible_characters_of_earlier_versions_are_right(kind: Kind) {
     let (database, _server, _client) = ledger(kind).await;
     let tampering = Tampering::begin(&database).await;
     let text = "a\u{202e}b\u{2028}";
+    let fingerprint = fingerprint_of_hold(kind, "h", "alice", "1", text);
     let change = format!(
         "UPDATE requests SET description = '{text}', labels = '{{\"a\":\"{text}\"}}' \
-         WHERE kind = 'deposit'; UPDATE holds SET description = '{text}'"
+         WHERE kind = 'deposit'; UPDATE holds SET description = '{text}'; \
+         UPDATE requests SET description = '{text}', fingerprint = {fingerprint} \
+         WHERE kind = 'place_hold'"
     );
     database.execute(&change).await;
     database.passbook(&["verify"]).await.must_succeed();

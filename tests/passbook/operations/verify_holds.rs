@@ -7,6 +7,7 @@ use crate::harness::*;
 on_both_databases! {
     holds_and_their_requests_without_each_other_are_found,
     terms_of_holds_that_no_request_left_are_found,
+    holds_that_were_not_asked_for_so_are_found,
     updates_that_do_not_say_how_they_left_their_hold_are_found,
     times_that_do_not_fit_are_found,
     closed_accounts_with_money_are_found,
@@ -94,6 +95,44 @@ async fn terms_of_holds_that_no_request_left_are_found(kind: Kind) {
         (of_hold("placed = '{\"amount\":\"9.00\"}'", "open"), words("open")),
         (of_hold("placed = '{\"amount\":\"9.00\"}'", "released"), words("released")),
         (of_hold("amount = '7.00'", "more"), words("more")),
+    ];
+    let cases: Vec<_> =
+        cases.iter().map(|(change, words)| (change.as_str(), words.as_str())).collect();
+    assert_found(&database, &cases).await;
+}
+
+/// The fingerprint of a request covers what the caller sent.
+async fn holds_that_were_not_asked_for_so_are_found(kind: Kind) {
+    let (database, _server, client) = ledger(kind).await;
+    let expires = UpdateHoldRequest {
+        expire_time: Some(timestamp(4_000_000_000_000_000)),
+        ..hold_update("changed", "14")
+    };
+    updated(&client, expires).await;
+    open(&client, "carol").await;
+    let words =
+        |hold_id: &str| format!("hold {hold_id}: a request with the fingerprint of another");
+    let of_request = |change: &str, which: &str| {
+        format!("UPDATE requests SET {change} WHERE kind = '{which}' AND hold_id = 'changed'")
+    };
+    let carol = "(SELECT account_key FROM accounts WHERE account_id = 'carol')";
+    let cases = [
+        (of_hold("description = 'x'", "open"), words("open")),
+        (of_hold("labels = '{\"a\":\"b\"}'", "released"), words("released")),
+        (of_hold("expire_time_us = 4000000000000000", "open"), words("open")),
+        (of_hold("amount = '11.00'", "released"), words("released")),
+        (of_hold(&format!("account_key = {carol}"), "released"), words("released")),
+        (of_hold("placed = '{\"amount\":\"9.00\"}'", "changed"), words("changed")),
+        (of_request("description = 'x'", "place_hold"), words("changed")),
+        // That of an update which is not the latest, and so of no hold as it is now.
+        (
+            of_request(
+                "details = (SELECT details FROM requests o WHERE o.kind = 'update_hold' \
+                 ORDER BY o.create_time_us DESC LIMIT 1)",
+                "update_hold",
+            ),
+            words("changed"),
+        ),
     ];
     let cases: Vec<_> =
         cases.iter().map(|(change, words)| (change.as_str(), words.as_str())).collect();

@@ -7,5 +7,5 @@ pub mod ledger_dump;
 mod tampering;
 mod test_database;
 
-pub use tampering::Tampering;
+pub use tampering::{Tampering, fingerprint_of_hold};
 pub use test_database::*;

@@ -3,6 +3,8 @@
 use migration::m20261126_000007_commits::write_commits;
 use sea_orm::TransactionTrait;
 
+use sha2::{Digest, Sha256};
+
 use crate::harness::{Kind, TestDatabase};
 
 const TABLES: [&str; 6] =
@@ -72,5 +74,35 @@ impl<'a> Tampering<'a> {
             );
             self.database.execute(&undo).await;
         }
+    }
+}
+
+/// The fingerprint of a PlaceHold in USD with these fields, as a value in SQL.
+pub fn fingerprint_of_hold(
+    kind: Kind,
+    hold_id: &str,
+    account_id: &str,
+    amount: &str,
+    description: &str,
+) -> String {
+    let fields = [
+        ("kind", "place_hold"),
+        ("hold_id", hold_id),
+        ("account_id", account_id),
+        ("currency_code", "USD"),
+        ("amount", amount),
+        ("description", description),
+    ];
+    let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
+    let parts = fields.flat_map(|(name, value)| [name, value]);
+    let prefixed = parts.flat_map(|part| {
+        let length = (part.len() as u64).to_be_bytes();
+        length.into_iter().chain(part.bytes()).collect::<Vec<u8>>()
+    });
+    let hash = Sha256::digest(prefixed.collect::<Vec<u8>>());
+    let digits: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    match kind {
+        Kind::Sqlite => format!("x'{digits}'"),
+        Kind::Postgres => format!("'\\x{digits}'::bytea"),
     }
 }
