@@ -21,6 +21,22 @@ on_both_databases! {
     a_schema_that_is_ahead_of_the_server_is_not_served,
 }
 
+/// Each row: the last migration of an earlier schema, and how often to run `passbook migrate down`.
+#[test]
+fn the_table_of_runs_to_go_back_is_that_of_the_migrations() {
+    let text = include_str!("../../../docs/operations/upgrades.md");
+    let table = text.lines().skip_while(|line| !line.starts_with("| Back to the schema")).skip(2);
+    let rows: Vec<_> = table.take_while(|line| line.starts_with("| `")).collect();
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    let names = migration_names();
+    for row in rows {
+        let (name, runs) = (row.split('`').nth(1), row.rsplit('|').nth(1));
+        let place = names.iter().position(|it| Some(it.as_str()) == name).expect(row);
+        let expected = (names.len() - 1 - place).to_string();
+        assert_eq!(runs.map(str::trim), Some(expected.as_str()), "{row}");
+    }
+}
+
 async fn migrate(database: &TestDatabase, command: &str) -> Outcome {
     database.passbook(&["migrate", command]).await
 }
