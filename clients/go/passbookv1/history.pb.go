@@ -793,7 +793,8 @@ type GetRequestOutcomeResponse struct {
 	// If the request was applied and has placed, updated, captured or released a hold: the hold, as it
 	// was returned.
 	Hold *Hold `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
-	// If the request was rejected: the error, as it was returned, with its details.
+	// If the request was rejected: the error, as it was returned, with its details. A caller that may not
+	// read the account gets it without the amounts.
 	Error *status.Status `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	// True if the id is fenced: no request with this id is ever applied. Set only if `outcome` is
 	// NOT_SEEN. If it is false then, the request can still be on its way.

@@ -567,7 +567,7 @@ type CaptureHoldRequest struct {
 	// released, unless `keep_open` is set. Absent: all that is held when the request arrives.
 	Amount *Money `protobuf:"bytes,3,opt,name=amount,proto3" json:"amount,omitempty"`
 	// The account that receives the money, in the same currency. Empty: the money leaves the ledger.
-	// If it is the account of the hold, the two entries cancel out.
+	// If it is the account of the hold, the two entries cancel out: any `amount` is available.
 	DestinationAccountId string `protobuf:"bytes,4,opt,name=destination_account_id,json=destinationAccountId,proto3" json:"destination_account_id,omitempty"`
 	// At most 1024 bytes, without control characters, line separators and invisible characters of
 	// formatting (Unicode Cc, Zl, Zp and Cf).

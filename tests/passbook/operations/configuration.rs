@@ -396,6 +396,10 @@ async fn an_admin_port_that_other_machines_can_read_is_warned_of() {
     let port = ["--admin-listen", "127.0.0.1:0"];
     let exposed = format!("admin_token_file {token_file} is open to all users of this machine");
     assert_eq!(warnings(&[&port[..], &token].concat()).await, [exposed]);
+    let key_file = authority.file("tls.key");
+    fs::set_permissions(&key_file, Permissions::from_mode(0o644)).expect("set");
+    let exposed = format!("tls_key_file {} is open to all users of this machine", text(&key_file));
+    assert_eq!(warnings(&certificate).await, [exposed]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
