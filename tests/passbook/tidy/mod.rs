@@ -1,5 +1,6 @@
 //! The rules of the source tree, held by a test: layers and sizes.
 
+mod attacks;
 mod constants;
 mod imports;
 mod layers;
