@@ -105,8 +105,9 @@ impl Store {
             }
             let query = query.order_by_asc(Column::AccountId);
             let query = query.limit(limit.saturating_sub(list.rows.len() as u64));
-            let (found, is_cut) =
-                read(&self.readers, query, expire_until_us, ROWS_SIZE_MAX).await?;
+            let size: usize = list.rows.iter().map(|it: &Account| label_bytes(&it.labels)).sum();
+            let size_max = ROWS_SIZE_MAX.saturating_sub(size);
+            let (found, is_cut) = read(&self.readers, query, expire_until_us, size_max).await?;
             list.rows.extend(found.value);
             latest_us = Ord::max(latest_us, found.expired_us);
             many_unrecorded.extend(found.many_unrecorded);

@@ -55,16 +55,17 @@ pub async fn rows_within<Row>(
     mut read: impl FnMut(&QueryResult) -> Result<(Row, usize), StorageError>,
 ) -> Result<(Vec<Row>, bool), StorageError> {
     let mut found = connection.stream_raw(statement).await?;
-    let (mut rows, mut size) = (Vec::new(), 0);
+    let (mut rows, mut size, mut is_cut) = (Vec::new(), 0, false);
+    // To the end: the database sends the rest in any case, and the connection cannot be used before.
     while let Some(row) = found.try_next().await? {
-        if size > size_max {
-            return Ok((rows, true));
+        is_cut = size > size_max;
+        if !is_cut {
+            let (row, length) = read(&row)?;
+            size += length;
+            rows.push(row);
         }
-        let (row, length) = read(&row)?;
-        size += length;
-        rows.push(row);
     }
-    Ok((rows, false))
+    Ok((rows, is_cut))
 }
 
 /// How many rows fit into a page by their sizes: the first ones with at most `size_max` in all, and at
