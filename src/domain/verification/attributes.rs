@@ -44,7 +44,7 @@ impl AttributesVerifier {
         }
         if !is_of_kind(&change) {
             let description = format!(
-                "its kind is {}, but it goes from state {} to {}",
+                "its kind is {}, but it goes from state {} to {}, or changes more",
                 change.kind.name(),
                 change.before.state.name(),
                 change.after.state.name()
@@ -126,6 +126,10 @@ impl AttributesVerifier {
 /// Whether the change did what its kind says.
 fn is_of_kind(change: &AccountChange) -> bool {
     let states = (change.before.state, change.after.state);
+    let only_state = Attributes { state: states.1, ..change.before.clone() } == change.after;
+    if change.kind != AccountChangeKind::Updated && !only_state {
+        return false;
+    }
     match change.kind {
         AccountChangeKind::Updated => states.0 == states.1,
         AccountChangeKind::Frozen => states == (AccountState::Open, AccountState::Frozen),

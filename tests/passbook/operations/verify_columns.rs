@@ -120,6 +120,10 @@ async fn attributes_that_no_change_made_are_found(kind: Kind) {
             of_change(last, "its kind is unfrozen, but it goes from state frozen to frozen"),
         ),
         (
+            other_limit("attributes_after", first),
+            of_change(first, "its kind is frozen, but it goes from state open to frozen, or"),
+        ),
+        (
             change(last, "create_time_us = 1"),
             of_change(last, "its create_time is 1 microseconds since 1970, and not within the"),
         ),
