@@ -30,16 +30,22 @@ async fn keys_in_a_file_are_replaced_as_a_whole_or_not_at_all() {
     assert_eq!(code(&server, &by_new).await, Code::Unauthenticated);
     let keys_in_force = async || admin.metrics().await.value("passbook_jwt_keys");
 
+    let has_failed = async || {
+        admin.metrics().await.value("passbook_files_reload_failed{files=\"keys for JWTs\"}")
+    };
+
     // A file that is not written to its end, and one that is no key set.
     let whole = key_set(&[&old, &new]);
     for (count, invalid) in [(1, &whole[..whole.len() / 2]), (2, "{}")] {
         files.write("jwks.json", invalid);
         let logged = || server.log().matches("keys for JWTs not reloaded").count();
         eventually("it says so", async || logged() == count).await;
+        eventually("the gauge says so", async || has_failed().await == 1.0).await;
         assert_eq!(code(&server, &by_old).await, Code::NotFound);
     }
     files.write("jwks.json", &whole);
     eventually("both count", async || code(&server, &by_new).await == Code::NotFound).await;
+    eventually("the gauge says so", async || has_failed().await == 0.0).await;
     assert_eq!(code(&server, &by_old).await, Code::NotFound);
     // A token that was verified before goes with its key.
     files.write("jwks.json", &key_set(&[&new]));

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use crate::harness::{
+    admin::ADMIN,
     certificates::{Authority, Signed, text},
     credentials::{Callers, bearer, entry, identity, identity_known_by, whole_policy},
     *,
@@ -297,7 +298,12 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     let database = TestDatabase::create(Kind::Sqlite).await;
     let (old, new) = (Authority::new(), Authority::new());
     old.install(&old.sign(&["localhost"], &[]));
-    let server = serve(&database, &old.arguments()).await;
+    let server =
+        serve(&database, &[old.arguments(), ADMIN.map(str::to_owned).into()].concat()).await;
+    let has_failed = async || {
+        let metrics = server.admin().metrics().await;
+        metrics.value("passbook_files_reload_failed{files=\"certificates\"}")
+    };
     let channel = old.connect(&server, None).await.expect("connected");
     let client = Client::anonymous(channel);
     open(&client, "alice").await;
@@ -308,6 +314,7 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     let replaced = new.sign(&["localhost"], &[]);
     std::fs::write(old.file("tls.crt"), &replaced.certificate).expect("written");
     eventually("it says so", async || server.log().contains("certificates not reloaded")).await;
+    eventually("the gauge says so", async || has_failed().await == 1.0).await;
     assert_eq!(ask(&old, &server, None).await, Ok(Code::NotFound));
     assert!(server.log().contains("is not the key of"), "{}", server.log());
 
@@ -317,6 +324,7 @@ async fn a_renewed_certificate_applies_to_new_connections_and_drops_none() {
     })
     .await;
     assert!(ask(&old, &server, None).await.is_err(), "the old one is no longer shown");
+    eventually("the gauge says so", async || has_failed().await == 0.0).await;
     // On the old connection calls and streams continue.
     client.deposit(deposit("alice", "1")).await.expect("applied");
     let message = loop {
