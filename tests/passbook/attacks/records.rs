@@ -125,7 +125,6 @@ async fn changes_without_a_result_are_few_in_the_audit_log() {
 /// The lines of a change whose caller gives up before its intent is written follow when there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_wait_for_their_intent_are_few() {
-    let started = tokio::time::Instant::now();
     let audit = Audit::new();
     let target = audited_target(&audit).await;
     let pipe = audit.folder.path().join("pipe");
@@ -133,7 +132,9 @@ async fn changes_that_wait_for_their_intent_are_few() {
     audit.link_to(&pipe);
     let a = target.client("a");
     let changes = until_shed(async |_| hurried_deposit(&a).await).await;
-    assert_few("changes that waited for their intent", changes, started);
+    println!("{changes} changes waited for their intent");
+    // Also those whose caller gave up before they were begun. Without the limit there is no end.
+    assert!((90..1000).contains(&changes), "{changes} changes");
 }
 
 /// The lines of changes whose intents could not be written follow when the disk has room.
@@ -155,7 +156,9 @@ async fn changes_whose_intents_could_not_be_written_are_few() {
         assert_eq!(reason(&error(&result)), "AUDIT_UNAVAILABLE");
     }
     audit.link_to(audit.folder.path().join("larger"));
-    eventually("the lines follow", async || count("change") == COUNT).await;
+    // The last line may not be whole yet.
+    let written = || audit.text().matches("\"event\":\"change\"").count();
+    eventually("the lines follow", async || written() == COUNT).await;
     let results = a.batch_post_transactions(batch()).await.expect("results").results;
     for result in results {
         assert_metadata(&error(&result), &[("limit", "records"), ("scope", "identity")]);
