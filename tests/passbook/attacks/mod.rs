@@ -98,7 +98,7 @@ impl Target {
     /// no call of `b` fails, and the memory above that of the idle server.
     async fn withstands(&self, attack: &str, mib_max: u64) {
         let (before, during) = (&self.before, Service::of(&self.other, &self.server).await);
-        let mib = self.memory_mib();
+        let mib = self.above_idle(self.server.memory_kib());
         let rate = during.calls_per_second / before.calls_per_second;
         let p99 = during.p99.as_secs_f64() / before.p99.as_secs_f64();
         let row = format!(
@@ -119,13 +119,13 @@ impl Target {
     /// Asserts the most memory that the server has had, above that of the idle server.
     #[track_caller]
     fn assert_memory(&self, attack: &str, mib_max: u64) {
-        let mib = self.memory_mib();
+        let mib = self.above_idle(self.server.peak_memory_kib());
         println!("{attack}: {mib} MiB above idle");
         assert!(mib < mib_max, "{attack}: {mib} MiB above idle, {mib_max} MiB are allowed");
     }
 
-    fn memory_mib(&self) -> u64 {
-        self.server.peak_memory_kib().saturating_sub(self.idle_kib) / 1024
+    fn above_idle(&self, kib: u64) -> u64 {
+        kib.saturating_sub(self.idle_kib) / 1024
     }
 
     /// How often this limit was reached in this scope.

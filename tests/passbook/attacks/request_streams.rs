@@ -84,6 +84,7 @@ async fn trailers_behind_requests_that_wait_are_bounded() {
     let rest = |stream| http2::trailers(stream, 4000);
     let _connections = streams_with(&target, CONNECTIONS / 3, rest, 0).await;
     target.withstands("3 x 440 streams with unread trailers", IDENTITY_MIB_MAX / 2).await;
+    target.assert_memory("3 x 440 streams with unread trailers", IDENTITY_MIB_MAX);
 }
 
 /// A list of empty elements has two bytes each on the wire.
