@@ -298,7 +298,7 @@ async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
     let file = file.path().to_str().expect("a path in UTF-8");
     database.execute("CREATE DATABASE empty; CREATE DATABASE imported").await;
     for name in ["statement_timeout", "lock_timeout"] {
-        database.execute(&format!("ALTER ROLE postgres SET {name} = '100ms'")).await;
+        database.execute(&format!("ALTER ROLE postgres SET {name} = '400ms'")).await;
     }
     for name in ["idle_in_transaction_session_timeout", "idle_session_timeout"] {
         database.execute(&format!("ALTER ROLE postgres SET {name} = '500ms'")).await;
@@ -323,7 +323,7 @@ async fn role_timeouts_do_not_stop_verify_export_import_and_migrate() {
         let arguments = [command, &["--database-url", &url]].concat();
         let (outcome, ()) = tokio::join!(passbook(&arguments), async {
             // Ten times its role's timeout.
-            tokio::time::sleep(seconds(1)).await;
+            tokio::time::sleep(seconds(4)).await;
             other.close().await.expect("the session ends");
         });
         outcome.must_succeed();
