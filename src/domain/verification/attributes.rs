@@ -125,17 +125,18 @@ impl AttributesVerifier {
 
 /// Whether the change did what its kind says.
 fn is_of_kind(change: &AccountChange) -> bool {
-    let states = (change.before.state, change.after.state);
-    let only_state = Attributes { state: states.1, ..change.before.clone() } == change.after;
-    if change.kind != AccountChangeKind::Updated && !only_state {
-        return false;
-    }
+    let before = &change.before;
+    let has_become = |state| Attributes { state, ..before.clone() } == change.after;
     match change.kind {
-        AccountChangeKind::Updated => states.0 == states.1,
-        AccountChangeKind::Frozen => states == (AccountState::Open, AccountState::Frozen),
-        AccountChangeKind::Unfrozen => states == (AccountState::Frozen, AccountState::Open),
+        AccountChangeKind::Updated => before.state == change.after.state,
+        AccountChangeKind::Frozen => {
+            before.state == AccountState::Open && has_become(AccountState::Frozen)
+        }
+        AccountChangeKind::Unfrozen => {
+            before.state == AccountState::Frozen && has_become(AccountState::Open)
+        }
         AccountChangeKind::Closed => {
-            states.0 != AccountState::Closed && states.1 == AccountState::Closed
+            before.state != AccountState::Closed && has_become(AccountState::Closed)
         }
     }
 }

@@ -88,10 +88,11 @@ impl AppliedToHold {
             }
             _ => return true,
         };
+        let mut request = Request::new(self.key.clone(), TransactionId::nil(), Action::Fence);
+        request.description.clone_from(&self.description);
+        request.labels.clone_from(&self.labels);
         actions.into_iter().any(|action| {
-            let (description, labels) = (self.description.clone(), self.labels.clone());
-            let request = Request::new(self.key.clone(), TransactionId::nil(), action);
-            let request = Request { description, labels, ..request };
+            request.action = action;
             request.fingerprint() == self.fingerprint
         })
     }

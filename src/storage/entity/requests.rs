@@ -208,7 +208,8 @@ impl Model {
         self.fingerprint.as_slice().try_into().map_err(|_| self.corrupt("fingerprint"))
     }
 
-    fn labels(&self) -> Result<Labels, StorageError> {
+    /// The labels, which may be none.
+    pub fn labels(&self) -> Result<Labels, StorageError> {
         let Some(labels) = &self.labels else { return Ok(Labels::new()) };
         serde_json::from_value(labels.clone()).map_err(|_| self.corrupt("labels"))
     }

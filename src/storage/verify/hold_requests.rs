@@ -136,13 +136,15 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         .await?;
         return Err(first_fault(holds.iter().map(|(id, requests)| (id, requests.fault()))));
     }
-    if terms.is_empty() {
-        let Some((hold_id, request_id)) = unlike else { return Ok(()) };
+    if let (true, Some((hold_id, request_id))) = (terms.is_empty(), &unlike) {
         let description = format!(
             "a request with the fingerprint of another account, amount, expire time, description or labels \
              left it so: {request_id}"
         );
-        return Err(first_fault([(&hold_id, Some(description))].into_iter()));
+        return Err(first_fault([(hold_id, Some(description))].into_iter()));
+    }
+    if terms.is_empty() {
+        return Ok(());
     }
     let mut changed = Vec::new();
     records::for_each_hold(connection, |hold| {
@@ -193,7 +195,7 @@ async fn for_each(
         if let Some(last) = rows.last() {
             after = (last.caller.clone(), last.request_id.clone());
         }
-        let columns: Vec<_> = rows.iter().map(Columns::of).collect();
+        let columns = rows.iter().map(Columns::of).collect::<Result<Vec<_>, _>>()?;
         let count = rows.len();
         let records = with_effects(connection, rows).await?;
         for ((key, record), columns) in records.into_iter().zip(columns) {
@@ -230,14 +232,13 @@ struct Columns {
 }
 
 impl Columns {
-    fn of(row: &Model) -> Self {
+    fn of(row: &Model) -> Result<Self, StorageError> {
         let hold = row.details.as_ref().and_then(|details| details.get("hold"));
-        let labels = row.labels.clone().and_then(|it| serde_json::from_value(it).ok());
-        Self {
+        Ok(Self {
             kind: row.kind.clone(),
             is_recorded: hold.is_some_and(|hold| !hold.is_null()),
             description: row.description.clone().unwrap_or_default(),
-            labels: labels.unwrap_or_default(),
-        }
+            labels: row.labels()?,
+        })
     }
 }
