@@ -18,6 +18,7 @@ mod unread;
 mod watchers;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -52,6 +53,11 @@ const IDENTITY_MIB_MAX: u64 = 256;
 const MEASURED: Duration = ms(500);
 /// The callers of `b` that are measured.
 const CALLERS: usize = 4;
+
+/// As many labels as an account or a transaction may have, all as long as they may be: 10 KiB.
+fn largest_labels() -> BTreeMap<String, String> {
+    (0..32).map(|number| (format!("{number:0>63}"), "v".repeat(256))).collect()
+}
 
 /// A server with two identities, `a` and `b`, that may do everything, and a database of its own.
 struct Target {

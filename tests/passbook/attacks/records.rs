@@ -22,9 +22,11 @@ async fn until_shed<Answer>(call: impl AsyncFn(usize) -> Result<Answer, Status>)
 }
 
 /// A target that applies no change without a line in its audit log.
-async fn audited_target(audit: &Audit) -> Target {
+async fn audited_target() -> (Audit, Target) {
+    let audit = Audit::new();
     let arguments = audit.arguments(&["--audit-required", "--identity-records-max", RECORDS_MAX]);
-    Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await
+    let target = Target::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    (audit, target)
 }
 
 /// Makes a deposit, and gives up soon.
@@ -85,8 +87,7 @@ async fn rejections_of_one_identity_are_few_and_have_no_labels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_of_one_identity_are_few_in_the_audit_log() {
     let started = tokio::time::Instant::now();
-    let audit = Audit::new();
-    let target = audited_target(&audit).await;
+    let (audit, target) = audited_target().await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
     let change = deposit("alice", "1");
@@ -103,8 +104,7 @@ async fn repeats_of_one_identity_are_few_in_the_audit_log() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_without_a_result_are_few_in_the_audit_log() {
     let started = tokio::time::Instant::now();
-    let audit = Audit::new();
-    let target = audited_target(&audit).await;
+    let (audit, target) = audited_target().await;
     let (a, b) = (target.client("a"), target.client("b"));
     open(&b, "alice").await;
     let lock = target.database.lock_account("alice").await;
@@ -125,8 +125,7 @@ async fn changes_without_a_result_are_few_in_the_audit_log() {
 /// The lines of a change whose caller gives up before its intent is written follow when there is room.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_wait_for_their_intent_are_few() {
-    let audit = Audit::new();
-    let target = audited_target(&audit).await;
+    let (audit, target) = audited_target().await;
     let pipe = audit.folder.path().join("pipe");
     let _full = FullPipe::new(&pipe);
     audit.link_to(&pipe);
@@ -141,8 +140,7 @@ async fn changes_that_wait_for_their_intent_are_few() {
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_whose_intents_could_not_be_written_are_few() {
     const COUNT: usize = 1000;
-    let audit = Audit::new();
-    let target = audited_target(&audit).await;
+    let (audit, target) = audited_target().await;
     let a = target.client("a");
     let batch = || BatchPostTransactionsRequest {
         requests: (0..COUNT).map(|_| posting(&[("nobody", "1")])).collect(),
@@ -167,8 +165,7 @@ async fn changes_whose_intents_could_not_be_written_are_few() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_of_the_audit_log_count_by_their_size() {
-    let audit = Audit::new();
-    let target = audited_target(&audit).await;
+    let (audit, target) = audited_target().await;
     let (a, b) = (target.client("a"), target.client("b"));
     let ids: Vec<String> = (0..60).map(|it| format!("{it:0>64}")).collect();
     let requests = ids.iter().map(|id| account_of(id, "USD")).collect();

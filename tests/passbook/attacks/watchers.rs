@@ -47,7 +47,7 @@ async fn unread_pages_of_watchers_are_bounded() {
 
 /// A deposit with the largest labels. Its event has 11 KB in a message, and 13 KB in memory.
 fn labeled() -> PostTransactionRequest {
-    let labels = (0..32).map(|number| (format!("{number:063}"), "x".repeat(256))).collect();
+    let labels = largest_labels();
     PostTransactionRequest { labels, ..post(&[leg("alice", "1")]) }
 }
 

@@ -29,14 +29,14 @@ pub fn all_events() -> WatchEventsRequest {
     events_from(Start::FromBeginning(()))
 }
 
-/// All events that there are now.
-pub async fn read_events(client: &Client) -> Vec<Event> {
-    let mut watching = EventWatching::begin(client, all_events()).await;
+/// All events of a request that there are now, and the token after them.
+pub async fn read_events(client: &Client, request: WatchEventsRequest) -> (Vec<Event>, String) {
+    let mut watching = EventWatching::begin(client, request).await;
     let mut events = Vec::new();
     while !watching.has_caught_up {
         events.extend(watching.next().await.expect("the stream continues"));
     }
-    events
+    (events, watching.token)
 }
 
 /// All events from now on.

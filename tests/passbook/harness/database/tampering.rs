@@ -2,7 +2,6 @@
 
 use migration::m20261126_000007_commits::write_commits;
 use sea_orm::TransactionTrait;
-
 use sha2::{Digest, Sha256};
 
 use crate::harness::{Kind, TestDatabase};

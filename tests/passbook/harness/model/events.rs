@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use passbook::proto::*;
 
 use crate::harness::{
-    Client, EventWatching, all_events, events_after,
+    all_events, events_after,
     model::caller::Caller,
     model::command::{Command, Response},
     model::double_entry::take_contra_entries,
     model::random::Generator,
     model::{Model, microseconds},
+    read_events,
 };
 
 /// What a caller has received from WatchEvents about its accounts.
@@ -53,24 +54,15 @@ impl Model {
         self.events.push(Event { account_change: Some(change), ..new(kind) });
     }
 
-    /// All events of the caller's accounts that there are now, and the token after them.
-    async fn read_events(
-        &self,
-        client: &Client,
-        request: WatchEventsRequest,
-    ) -> (Vec<Event>, String) {
-        let mut watching = EventWatching::begin(client, request).await;
-        let mut events = Vec::new();
-        while !watching.has_caught_up {
-            let next = watching.next().await.expect("the stream continues").into_iter();
-            let is_own = |id: &String| self.accounts.contains_key(id);
-            events.extend(next.filter(|it| accounts_of(it).iter().any(is_own)));
-        }
+    /// The events of the caller's accounts, as the model has them.
+    fn own(&self, mut events: Vec<Event>) -> Vec<Event> {
+        let is_own = |id: &String| self.accounts.contains_key(id);
+        events.retain(|it| accounts_of(it).iter().any(is_own));
         if self.has_contra_accounts {
             let transactions = events.iter_mut().filter_map(|it| it.transaction.as_mut());
             transactions.for_each(take_contra_entries);
         }
-        (events, watching.token)
+        events
     }
 
     /// The events of an account in their order: an expiry comes with the next change of the account.
@@ -101,8 +93,8 @@ impl Caller {
             "" => all_events(),
             token => events_after(token),
         };
-        let (new, token) = self.model.read_events(client, request).await;
-        self.received.events.extend(new);
+        let (new, token) = read_events(client, request).await;
+        self.received.events.extend(self.model.own(new));
         self.received.token = token;
         for account_id in self.model.accounts.keys() {
             let received: Vec<_> = of_account(&self.received.events, account_id).collect();
@@ -114,7 +106,8 @@ impl Caller {
         }
 
         let filter = filter(&mut self.generator);
-        let (selected, _) = self.model.read_events(client, filter.clone()).await;
+        let (selected, _) = read_events(client, filter.clone()).await;
+        let selected = self.model.own(selected);
         let expected = self.received.events.iter();
         let expected: Vec<_> = expected.filter(|it| self.matches(it, &filter)).cloned().collect();
         assert_eq!(selected, expected, "{filter:#?}");
