@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use passbook::proto::*;
+use prost_types::FieldMask;
 use tonic::{Code, Request, Status};
 use tonic_types::{StatusExt, pb};
 
@@ -152,10 +153,22 @@ impl Command {
         }
     }
 
-    /// The content that repeats of a request must share.
+    /// The content that repeats of a request must share. What an update has outside its mask is no part
+    /// of it.
     pub fn body(&self) -> Self {
         let mut body = self.clone().with_request_id("");
         body.set_dry_run(false);
+        if let Self::UpdateHold(update) = &mut body {
+            let mask = update.update_mask.take().filter(|mask| !mask.paths.is_empty());
+            if let Some(mask) = mask {
+                let is_named = |path: &str| mask.paths.iter().any(|it| it == path);
+                update.amount.take_if(|_| !is_named("amount"));
+                update.expire_time.take_if(|_| !is_named("expire_time"));
+                let never_expires = is_named("expire_time") && update.expire_time.is_none();
+                let paths = never_expires.then(|| "expire_time".to_owned());
+                update.update_mask = paths.map(|path| FieldMask { paths: vec![path] });
+            }
+        }
         body
     }
 
