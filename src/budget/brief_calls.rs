@@ -98,7 +98,7 @@ mod tests {
         let caller = Identity::from_stored("caller");
         let of_caller = [3, 4].map(open);
         for connection in &of_caller {
-            connection.establish(&caller).unwrap();
+            connection.establish(&caller, None).unwrap();
             theirs.push(calls.begin(connection.clone()));
         }
         assert!(calls.make_room(3));

@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     budget::{
         Limit,
+        kept_calls::{self, CallCounts, KEPT_CALLS_MAX},
         share::{Budget, Exhausted, Maxima, Share},
     },
     domain::ids::Identity,
@@ -46,6 +47,9 @@ const UNREAD_PERIOD: Duration = Duration::from_secs(10);
 /// The periods that unread responses are counted for: the present one, the two before it, and the one that
 /// comes next, so that none is counted in the place of another.
 const UNREAD_SLOTS: usize = 4;
+/// How long a connection stays after the last credential of its calls has expired: longer than a unary call may
+/// take. Its streams have ended before.
+const EXPIRED_CREDENTIAL_GRACE: Duration = Duration::from_secs(330);
 /// How often connections are checked for what is too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,11 +74,14 @@ pub struct Connection {
     /// The number of the connection.
     pub id: u64,
     address: Option<IpAddr>,
-    opened: Instant,
+    pub(super) opened: Instant,
     /// The identity of the first credential, with the share of the connection.
     established: OnceLock<Share>,
     /// Set if the peer has a client certificate: when that expires, if it is one of a caller.
     certificate_expire_time: OnceLock<Option<SystemTime>>,
+    /// When the last credential of its calls expires, in seconds since the Unix epoch. 0: there was none.
+    credential_expire_second: AtomicU64,
+    calls: CallCounts,
     is_closing: AtomicBool,
     /// The task that reads from the connection.
     reader: AtomicWaker,
@@ -82,6 +89,10 @@ pub struct Connection {
     unread: [AtomicU32; UNREAD_SLOTS],
     connections: Arc<Connections>,
 }
+
+/// A call in flight on a connection. Dropping it ends it.
+#[derive(Debug)]
+pub struct OpenCall(Arc<Connection>);
 
 /// A response, or a part of one, that the caller has not read yet. If it is not dropped in time, the
 /// connection is closed: nothing else makes HTTP/2 drop what a peer does not read.
@@ -133,6 +144,8 @@ impl Connections {
             opened: Instant::now(),
             established: OnceLock::new(),
             certificate_expire_time: OnceLock::new(),
+            credential_expire_second: AtomicU64::new(0),
+            calls: CallCounts::default(),
             is_closing: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             unread: Default::default(),
@@ -186,13 +199,15 @@ impl Connections {
     }
 
     /// Closes, for as long as this is polled, provisional connections that are too old, connections
-    /// whose client certificate has expired, and those with responses that were not read in time.
+    /// whose client certificate or credentials have expired, those that keep too many calls, and those
+    /// with responses that were not read in time.
     pub async fn sweep(self: Arc<Self>) {
         let mut next_period = Instant::now() + UNREAD_PERIOD;
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             self.close_old(Instant::now());
             self.close_expired(SystemTime::now());
+            self.close_keeping();
             if Instant::now() >= next_period {
                 next_period += UNREAD_PERIOD;
                 self.begin_period();
@@ -200,23 +215,31 @@ impl Connections {
         }
     }
 
-    fn close_old(&self, now: Instant) {
+    pub(super) fn close_old(&self, now: Instant) {
         if self.established.is_some() {
             let is_old = |it: &Connection| now.duration_since(it.opened) > PROVISIONAL_AGE_MAX;
             self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
         }
     }
 
-    fn close_expired(&self, now: SystemTime) {
+    pub(super) fn close_expired(&self, now: SystemTime) {
         let is_expired = |it: &Connection| {
             let expire_time = it.certificate_expire_time.get().copied().flatten();
             expire_time.is_some_and(|time| time + EXPIRED_CERTIFICATE_GRACE <= now)
+                || it.credentials_expired_before(now - EXPIRED_CREDENTIAL_GRACE)
         };
         self.matching(is_expired).iter().for_each(|connection| connection.close());
     }
 
+    /// Closes connections that keep too many calls.
+    fn close_keeping(&self) {
+        let open = self.matching(|it| it.calls.kept() > 0);
+        let kept = open.iter().map(|it| (it.owner(), it.calls.kept(), it));
+        kept_calls::excess(kept, KEPT_CALLS_MAX).iter().for_each(|it| it.close());
+    }
+
     /// Begins the next period. What is unread since the oldest one is too late.
-    fn begin_period(&self) {
+    pub(super) fn begin_period(&self) {
         let oldest = self.period.fetch_add(1, Ordering::Relaxed).wrapping_add(2);
         let slot = oldest as usize % UNREAD_SLOTS;
         let is_late = |it: &Connection| it.unread[slot].load(Ordering::Relaxed) > 0;
@@ -231,18 +254,47 @@ impl Connections {
 }
 
 impl Connection {
-    /// Gives the connection the place of this identity, unless an earlier call has.
+    /// Gives the connection the place of this identity, unless an earlier call has. Its credential
+    /// expires at this time; None: never.
     ///
     /// # Errors
     /// The server or the identity has too many connections.
-    pub fn establish(&self, identity: &Identity) -> Result<(), Exhausted> {
+    pub fn establish(
+        &self,
+        identity: &Identity,
+        expire_time: Option<SystemTime>,
+    ) -> Result<(), Exhausted> {
         let Some(budget) = &self.connections.established else { return Ok(()) };
-        if self.established.get().is_none() && !identity.is_anonymous() {
+        if identity.is_anonymous() {
+            return Ok(());
+        }
+        let second = expire_time.map_or(u64::MAX, second_of);
+        if self.credential_expire_second.load(Ordering::Relaxed) < second {
+            self.credential_expire_second.fetch_max(second, Ordering::Relaxed);
+        }
+        if self.established.get().is_none() {
             let share = budget.take_one(identity)?;
             // Another call was faster: the share is returned.
             let _ = self.established.set(share);
         }
         Ok(())
+    }
+
+    fn credentials_expired_before(&self, time: SystemTime) -> bool {
+        let second = self.credential_expire_second.load(Ordering::Relaxed);
+        second != 0 && second <= second_of(time)
+    }
+
+    /// A call begins.
+    #[must_use]
+    pub fn begin_call(this: &Arc<Self>) -> OpenCall {
+        this.calls.begin();
+        OpenCall(this.clone())
+    }
+
+    /// So many calls were read from the connection that have not begun yet.
+    pub fn note_read(&self, calls: usize) {
+        self.calls.note_read(calls);
     }
 
     /// Notes that the peer has a client certificate, and when that expires.
@@ -294,102 +346,25 @@ impl Connection {
     }
 }
 
+/// The seconds since the Unix epoch.
+fn second_of(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         lock(&self.connections.open).remove(&self.id);
     }
 }
 
-impl Drop for Unread {
+impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.connection.unread[self.period].fetch_sub(1, Ordering::Relaxed);
+        self.0.calls.end();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([127, 0, 0, last]))
-    }
-
-    fn named(name: &str) -> Identity {
-        Identity::from_stored(name)
-    }
-
-    #[test]
-    fn peers_without_a_credential_do_not_keep_callers_out() {
-        let connections = Connections::new(40, true);
-        let of_others: Vec<_> = (0..9).map(|_| connections.open(address(1))).collect();
-        let of_one = connections.open(address(2));
-        let caller = connections.open(address(3));
-        assert!(of_others[0].is_closing(), "the oldest one of the address with the most");
-        assert!(of_others[1..].iter().chain([&of_one, &caller]).all(|it| !it.is_closing()));
-        caller.establish(&named("caller")).unwrap();
-        let more: Vec<_> = (0..20).map(|_| connections.open(address(1))).collect();
-        assert!(!caller.is_closing() && !of_one.is_closing());
-        assert_eq!(more.iter().filter(|it| !it.is_closing()).count(), 9);
-    }
-
-    #[test]
-    fn all_addresses_of_a_host_are_one_network() {
-        let connections = Connections::new(40, true);
-        let of_one = connections.open(address(1));
-        let of_host = |number: u128| Some(IpAddr::from((0x2001 << 112 | number).to_be_bytes()));
-        let of_host: Vec<_> = (0..10).map(|number| connections.open(of_host(number))).collect();
-        assert!(!of_one.is_closing() && of_host[0].is_closing());
-    }
-
-    #[test]
-    fn one_identity_leaves_half_of_the_connections_to_others() {
-        let connections = Connections::new(40, true);
-        let open = |name| {
-            let connection = connections.open(address(1));
-            connection.establish(&named(name)).map(|()| connection)
-        };
-        let all: Vec<_> = (0..40).filter_map(|_| open("greedy").ok()).collect();
-        assert_eq!(all.len(), 15);
-        assert!(open("other").is_ok());
-        drop(all);
-        assert!(open("greedy").is_ok());
-    }
-
-    #[test]
-    fn only_a_connection_without_a_credential_is_too_old_after_a_minute() {
-        let connections = Connections::new(40, true);
-        let (of_nobody, of_caller) = (connections.open(address(1)), connections.open(address(1)));
-        of_caller.establish(&named("caller")).unwrap();
-        connections.close_old(of_nobody.opened + Duration::from_secs(60));
-        assert!(!of_nobody.is_closing());
-        connections.close_old(of_caller.opened + Duration::from_secs(61));
-        assert!(of_nobody.is_closing() && !of_caller.is_closing());
-        let connections = Connections::new(40, false);
-        let connection = connections.open(None);
-        connections.close_old(connection.opened + Duration::from_secs(3600));
-        assert!(!connection.is_closing(), "without authentication");
-    }
-
-    #[test]
-    fn a_response_that_is_not_read_for_some_periods_closes_its_connection() {
-        let connections = Connections::new(40, false);
-        let (slow, quick) = (connections.open(None), connections.open(None));
-        let _unread = Connection::unread(&slow);
-        drop(Connection::unread(&quick));
-        connections.begin_period();
-        connections.begin_period();
-        assert!(!slow.is_closing());
-        connections.begin_period();
-        assert!(slow.is_closing() && !quick.is_closing());
-    }
-
-    #[test]
-    fn connections_of_an_identity_that_was_removed_are_closed() {
-        let connections = Connections::new(40, true);
-        let (gone, kept) = (connections.open(None), connections.open(None));
-        gone.establish(&named("gone")).unwrap();
-        kept.establish(&named("kept")).unwrap();
-        connections.close_those_of(|identity| *identity == named("gone"));
-        assert!(gone.is_closing() && !kept.is_closing());
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.connection.unread[self.period].fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -18,7 +18,10 @@
 
 mod brief_calls;
 mod connections;
+#[cfg(test)]
+mod connections_tests;
 mod gate;
+mod kept_calls;
 mod rate;
 mod share;
 mod shared_use;
@@ -29,7 +32,7 @@ use tokio::time::Instant;
 
 pub use crate::budget::{
     brief_calls::{BriefCall, BriefCalls},
-    connections::{Connection, Connections, Unread},
+    connections::{Connection, Connections, OpenCall, Unread},
     gate::{Gate, GatePermit},
     rate::Rate,
     share::{Budget, Exhausted, Maxima, Scope, Share},

@@ -58,8 +58,8 @@ pub struct LimitsConfig {
     pub identity_records_max: u32,
 
     /// The most open connections. Further connections wait until one is closed. Too high: the
-    /// process runs out of file descriptors (ulimit -n).
-    #[arg(long, env, default_value_t = 10_000)]
+    /// process runs out of file descriptors (ulimit -n) or of memory.
+    #[arg(long, env, default_value_t = 4_000)]
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
 

@@ -63,7 +63,7 @@ pub struct Connection {
     frames: Frames,
     /// A block of headers has no end yet.
     headers: Option<Headers>,
-    /// Calls that were read since this task last went behind them.
+    /// Calls that were read since this task last went behind them, or had nothing to read.
     calls_read: usize,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
@@ -307,6 +307,11 @@ impl AsyncRead for Connection {
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let received = buffer.filled().len() - before;
         self.calls_read += self.frames.count_calls(&buffer.filled()[before..]);
+        self.connection.note_read(self.calls_read);
+        if read.is_pending() {
+            // Its calls run before there is more to read.
+            self.calls_read = 0;
+        }
         self.check_headers(context)?;
         let Some(timer) = &mut self.preface_timer else { return read };
         timer.received += received;

@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 use crate::{
     auth::{self, Peer},
     budget::{Budgets, CONTROL_CALLS_BEYOND, Connection, Exhausted, Share},
-    domain::ids::Identity,
+    domain::authorization::Caller,
     grpc::{
         error,
         middleware::{
@@ -83,12 +83,14 @@ impl LimitLayer {
         &self,
         path: &str,
         method: Option<&Method>,
-        identity: &Identity,
+        caller: &Caller,
         connection: Option<&Arc<Connection>>,
     ) -> Result<InFlight, Exhausted> {
+        let identity = &caller.identity;
         if let Some(connection) = connection {
-            connection.establish(identity)?;
+            connection.establish(identity, caller.expire_time)?;
         }
+        let open = connection.map(Connection::begin_call);
         let connection_id = connection.map(|it| it.id);
         let is_control_call = !is_account_service(path);
         let is_stream = !method.is_some_and(Method::is_unary);
@@ -101,14 +103,14 @@ impl LimitLayer {
         if is_control_call && identity.is_anonymous() && !is_stream {
             self.take_brief(&mut share)?;
             let brief = connection.map(|it| self.budgets.brief_calls.begin(it.clone()));
-            return Ok(InFlight { _share: share, _brief: brief });
+            return Ok(InFlight { _share: share, _open: open, _brief: brief });
         }
         // Calls in flight come first: a call that they shed takes nothing from the rate.
         share.resize(1)?;
         if !is_control_call {
             self.budgets.take_call(identity)?;
         }
-        Ok(InFlight { _share: share, _brief: None })
+        Ok(InFlight { _share: share, _open: open, _brief: None })
     }
 
     /// Takes the share of a control call of nobody that is no stream. If there are too many, closes a
@@ -148,12 +150,12 @@ where
         if let Some(status) = layer.too_large(header_size) {
             return Box::pin(async move { Ok(status.into_http()) });
         }
-        let identity = auth::caller(request.extensions()).identity;
+        let caller = auth::caller(request.extensions());
         let peer = request.extensions().get::<Peer>();
         let connection = peer.and_then(|it| it.connection.clone());
         let path = request.uri().path();
         let method = methods::of_path(path);
-        let call = match layer.admit(path, method, &identity, connection.as_ref()) {
+        let call = match layer.admit(path, method, &caller, connection.as_ref()) {
             Ok(call) => call,
             Err(exhausted) => {
                 let shed = error::overloaded(exhausted, Some(Outcome::NotApplied));
@@ -161,6 +163,7 @@ where
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };
+        let identity = caller.identity;
         let connection_id = connection.as_ref().map(|it| it.id);
         let deadline = Deadline::of(request.extensions());
         let received = layer.budgets.request_bytes.share(identity.clone(), connection_id);

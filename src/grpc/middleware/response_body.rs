@@ -28,7 +28,7 @@ use tokio::{
 use tonic::{Status, body::Body};
 
 use crate::{
-    budget::{BriefCall, Budget, Connection, SMALL_BYTES_MAX, Share, Unread},
+    budget::{BriefCall, Budget, Connection, OpenCall, SMALL_BYTES_MAX, Share, Unread},
     domain::ids::Identity,
     grpc::error,
     ledger::Outcome,
@@ -76,6 +76,8 @@ enum Pace {
 /// What a call has until its response is sent.
 pub struct InFlight {
     pub _share: Share,
+    /// On its connection.
+    pub _open: Option<OpenCall>,
     /// Only of a control call of nobody that is no stream.
     pub _brief: Option<BriefCall>,
 }
@@ -324,7 +326,8 @@ mod tests {
     fn respond(method: &str, budget: &Arc<Budget>, body: Body) -> Body {
         let path = format!("/passbook.v1.AccountService/{method}");
         let identity = Identity::from_stored("");
-        let call = InFlight { _share: budget.share(identity.clone(), None), _brief: None };
+        let call =
+            InFlight { _share: budget.share(identity.clone(), None), _open: None, _brief: None };
         let recipient = Recipient { budget: budget.clone(), identity, connection: None };
         let method = methods::of_path(&path);
         ResponseBody::wrap(Response::new(body), method, call, recipient, 0).into_body()

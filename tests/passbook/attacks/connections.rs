@@ -265,3 +265,51 @@ async fn headers_that_never_end_cost_little_and_are_closed() {
     times::promise("endless headers are closed", started.elapsed(), seconds(7));
     target.client("b").get_account(missing_account()).await.expect_err("not found");
 }
+
+/// h2 keeps room for as many calls as a connection ever had at the same time, also after they have ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_had_many_calls_are_bounded() {
+    const CONNECTIONS: usize = 80;
+    /// The default of what one identity may have in flight.
+    const CALLS: usize = 4096;
+    let target = Target::start(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let address = target.server.address;
+        let mut raw = Raw::connect(address, "Bearer a-token").await.expect("connected");
+        let streams: Vec<u32> = (0..CALLS).map(|_| raw.open()).collect();
+        for some in streams.chunks(256) {
+            let calls: Vec<u8> = some.iter().flat_map(|it| raw.call(*it, STREAM)).collect();
+            raw.write(&calls).await.expect("written");
+        }
+        eventually("all are in flight", async || target.in_flight().await >= CALLS as f64).await;
+        let resets: Vec<u8> = streams.iter().flat_map(|it| http2::reset(*it)).collect();
+        raw.write(&resets).await.expect("written");
+        target.in_flight_falls_to(0.0).await;
+        connections.push(raw);
+    }
+    let open = connections.iter_mut().filter(|raw| !raw.is_closed()).count();
+    println!("{open} of {CONNECTIONS} connections are open");
+    target.withstands("80 connections that had 4096 calls each", 64).await;
+}
+
+/// Each connection with a call, and with the largest frame, of a kind that nobody knows, which lacks its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_one_identity_take_little_memory() {
+    const CONNECTIONS: usize = 400;
+    const FRAME_LENGTH: usize = 16 * 1024;
+    let target = Target::start(&[]).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let address = target.server.address;
+        let mut raw = Raw::connect(address, "Bearer a-token").await.expect("connected");
+        let get = raw.unary(GET_ACCOUNT, &missing_account());
+        raw.write(&get).await.expect("written");
+        raw.answer(1).await.expect("an answer");
+        let frame = http2::unknown(FRAME_LENGTH);
+        raw.write(&frame[..frame.len() - 1]).await.expect("written");
+        connections.push(raw);
+    }
+    // So 1,744 of them, the default of one identity, take less than 140 MiB.
+    target.withstands("400 connections with a frame without an end", 32).await;
+}

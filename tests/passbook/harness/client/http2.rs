@@ -280,6 +280,11 @@ pub fn settings_ack() -> Vec<u8> {
     frame(SETTINGS, ACK, 0, &[])
 }
 
+/// A frame of a kind that nobody knows (RFC 9113, 4.1).
+pub fn unknown(length: usize) -> Vec<u8> {
+    frame(0xee, 0, 0, &vec![0; length])
+}
+
 /// The prefix of a gRPC message of this size.
 pub fn message_of(length: u32) -> Vec<u8> {
     [&[0][..], &length.to_be_bytes()].concat()
