@@ -1,8 +1,13 @@
 //! Authorizes a call again after its headers: credentials change and expire.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderValue, Uri};
+use tokio::time::sleep;
 
 use crate::{
     auth::{
@@ -12,6 +17,9 @@ use crate::{
     domain::authorization::Caller,
     proto::methods::ACCOUNT_SERVICE,
 };
+
+/// How often a stream that waits checks the rights of its caller again.
+const AUTHORIZATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The credential of a call, with the rights that it has now. Has no `Debug`, because it has the
 /// token.
@@ -59,6 +67,21 @@ impl CallAuthorization {
             self.version = version;
         }
         Ok(&self.caller)
+    }
+
+    /// Waits until the caller may no longer call the method, or this check fails.
+    pub async fn denied<E: From<AuthError>>(
+        mut self,
+        check: impl Fn(&Caller) -> Result<(), E>,
+    ) -> E {
+        loop {
+            sleep(AUTHORIZATION_INTERVAL).await;
+            match self.caller().map(&check) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(error) => return error.into(),
+            }
+        }
     }
 
     /// The caller with the rights that it has now with this method of AccountService.

@@ -1,8 +1,6 @@
 //! What WatchEntries and WatchEvents have in common besides their messages: when a stream ends.
 
-use std::time::Duration;
-
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 use tonic::{Extensions, Status};
 
 use crate::{
@@ -15,9 +13,6 @@ use crate::{
     },
     ledger::Error,
 };
-
-/// How often the rights of the caller are checked again.
-const AUTHORIZATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A call whose response is such a stream.
 pub struct WatchCall {
@@ -54,13 +49,16 @@ impl WatchCall {
     {
         let (messages, sender, end) = Messages::channel();
         let forward = forward(sender);
+        let denied = self.authorization.denied(move |caller| {
+            check(&caller.grant).map_err(|denied| Status::from(Error::from(denied)))
+        });
         tokio::spawn(async move {
             let status = tokio::select! {
                 status = forward => status,
                 // An error means that the server has ended, which is a reason to stop as well.
                 _ = self.stopping.wait_for(|stop| *stop) => Error::ShuttingDown.into(),
                 () = self.deadline.passed_for_stream() => Error::DeadlineExceeded(None).into(),
-                status = denied(self.authorization, check) => status,
+                status = denied => status,
                 () = end.closed() => return,
             };
             // Sending fails only if the caller has disconnected.
@@ -69,20 +67,5 @@ impl WatchCall {
             drop(share);
         });
         messages
-    }
-}
-
-/// Waits until the caller may no longer call the method, or no longer has a right.
-async fn denied(
-    mut authorization: CallAuthorization,
-    check: impl Fn(&Grant) -> Result<(), PermissionDenied>,
-) -> Status {
-    loop {
-        sleep(AUTHORIZATION_INTERVAL).await;
-        match authorization.caller().map(|caller| check(&caller.grant)) {
-            Ok(Ok(())) => {}
-            Ok(Err(denied)) => return Error::from(denied).into(),
-            Err(error) => return error.into(),
-        }
     }
 }

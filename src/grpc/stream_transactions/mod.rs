@@ -97,6 +97,7 @@ impl StreamContext {
         let reader = Reader {
             context: self,
             deadline,
+            denied: Box::pin(authorization.clone().denied(|_| Ok(()))),
             authorization,
             requests: Requests::of(messages, share),
             in_flight: Arc::new(Semaphore::new(in_flight_max)),

@@ -1,6 +1,6 @@
 //! The task of a stream: reads requests, and submits those that have arrived.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -32,6 +32,8 @@ pub struct Reader {
     pub context: StreamContext,
     pub deadline: Deadline,
     pub authorization: CallAuthorization,
+    /// Ready when the caller may no longer call the method.
+    pub denied: Pin<Box<dyn Future<Output = Status> + Send>>,
     pub requests: Requests,
     /// The requests that the stream may have in flight.
     pub in_flight: Arc<Semaphore>,
@@ -75,7 +77,7 @@ impl Reader {
     /// The next request, and the room for its result. None: the caller has sent its last request, or
     /// has disconnected. May be dropped while it waits.
     async fn next(&mut self) -> Result<Option<(StreamedItem, Permits)>, Status> {
-        let Self { context, deadline, authorization, requests, in_flight, results } = self;
+        let Self { context, deadline, authorization, denied, requests, in_flight, results } = self;
         let StreamContext { ledger, call, stopping, .. } = context;
         let next = async {
             // Before a message is read. None only if the semaphore were closed, which nothing does.
@@ -95,6 +97,8 @@ impl Reader {
             // An error means that the server has ended: a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Err(Error::ShuttingDown.into()),
             () = results.closed() => Ok(None),
+            // Also of a stream without requests, which has the place of another one.
+            status = denied => Err(status),
             () = deadline.passed_for_stream() => {
                 Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)).into())
             }

@@ -193,6 +193,19 @@ async fn a_stream_ends_with_its_token_though_its_identity_has_another() {
     assert!(Stream::open(&client).await.deposit().await.is_ok(), "the identity goes on");
 }
 
+/// It would keep the place of another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_requests_ends_with_its_token() {
+    let callers = Callers::new(&TOKENS, &policy(&east()));
+    let (_database, server) = start(&callers).await;
+    let mut removed = Stream::open(&server.client_of("east-token")).await;
+    let mut kept = Stream::open(&server.client_of("other-token")).await;
+    callers.set_tokens(&(entry("east", "new-token") + &entry("other", "other-token")));
+    let end = timeout(REVOCATION_TIME_MAX, removed.results.message()).await.expect("in time");
+    assert_eq!(end.expect_err("the token is removed").code(), Code::Unauthenticated);
+    made(&kept.deposit().await.expect("a result"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_when_its_token_expires() {
     let callers = Callers::new(&TOKENS, &policy(&east()));
