@@ -180,6 +180,12 @@ impl Command {
         self.request().is_some_and(changes)
     }
 
+    /// The length of the labels and the description of a request, in bytes.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.request().map_or(0, |it| label_bytes(&it.labels) + it.description.len())
+    }
+
     /// Whether it is to be applied although funds lack or an account is frozen.
     pub fn is_forced(&self) -> bool {
         self.request().is_some_and(|request| request.force)

@@ -119,6 +119,15 @@ impl Transaction {
         }
     }
 
+    /// Whether it leaves an account with another balance than before.
+    pub fn changes_a_balance(&self) -> bool {
+        let sum_of = |account_id: &AccountId| {
+            let own = self.entries.iter().filter(|entry| entry.account_id == *account_id);
+            own.map(|entry| entry.amount.units()).sum::<i128>()
+        };
+        self.entries.iter().any(|entry| sum_of(&entry.account_id) != 0)
+    }
+
     /// The sequence of its last entry on this account; 0 if it has none there.
     pub fn last_sequence_of(&self, account_id: &AccountId) -> i64 {
         let own = self.entries.iter().filter(|entry| entry.account_id == *account_id);

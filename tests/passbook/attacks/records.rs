@@ -100,6 +100,36 @@ async fn repeats_of_one_identity_are_few_in_the_audit_log() {
     assert!(!again.replayed);
 }
 
+/// Entries that leave all balances as they were, and texts beside an amount.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_store_much_and_move_little_are_few() {
+    for (what, is_posted, expected) in [("entries", true, 10), ("labels", false, 12)] {
+        let target = Target::start(&["--identity-records-max", RECORDS_MAX]).await;
+        let a = target.client("a");
+        open(&target.client("b"), "alice").await;
+        let started = tokio::time::Instant::now();
+        let count = until_shed(async |_| match is_posted {
+            true => {
+                let legs = ["1", "-1"].repeat(5).into_iter().map(|value| leg("alice", value));
+                a.post_transaction(post(&legs.collect::<Vec<_>>())).await.map(drop)
+            }
+            false => {
+                let request = DepositRequest { labels: largest_labels(), ..deposit("alice", "1") };
+                a.deposit(request).await.map(drop)
+            }
+        })
+        .await;
+        let max = expected + started.elapsed().as_secs() as usize / 4 + 1;
+        println!("{count} {what}");
+        assert!((expected - 1..=max).contains(&count), "{count} requests of {what}");
+        // What moves money counts for nothing.
+        let other = target.client("b");
+        for _ in 0..150 {
+            other.deposit(deposit("alice", "1")).await.expect("applied");
+        }
+    }
+}
+
 /// Each change that was begun has two lines, also if its caller gives up.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_without_a_result_are_few_in_the_audit_log() {
