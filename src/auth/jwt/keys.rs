@@ -16,8 +16,10 @@ use serde_json::Value;
 
 use crate::{auth::principal::Principal, lock};
 
-/// Verified tokens that are kept, of some hundred bytes each. A caller has one token at a time.
+/// Verified tokens that are kept. A caller has one token at a time.
 const VERIFIED_MAX: usize = 4096;
+/// The bytes of the groups of the verified tokens that are kept. The rest of each has some hundred bytes.
+const VERIFIED_GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Verified tokens of one identity that are kept when there are too many of all. A program may get a
 /// new token for each call: it must not cost the others the tokens that they use.
 const VERIFIED_OF_IDENTITY_MAX: usize = 64;
@@ -31,7 +33,13 @@ pub struct KeySet {
     /// How many keys of the set cannot verify tokens.
     skipped: usize,
     /// The principals of tokens by the SHA-256 of the token. Verifying a signature takes up to 0.1 ms.
-    verified: RwLock<HashMap<[u8; 32], Principal>>,
+    verified: RwLock<Verified>,
+}
+
+#[derive(Default)]
+struct Verified {
+    principals: HashMap<[u8; 32], Principal>,
+    group_bytes: usize,
 }
 
 /// A public key, and the one algorithm for which it is used.
@@ -92,29 +100,45 @@ impl KeySet {
 
     /// The principal of a token that was verified before. The token may have expired since.
     pub(super) fn verified(&self, sha256: &[u8; 32]) -> Option<Principal> {
-        lock::read(&self.verified).get(sha256).cloned()
+        lock::read(&self.verified).principals.get(sha256).cloned()
     }
 
     pub(super) fn remember(&self, sha256: [u8; 32], principal: Principal, now: SystemTime) {
         let mut verified = lock::write(&self.verified);
-        if verified.len() >= VERIFIED_MAX {
-            verified.retain(|_, principal| principal.expire_time.is_some_and(|it| now < it));
+        if verified.is_full() {
+            verified.retain(|principal| principal.expire_time.is_some_and(|it| now < it));
         }
-        if verified.len() >= VERIFIED_MAX {
+        if verified.is_full() {
             let mut counts = HashMap::<_, usize>::new();
-            for principal in verified.values() {
+            for principal in verified.principals.values() {
                 *counts.entry(principal.identity.clone()).or_default() += 1;
             }
-            let is_few = |principal: &Principal| {
+            verified.retain(|principal| {
                 counts.get(&principal.identity).is_none_or(|it| *it <= VERIFIED_OF_IDENTITY_MAX)
-            };
-            verified.retain(|_, principal| is_few(principal));
+            });
         }
-        if verified.len() >= VERIFIED_MAX {
-            verified.clear();
+        if verified.is_full() {
+            verified.retain(|_| false);
         }
-        verified.insert(sha256, principal);
+        verified.group_bytes += group_bytes(&principal);
+        verified.principals.insert(sha256, principal);
     }
+}
+
+impl Verified {
+    fn is_full(&self) -> bool {
+        self.principals.len() >= VERIFIED_MAX || self.group_bytes >= VERIFIED_GROUP_BYTES_MAX
+    }
+
+    fn retain(&mut self, is_kept: impl Fn(&Principal) -> bool) {
+        self.principals.retain(|_, principal| is_kept(principal));
+        self.group_bytes = self.principals.values().map(group_bytes).sum();
+    }
+}
+
+/// The memory of the names of its groups, in bytes.
+fn group_bytes(principal: &Principal) -> usize {
+    principal.groups.iter().map(|name| size_of::<String>() + name.len()).sum()
 }
 
 /// The ids of the keys.
@@ -253,7 +277,7 @@ mod tests {
             keys.remember(hash(number), principal("many", 100), at(0));
         }
         assert!((0..10).all(|number| keys.verified(&hash(number)).is_some()));
-        assert!(lock::read(&keys.verified).len() <= VERIFIED_MAX);
+        assert!(lock::read(&keys.verified).principals.len() <= VERIFIED_MAX);
     }
 
     #[test]
@@ -270,6 +294,21 @@ mod tests {
         for number in 0..2 * VERIFIED_MAX {
             keys.remember(hash(number), until(100), at(10));
         }
-        assert!(lock::read(&keys.verified).len() <= VERIFIED_MAX);
+        assert!(lock::read(&keys.verified).principals.len() <= VERIFIED_MAX);
+    }
+
+    #[test]
+    fn the_groups_of_verified_tokens_are_bounded() {
+        let keys = KeySet::default();
+        let groups: Arc<[String]> = (0..256).map(|number| format!("group-{number}")).collect();
+        for number in 0..VERIFIED_MAX {
+            let principal = Principal { groups: groups.clone(), ..principal("many", 100) };
+            keys.remember(hash(number), principal, at(0));
+            let verified = lock::read(&keys.verified);
+            let bytes: usize = verified.principals.values().map(group_bytes).sum();
+            assert_eq!(verified.group_bytes, bytes);
+            assert!(bytes < VERIFIED_GROUP_BYTES_MAX + 16 * 1024, "{bytes} bytes");
+        }
+        assert!(keys.verified(&hash(VERIFIED_MAX - 1)).is_some());
     }
 }
