@@ -2,6 +2,7 @@
 //! or a device at the path of one would be waited for, or have no end.
 
 use std::{
+    fmt,
     fs::{File, OpenOptions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -94,10 +95,17 @@ pub fn is_same(left: &Path, right: &Path) -> bool {
 /// A warning of a file with a secret, which has this name in the settings, if users of the machine who are
 /// neither its owner nor in its group may read or change it.
 pub fn exposure(name: &str, path: &Path) -> Option<String> {
+    warning_of_others(0o007, format_args!("{name} {} is open to", path.display()), path)
+}
+
+/// A warning of a file that gives rights, if such users may change it.
+pub fn writability(name: &str, path: &Path) -> Option<String> {
+    warning_of_others(0o002, format_args!("{name} {} can be changed by", path.display()), path)
+}
+
+fn warning_of_others(modes: u32, what: fmt::Arguments<'_>, path: &Path) -> Option<String> {
     let mode = path.metadata().ok()?.permissions().mode();
-    let others = 0o007;
-    let warning = || format!("{name} {} is open to all users of this machine", path.display());
-    (mode & others != 0).then(warning)
+    (mode & modes != 0).then(|| format!("{what} all users of this machine"))
 }
 
 #[cfg(test)]

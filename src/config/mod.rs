@@ -213,7 +213,8 @@ impl ServeConfig {
     }
 
     /// What is allowed and seldom right: an admin port and connections to the database that other
-    /// machines can read, and files with secrets that other users of the machine can read.
+    /// machines can read, files with secrets that other users of the machine can read, and files that give
+    /// rights and that other users can change.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let key = self.database.key_file();
@@ -226,6 +227,14 @@ impl ServeConfig {
         ];
         let exposed =
             files.into_iter().filter_map(|(name, path)| regular_file::exposure(name, path?));
+        let of_rights = [
+            ("policy_file", self.security.policy_file.as_deref()),
+            ("tls_client_ca_file", self.security.tls_client_ca_file.as_deref()),
+            ("jwt_jwks", self.security.jwks_file()),
+        ];
+        let exposed = exposed.chain(
+            of_rights.into_iter().filter_map(|(name, path)| regular_file::writability(name, path?)),
+        );
         let to_others = [self.telemetry.warning(&self.security), self.database.warning()];
         to_others.into_iter().flatten().chain(exposed).collect()
     }

@@ -1,6 +1,9 @@
 //! The settings of TLS, authentication and authorization.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 
@@ -166,6 +169,15 @@ impl SecurityConfig {
             groups_claim: self.jwt_groups_claim.clone(),
         };
         Some((settings, self.jwt_jwks.clone()?))
+    }
+
+    /// The file with the key set, if it is one.
+    #[must_use]
+    pub fn jwks_file(&self) -> Option<&Path> {
+        match self.jwt_jwks.as_ref()? {
+            JwksSource::File(path) => Some(path),
+            JwksSource::Url(_) => None,
+        }
     }
 
     /// Whether the server authenticates callers.
