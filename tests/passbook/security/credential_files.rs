@@ -1,10 +1,16 @@
 //! Files of tokens and policy that are wrong, cut off or being written change nothing, and metrics
 //! say so.
 
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+};
+
 use tokio::time::{Instant, sleep};
 
 use crate::harness::{
     admin::ADMIN,
+    certificates::Authority,
     credentials::{Callers, deny, entry, identity, whole_policy},
     *,
 };
@@ -129,4 +135,28 @@ async fn a_pipe_in_the_place_of_a_file_holds_up_nothing() {
     callers.set_tokens(&entry("a", "new-token"));
     eventually("the new token counts", async || is_known(&server, "new-token").await).await;
     assert!(!is_known(&server, "a-token").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_give_rights_and_that_others_can_change_are_warned_of() {
+    let callers = Callers::new(&[("a", "a-token")], &identity("a", &["*"], &[""]));
+    let authority = Authority::new();
+    authority.install(&authority.sign(&["localhost"], &[]));
+    let files =
+        [("policy_file", callers.policy_file()), ("tls_client_ca_file", authority.file("ca.crt"))];
+    let arguments = [callers.arguments().to_vec(), authority.mutual_arguments()].concat();
+    let mut command = vec!["config", "check"];
+    command.extend(arguments.iter().map(String::as_str));
+    for (mode, is_warned) in [(0o644, false), (0o664, false), (0o646, true)] {
+        for (_, file) in &files {
+            fs::set_permissions(file, Permissions::from_mode(mode)).expect("set");
+        }
+        let checked = passbook(&command).await.must_succeed();
+        for (name, file) in &files {
+            let file = file.display();
+            let warning = format!("{name} {file} can be changed by all users of this machine");
+            let stderr = &checked.stderr;
+            assert_eq!(stderr.contains(&warning), is_warned, "{mode:o}: {stderr}");
+        }
+    }
 }
