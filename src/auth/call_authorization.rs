@@ -13,6 +13,7 @@ use crate::{
     auth::{
         authenticator::Authenticator,
         credentials::{AuthError, Peer},
+        tokens,
     },
     domain::authorization::Caller,
     proto::methods::ACCOUNT_SERVICE,
@@ -52,6 +53,22 @@ impl CallAuthorization {
         let caller = authenticator.authorize(uri.path(), peer.as_ref(), authorization.as_ref())?;
         let by_method = HashMap::new();
         Ok(Self { authenticator, uri, peer, authorization, caller, by_method, version })
+    }
+
+    /// The same in memory of its own, for a stream that stays: the path and the header of a call share that of all
+    /// its headers.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        let copied = |value: &HeaderValue| {
+            let token = tokens::bearer(value)?;
+            HeaderValue::from_str(&format!("Bearer {token}")).ok()
+        };
+        let authorization = self.authorization.as_ref();
+        Self {
+            uri: self.uri.path().parse().unwrap_or_else(|_| self.uri.clone()),
+            authorization: authorization.map(|it| copied(it).unwrap_or_else(|| it.clone())),
+            ..self.clone()
+        }
     }
 
     /// The caller, with the rights that are in force now. Costs little while nothing has changed.

@@ -56,7 +56,8 @@ impl<S> AuthenticationService<S> {
 /// The authorization of a call, for a stream, which asks again and again.
 pub fn authorization(extensions: &Extensions) -> Result<CallAuthorization, Error> {
     // None would be a defect of the stack.
-    extensions.get().cloned().ok_or(Error::Internal(None))
+    let call = extensions.get::<CallAuthorization>();
+    call.map(CallAuthorization::compact).ok_or(Error::Internal(None))
 }
 
 /// The caller of a call whose message has arrived, with the rights of this moment. The message may

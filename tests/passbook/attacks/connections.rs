@@ -313,3 +313,20 @@ async fn connections_of_one_identity_take_little_memory() {
     // So 1,744 of them, the default of one identity, take less than 140 MiB.
     target.withstands("400 connections with a frame without an end", 32).await;
 }
+
+/// The token counts, and not the room around it. Watchers have read all of their only message.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_calls_that_stay_are_not_kept() {
+    const CALLS: usize = 4000;
+    let target = Target::start(&[]).await;
+    open(&target.client("a"), "alice").await;
+    let authorization = format!("Bearer {}a-token", " ".repeat(13_000));
+    let mut raw = Raw::connect(target.server.address, &authorization).await.expect("connected");
+    let watch = WatchEntriesRequest { account_id: "alice".to_owned(), ..Default::default() };
+    for _ in 0..CALLS / 40 {
+        raw.write_calls(WATCH_ENTRIES, &watch, 40).await.expect("written");
+    }
+    let watchers = async || target.admin.metrics().await.value("passbook_watchers");
+    eventually("all are there", async || watchers().await >= CALLS as f64).await;
+    target.withstands("4000 watchers with large headers", 96).await;
+}
