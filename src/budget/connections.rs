@@ -243,12 +243,15 @@ impl Connections {
         let oldest = self.period.fetch_add(1, Ordering::Relaxed).wrapping_add(2);
         let slot = oldest as usize % UNREAD_SLOTS;
         let is_late = |it: &Connection| it.unread[slot].load(Ordering::Relaxed) > 0;
-        for connection in self.matching(is_late) {
+        let late = self.matching(is_late);
+        late.iter().for_each(|connection| connection.close());
+        // One line, because peers decide how many these are.
+        if let Some(first) = late.first() {
             tracing::info!(
-                peer = ?connection.address,
-                "closing a connection that does not read its responses"
+                connections = late.len(),
+                peer = ?first.address,
+                "closing connections that do not read their responses"
             );
-            connection.close();
         }
     }
 }

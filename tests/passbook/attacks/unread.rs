@@ -59,10 +59,10 @@ async fn ask_for_a_page(raw: &mut Raw) {
 
 /// How many connections the server has closed because they were not read.
 fn closed(target: &Target) -> usize {
-    let is_it = |line: &&serde_json::Value| {
-        line["message"] == "closing a connection that does not read its responses"
-    };
-    target.server.log_lines().iter().filter(is_it).count()
+    let message = "closing connections that do not read their responses";
+    let lines = target.server.log_lines();
+    let of_them = lines.iter().filter(|line| line["message"] == message);
+    of_them.map(|line| line["connections"].as_u64().expect("a number") as usize).sum()
 }
 
 /// Waits until the server has closed so many connections.
