@@ -71,9 +71,35 @@ impl fmt::Display for EffectivePosition {
 impl FromStr for EffectivePosition {
     type Err = ();
 
+    /// The position in a text of a caller: only one that an entry can have.
     fn from_str(text: &str) -> Result<Self, ()> {
         let (time_us, sequence) = text.split_once(':').ok_or(())?;
         let number = |text: &str| text.parse().map_err(drop);
-        Ok(Self { time_us: number(time_us)?, sequence: number(sequence)? })
+        let position = Self { time_us: number(time_us)?, sequence: number(sequence)? };
+        let is_possible = TIMES_US.contains(&position.time_us) && position.sequence >= 0;
+        is_possible.then_some(position).ok_or(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_in_a_text_is_one_that_an_entry_can_have() {
+        let (first, last) = TIMES_US.into_inner();
+        for (time_us, sequence) in [(first, 0), (-1, 7), (0, 1), (last, i64::MAX)] {
+            let position = EffectivePosition { time_us, sequence };
+            assert_eq!(position.to_string().parse(), Ok(position));
+        }
+        for (time_us, sequence) in
+            [(i64::MIN, 0), (first - 1, 1), (last + 1, 1), (i64::MAX, 1), (0, -1), (0, i64::MIN)]
+        {
+            let text = EffectivePosition { time_us, sequence }.to_string();
+            assert_eq!(text.parse::<EffectivePosition>(), Err(()), "{text}");
+        }
+        for text in ["", ":", "1", "1:", ":1", "1:1:1", "a:1", "9223372036854775808:1"] {
+            assert_eq!(text.parse::<EffectivePosition>(), Err(()), "{text}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Malformed queries, and the sizes of pages.
 
+use std::time::{Duration, SystemTime};
+
 use prost_types::Timestamp;
 
 use crate::harness::{malformed::*, *};
@@ -10,6 +12,7 @@ on_both_databases! {
     malformed_filters_of_statements_are_invalid,
     malformed_filters_of_transactions_are_invalid,
     malformed_filters_of_holds_and_changes_are_invalid,
+    forged_page_tokens_cause_no_error_of_the_database,
     impossible_times_are_invalid,
     a_missing_account_is_not_found_by_any_query,
     a_page_size_is_capped_and_not_negative,
@@ -137,6 +140,81 @@ async fn malformed_filters_of_holds_and_changes_are_invalid(kind: Kind) {
             let request = ListTransactionsRequest { page_token, ..transactions_of(account_id) };
             must_be_invalid(client.list_transactions(request).await, invalid, field, token);
         }
+    }
+}
+
+/// The token of another page of the same query: its digest with another cursor.
+fn forged(token: &str, cursor: &str) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let token = URL_SAFE_NO_PAD.decode(token).expect("base64");
+    URL_SAFE_NO_PAD.encode([&token[..8], cursor.as_bytes()].concat())
+}
+
+async fn forged_page_tokens_cause_no_error_of_the_database(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
+    open_funded(&client, "a", "10").await;
+    let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+    let dated = DepositRequest { effective_time: Some(yesterday.into()), ..deposit("a", "1") };
+    client.deposit(dated).await.expect("applied");
+    freeze(&client, "a").await;
+    unfreeze(&client, "a").await;
+    let (min, max) = (i64::MIN, i64::MAX);
+    let positions = [
+        (format!("{min}:0"), false),
+        (format!("{max}:0"), false),
+        ("253402300800000000:1".to_owned(), false),
+        (format!("0:{min}"), false),
+        ("0:-1".to_owned(), false),
+        (format!("0:{max}"), true),
+        ("-62135596800000000:0".to_owned(), true),
+        (format!("253402300799999999:{max}"), true),
+    ];
+    let numbers = [min, -1, 0, max].map(|number| (number.to_string(), true));
+    let (create, effective) = (TimeBasis::CreateTime, TimeBasis::EffectiveTime);
+
+    for (basis, cursors) in [(create, &numbers[..]), (effective, &positions)] {
+        let time_basis = basis.into();
+        for order in [EntryOrder::Ascending, EntryOrder::Descending] {
+            let first = ListEntriesRequest {
+                order: order.into(),
+                time_basis,
+                page_size: 1,
+                ..entries_of("a")
+            };
+            let page = client.list_entries(first.clone()).await.expect("a page");
+            for (cursor, is_possible) in cursors {
+                let page_token = forged(&page.next_page_token, cursor);
+                let answer =
+                    client.list_entries(ListEntriesRequest { page_token, ..first.clone() });
+                must_be_a_page_if(*is_possible, answer.await, cursor);
+            }
+        }
+        let first = ListTransactionsRequest { time_basis, page_size: 1, ..transactions_of("a") };
+        let page = client.list_transactions(first.clone()).await.expect("a page");
+        for (cursor, is_possible) in cursors {
+            let page_token = forged(&page.next_page_token, cursor);
+            let request = ListTransactionsRequest { page_token, ..first.clone() };
+            must_be_a_page_if(*is_possible, client.list_transactions(request).await, cursor);
+        }
+    }
+    let first = ListAccountChangesRequest { page_size: 1, ..changes_of("a") };
+    let page = client.list_account_changes(first.clone()).await.expect("a page");
+    for (cursor, is_possible) in &numbers {
+        let page_token = forged(&page.next_page_token, cursor);
+        let request = ListAccountChangesRequest { page_token, ..first.clone() };
+        must_be_a_page_if(*is_possible, client.list_account_changes(request).await, cursor);
+    }
+}
+
+#[track_caller]
+fn must_be_a_page_if<T: std::fmt::Debug>(
+    is_possible: bool,
+    answer: Result<T, Status>,
+    cursor: &str,
+) {
+    match is_possible {
+        true => drop(answer.unwrap_or_else(|status| panic!("{cursor}: {status:?}"))),
+        false => must_be_invalid(answer, Reason::InvalidPageToken, "page_token", cursor),
     }
 }
 
