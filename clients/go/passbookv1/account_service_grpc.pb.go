@@ -305,8 +305,9 @@ type AccountServiceClient interface {
 	// to the next message. A caller that may read no account at all gets PERMISSION_DENIED, also when
 	// the policy changes during the stream: tokens and heartbeats show how busy the whole ledger is.
 	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers. A standby that
-	// takes the place of the database's primary ends it only if events that it has sent are lost:
-	// FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`.
+	// takes the place of the database's primary ends it only if it lacks the event of the last `token`:
+	// FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`. An asynchronous standby can have that event and lack an
+	// earlier one: then the stream goes on.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.
@@ -918,8 +919,9 @@ type AccountServiceServer interface {
 	// to the next message. A caller that may read no account at all gets PERMISSION_DENIED, also when
 	// the policy changes during the stream: tokens and heartbeats show how busy the whole ledger is.
 	// The stream ends as WatchEntries does, and counts as 20 of the 10,000 watchers. A standby that
-	// takes the place of the database's primary ends it only if events that it has sent are lost:
-	// FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`.
+	// takes the place of the database's primary ends it only if it lacks the event of the last `token`:
+	// FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`. An asynchronous standby can have that event and lack an
+	// earlier one: then the stream goes on.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
 	// Returns what became of a request, without applying it. For use after a timeout or a lost
 	// connection.

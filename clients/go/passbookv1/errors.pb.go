@@ -222,8 +222,9 @@ const (
 	ErrorReason_ERROR_REASON_TOO_MANY_ACCOUNTS ErrorReason = 66
 	// FAILED_PRECONDITION: WatchEvents was asked to resume after an event that this ledger does not
 	// have: the token is of another ledger, or of changes that a failover to a standby or a restore has
-	// lost. A stream that has sent such changes ends with it, too. Compare what you have with the
-	// ledger, and watch from the beginning.
+	// lost. A stream ends with it, too, when the event of its last token is lost. Compare what you have
+	// with the ledger, and watch from the beginning. A failover to an asynchronous standby can lose a
+	// change and keep a later one: this error does not show that.
 	ErrorReason_ERROR_REASON_EVENT_TOKEN_UNKNOWN ErrorReason = 67
 	// FAILED_PRECONDITION: GetBalance by effective time would examine more entries than it may. Metadata:
 	// max (entries).

@@ -254,7 +254,10 @@ type WatchEventsRequest_FromNow struct {
 
 type WatchEventsRequest_AfterToken struct {
 	// With the event after this `token` of any earlier message, from any server, with any filters. If
-	// this ledger has no such event: FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`.
+	// this ledger has no such event: FAILED_PRECONDITION, `EVENT_TOKEN_UNKNOWN`. Two cases do not show:
+	// the token of a ledger without any event names none, so every ledger accepts it, and the stream
+	// begins with the first event; and a failover to an asynchronous standby can lose an event and keep
+	// a later one, whose token stays good.
 	AfterToken string `protobuf:"bytes,7,opt,name=after_token,json=afterToken,proto3,oneof"`
 }
 
