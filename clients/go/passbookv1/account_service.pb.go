@@ -2046,10 +2046,10 @@ type StreamedRequest struct {
 	//	*StreamedRequest_ReleaseHold
 	//	*StreamedRequest_UpdateHold
 	Request isStreamedRequest_Request `protobuf_oneof:"request"`
-	// The deadline of this request, counted from the moment at which the server reads the message. It
-	// acts as the deadline of a call does: at most 300 seconds count, and within the deadline of the
-	// stream. If it passes: DEADLINE_EXCEEDED, with the outcome. Absent: the server's
-	// `--default-deadline`.
+	// The deadline of this request, counted from the moment at which the server reads the message: not
+	// before the stream has room for a request in flight. It acts as the deadline of a call does: at most
+	// 300 seconds count, and within the deadline of the stream. If it passes: DEADLINE_EXCEEDED, with the
+	// outcome. Absent: the server's `--default-deadline`.
 	Timeout       *durationpb.Duration `protobuf:"bytes,15,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -208,8 +208,10 @@ type AccountServiceClient interface {
 	//
 	// At most 1024 requests of a stream are in flight, or an eighth of the server's `queue_capacity` if
 	// that is less: the server stops reading from a caller that does not read its results or that writes
-	// faster than requests are applied, and HTTP/2 flow control slows that caller down. The call's own
-	// deadline, if it has one, bounds the whole stream.
+	// faster than requests are applied, and HTTP/2 flow control slows that caller down. A request behind
+	// these waits until the result of one of them has been sent, whatever its own `timeout`: its
+	// DEADLINE_EXCEEDED can come later than that. The call's own deadline, if it has one, bounds the whole
+	// stream.
 	//
 	// What ends the stream, after the results of all requests before. Requests that have no result by
 	// then were not applied, and this attempt at them never will be:
@@ -822,8 +824,10 @@ type AccountServiceServer interface {
 	//
 	// At most 1024 requests of a stream are in flight, or an eighth of the server's `queue_capacity` if
 	// that is less: the server stops reading from a caller that does not read its results or that writes
-	// faster than requests are applied, and HTTP/2 flow control slows that caller down. The call's own
-	// deadline, if it has one, bounds the whole stream.
+	// faster than requests are applied, and HTTP/2 flow control slows that caller down. A request behind
+	// these waits until the result of one of them has been sent, whatever its own `timeout`: its
+	// DEADLINE_EXCEEDED can come later than that. The call's own deadline, if it has one, bounds the whole
+	// stream.
 	//
 	// What ends the stream, after the results of all requests before. Requests that have no result by
 	// then were not applied, and this attempt at them never will be:
