@@ -30,9 +30,10 @@ const (
 // The numbers are the order of precedence: if two things are wrong with one request, the error has
 // the reason with the lower number. If two fields have the same fault, the error names the field
 // that the request declares first. Malformed fields are reported before anything is looked up, and
-// so is an amount that is BALANCE_OUT_OF_RANGE by itself. One reason comes before its number: UNBALANCED
-// is a rule about the amounts alone, so it comes before ACCOUNT_NOT_FOUND and all other rules about
-// accounts.
+// so is an amount that is BALANCE_OUT_OF_RANGE by itself. Two reasons come before their numbers.
+// UNBALANCED is a rule about the amounts alone, so it comes before ACCOUNT_NOT_FOUND and all other
+// rules about accounts. Of UpdateHold, CURRENCY_MISMATCH comes before ACCOUNT_FROZEN: whether the hold
+// would grow, which a frozen account does not allow, shows only in the currency of the account.
 //
 // `metadata["outcome"]` is set if a change was requested and there is no result: "not_applied" (it
 // was not applied, and this attempt never will be) or "unknown" (it was applied or it was not: send
