@@ -2,7 +2,6 @@
 //! programs, and says so when it waits for a server.
 
 use std::{
-    collections::BTreeMap,
     fs,
     future::pending,
     path::{Path, PathBuf},
@@ -16,62 +15,16 @@ use tonic::Status;
 
 use crate::harness::{
     admin::ADMIN,
-    ledger_dump::LedgerDump,
+    holds::HoldLoad,
     proxy::PostgresProxy,
     ring::{RingLoad, open_ring},
+    seen_events::{CHANGE_KINDS, Seen},
     servers::PostgresServer,
     *,
 };
 
 on_both_databases! {
     a_copy_has_each_event_once_when_both_sides_are_killed,
-}
-
-/// What a pass over the feed has seen: accounts, transaction ids, and the sequences of each account.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    opened: Vec<String>,
-    transactions: Vec<String>,
-    sequences: BTreeMap<String, Vec<i64>>,
-}
-
-impl Seen {
-    fn add(&mut self, transaction_id: &str, entries: impl Iterator<Item = (String, i64)>) {
-        self.transactions.push(transaction_id.to_owned());
-        for (account_id, sequence) in entries {
-            self.sequences.entry(account_id).or_default().push(sequence);
-        }
-    }
-
-    fn add_event(&mut self, event: &Event) {
-        self.opened.extend(event.account.iter().map(|account| account.account_id.clone()));
-        if let Some(transaction) = &event.transaction {
-            let entries = transaction.entries.iter().map(|it| (it.account_id.clone(), it.sequence));
-            self.add(&transaction.transaction_id, entries);
-        }
-    }
-
-    /// Checks that the pass has all accounts and transactions of the tables once, and the entries of
-    /// each account in order.
-    async fn assert_complete(mut self, database: &TestDatabase) {
-        let dump = LedgerDump::read(database).await;
-        self.opened.sort();
-        assert!(
-            self.opened.iter().eq(dump.accounts.keys()),
-            "each account once: {:?}",
-            self.opened
-        );
-        let applied = dump.requests.iter().filter(|it| it.is_applied && it.is_transaction);
-        let mut expected: Vec<_> = applied.map(|it| it.transaction_id.clone()).collect();
-        self.transactions.sort();
-        expected.sort();
-        assert!(self.transactions == expected, "each transaction once");
-        for (account_id, entries) in dump.entries {
-            let sequences: Vec<_> = entries.iter().map(|entry| entry.sequence).collect();
-            assert_eq!(self.sequences.remove(&account_id), Some(sequences), "{account_id}");
-        }
-        assert!(self.sequences.is_empty(), "{:?}", self.sequences);
-    }
 }
 
 async fn applied(database: &TestDatabase) -> usize {
@@ -108,6 +61,14 @@ impl Pass {
         Ok(())
     }
 
+    /// Reads all events that there are.
+    async fn catch_up(&mut self, client: &Client) {
+        let mut stream = self.stream(client).await;
+        while !stream.has_caught_up {
+            self.take(&mut stream).await.expect("the stream continues");
+        }
+    }
+
     /// Reads until the pass has this many transactions. Returns the open stream.
     async fn read_up_to(&mut self, count: usize, client: &Client) -> EventWatching {
         let read = async {
@@ -134,6 +95,7 @@ async fn check_passes(
     // So many that servers often have database transactions on different accounts at a time.
     let (accounts, _) = open_ring(&clients[0], 40).await;
     let load = RingLoad::start(&accounts, 12, clients, seed());
+    let holds = HoldLoad::start(4, clients).await;
     let mut pass = Pass::default();
     for round in 0..KILLS {
         let client = &clients[round % clients.len()];
@@ -148,13 +110,18 @@ async fn check_passes(
         }
     }
     load.stop().await;
+    holds.stop().await;
 
-    let count = applied(database).await;
-    pass.read_up_to(count, &clients[1]).await;
+    pass.catch_up(&clients[1]).await;
     let mut again = Pass::default();
-    again.read_up_to(count, &clients[0]).await;
-    println!("{KILLS} kills, {count} transactions");
+    again.catch_up(&clients[0]).await;
     assert!(pass.seen == again.seen, "two passes differ");
+    let counts = CHANGE_KINDS.map(|kind| {
+        let is_of = |change: &&String| change.split(' ').next() == Some(kind);
+        pass.seen.changes.iter().filter(is_of).count()
+    });
+    println!("{KILLS} kills, {} transactions, {counts:?}", pass.seen.transactions.len());
+    assert!(!counts.contains(&0), "each kind: {counts:?}");
     pass.seen.assert_complete(database).await;
 }
 

@@ -15,6 +15,7 @@ mod outcomes;
 mod queries;
 pub mod raw_codec;
 pub mod request;
+pub mod seen_events;
 mod service_client;
 pub mod trace_collector;
 mod watch;
