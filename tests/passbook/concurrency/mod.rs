@@ -3,6 +3,7 @@
 mod effective_time_plans;
 mod exactly_once;
 mod external_row_lock;
+mod funds_races;
 mod hold_expiry;
 mod hold_expiry_races;
 mod hold_races;

@@ -14,6 +14,7 @@ on_both_databases! {
     a_freeze_and_a_withdrawal_agree_on_which_was_first,
     a_concurrently_fenced_request_is_applied_or_fenced_for_good,
     freezing_an_account_during_its_creation_is_in_its_history,
+    each_account_of_two_batches_is_opened_by_one_of_them,
 }
 
 async fn accounts(arena: &Arena, what: &'static str) -> Vec<Account> {
@@ -296,4 +297,80 @@ async fn freezing_an_account_during_its_creation_is_in_its_history(kind: Kind) {
     println!("{kind:?}: {count} of {ROUNDS} accounts were frozen while they were opened");
     assert!(count >= ROUNDS / 20, "{count}: nothing was tried");
     checker::assert_consistent(&arena.database).await;
+}
+
+/// Opens these accounts, and repeats the batch while one of them gets ABORTED. Any other result is final.
+async fn open_batch(client: &Client, requests: &[CreateAccountRequest]) -> Vec<Opened> {
+    loop {
+        let batch = BatchCreateAccountsRequest { requests: requests.to_vec() };
+        let answer = client.batch_create_accounts(within(seconds(30), batch)).await;
+        let opened: Vec<_> = answer.expect("results").results.into_iter().map(opened).collect();
+        let is_aborted = |it: &Opened| it.as_ref().is_err_and(|it| it.code() == Code::Aborted);
+        if !opened.iter().any(is_aborted) {
+            return opened;
+        }
+    }
+}
+
+type Opened = Result<Account, Status>;
+
+fn opened(result: CreateAccountResult) -> Opened {
+    match result.result.expect("an account or an error") {
+        create_account_result::Result::Account(account) => Ok(account),
+        create_account_result::Result::Error(error) => Err(status_of(&error)),
+    }
+}
+
+/// Both batches have the same ids with different attributes, in opposite order, on two servers.
+async fn each_account_of_two_batches_is_opened_by_one_of_them(kind: Kind) {
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+    let arena = Arena::open(kind).await;
+
+    let results = arena.race(|round| async move {
+        let left = NAMES.map(|what| CreateAccountRequest {
+            labels: labels(&[("side", "left")]),
+            ..account_of(&round.name(what), "USD")
+        });
+        let mut right = NAMES.map(|what| CreateAccountRequest {
+            overdraft_limit: money_of("EUR", "5"),
+            labels: labels(&[("side", "right"), ("limit", "5")]),
+            ..account_of(&round.name(what), "EUR")
+        });
+        right.reverse();
+        let [one, other, last] = &round.clients;
+        let both = at_once(open_batch(one, &left), open_batch(other, &right)).await;
+        let (left, mut right) = both;
+        right.reverse();
+        let mut seen = Vec::new();
+        for what in NAMES {
+            seen.push(get(last, &round.name(what)).await);
+        }
+        left.into_iter().zip(right).zip(seen).collect::<Vec<_>>()
+    });
+    let results = results.await;
+
+    let mut wins = [0; 2];
+    for round in &results {
+        for (number, ((left, right), seen)) in round.iter().enumerate() {
+            let (winner, account, status, currency, limit, own) = match (left, right) {
+                (Ok(it), Err(status)) => (0, it, status, "USD", "0.00", &[("side", "left")][..]),
+                (Err(status), Ok(it)) => {
+                    (1, it, status, "EUR", "5.00", &[("side", "right"), ("limit", "5")][..])
+                }
+                both => panic!("{both:#?}"),
+            };
+            assert_reason(status, Reason::AccountExists);
+            assert_eq!(account, seen);
+            assert_eq!(seen.overdraft_limit, money_of(currency, limit));
+            assert_eq!((seen.currency_code.as_str(), &seen.labels), (currency, &labels(own)));
+            if number == 0 {
+                wins[winner] += 1;
+            }
+        }
+    }
+    let expected = (NAMES.len() * ROUNDS) as i64;
+    assert_eq!(arena.database.count("accounts").await, expected);
+    assert_eq!(arena.database.count("accounts WHERE version = 1").await, expected);
+    checker::assert_consistent(&arena.database).await;
+    assert_contested(kind, "batches of accounts", &wins);
 }
