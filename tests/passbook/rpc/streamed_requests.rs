@@ -11,6 +11,9 @@ use crate::harness::{
 
 on_both_databases! {
     each_request_has_the_result_of_its_own_rpc,
+    what_is_wrong_with_a_request_is_the_error_of_its_result,
+    results_come_in_the_order_of_the_requests_and_together,
+    a_message_against_the_rules_of_the_stream_ends_it,
 }
 
 /// An open stream.
@@ -98,9 +101,8 @@ async fn each_request_has_the_result_of_its_own_rpc(kind: Kind) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_request_is_the_error_of_its_result() {
-    let (_database, _server, client) = start_server(Kind::Sqlite).await;
+async fn what_is_wrong_with_a_request_is_the_error_of_its_result(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let mut stream = Stream::open(&client).await;
     let long_id = "é".repeat(60);
@@ -128,11 +130,10 @@ async fn what_is_wrong_with_a_request_is_the_error_of_its_result() {
 }
 
 /// A message may have more requests than the stream may have in flight.
-#[tokio::test(flavor = "multi_thread")]
-async fn results_come_in_the_order_of_the_requests_and_together() {
+async fn results_come_in_the_order_of_the_requests_and_together(kind: Kind) {
     const REQUESTS: usize = 1000;
     let queue = ["--queue-capacity", "256"];
-    let (_database, _server, client) = start_server_with(Kind::Sqlite, &queue).await;
+    let (_database, _server, client) = start_server_with(kind, &queue).await;
     open(&client, "alice").await;
     let mut stream = Stream::open(&client).await;
     let deposits: Vec<_> = (0..REQUESTS).map(|_| deposit("alice", "1")).collect();
@@ -146,9 +147,8 @@ async fn results_come_in_the_order_of_the_requests_and_together() {
     assert!(stream.responses_read < REQUESTS / 2, "{} responses", stream.responses_read);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_against_the_rules_of_the_stream_ends_it() {
-    let (_database, _server, client) = start_server(Kind::Sqlite).await;
+async fn a_message_against_the_rules_of_the_stream_ends_it(kind: Kind) {
+    let (_database, _server, client) = start_server(kind).await;
     open(&client, "alice").await;
     let requests = |count| (0..count).map(|_| streamed(deposit("alice", "1"))).collect();
     let with_order =

@@ -9,6 +9,11 @@ use crate::{
     security::call_limits::assert_shed,
 };
 
+on_both_databases! {
+    each_request_needs_the_method_of_its_kind_and_the_rights_on_its_accounts,
+    each_request_counts_as_a_call_for_the_rate_of_calls,
+}
+
 /// Sends these requests in one message, and returns their results in order.
 async fn stream(client: &Client, changes: Vec<Change>) -> Vec<Result<Answer, Status>> {
     let count = changes.len();
@@ -34,9 +39,8 @@ fn permission(result: &Result<Answer, Status>) -> String {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_request_needs_the_method_of_its_kind_and_the_rights_on_its_accounts() {
-    let (database, audit) = (TestDatabase::create(Kind::Sqlite).await, Audit::new());
+async fn each_request_needs_the_method_of_its_kind_and_the_rights_on_its_accounts(kind: Kind) {
+    let (database, audit) = (TestDatabase::create(kind).await, Audit::new());
     let rights = allow(&["east:*"], &["read", "credit", "debit"], "{ USD = \"10\" }");
     let policy = identity("east", &["StreamTransactions", "Deposit", "PlaceHold"], &[])
         + &rights
@@ -80,9 +84,8 @@ async fn each_request_needs_the_method_of_its_kind_and_the_rights_on_its_account
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_request_counts_as_a_call_for_the_rate_of_calls() {
-    let database = TestDatabase::create(Kind::Sqlite).await;
+async fn each_request_counts_as_a_call_for_the_rate_of_calls(kind: Kind) {
+    let database = TestDatabase::create(kind).await;
     let callers =
         Callers::new(&[("east", "east-token")], &identity("east", &["read", "write"], &[""]));
     let server = callers.serve(&database, &["--identity-rate-max", "10"]).await;
