@@ -291,7 +291,7 @@ impl Connection {
     /// A call begins.
     #[must_use]
     pub fn begin_call(this: &Arc<Self>) -> OpenCall {
-        this.calls.begin();
+        this.calls.add();
         OpenCall(this.clone())
     }
 
@@ -362,7 +362,7 @@ impl Drop for Connection {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.0.calls.end();
+        self.0.calls.remove();
     }
 }
 

@@ -20,13 +20,13 @@ pub struct CallCounts {
 
 impl CallCounts {
     /// A call begins.
-    pub fn begin(&self) {
+    pub fn add(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.note_read(0);
     }
 
     /// A call ends.
-    pub fn end(&self) {
+    pub fn remove(&self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -91,13 +91,13 @@ mod tests {
     #[test]
     fn calls_in_flight_are_not_kept() {
         let calls = CallCounts::default();
-        (0..3).for_each(|_| calls.begin());
+        (0..3).for_each(|_| calls.add());
         assert_eq!(calls.kept(), 0);
-        calls.end();
+        calls.remove();
         assert_eq!(calls.kept(), 1);
         calls.note_read(7);
         assert_eq!(calls.kept(), 7, "some were read, and denied at once");
-        (0..2).for_each(|_| calls.end());
+        (0..2).for_each(|_| calls.remove());
         assert_eq!(calls.kept(), 9);
     }
 }
