@@ -55,8 +55,7 @@ impl CallAuthorization {
         Ok(Self { authenticator, uri, peer, authorization, caller, by_method, version })
     }
 
-    /// The same in memory of its own, for a stream that stays: the path and the header of a call share that of all
-    /// its headers.
+    /// A copy for a stream, which does not keep the memory of all headers of the call alive.
     #[must_use]
     pub fn compact(&self) -> Self {
         let copied = |value: &HeaderValue| {
@@ -80,6 +79,12 @@ impl CallAuthorization {
         let is_expired = self.caller.expire_time.is_some_and(|time| time <= SystemTime::now());
         if is_expired || version != self.version {
             self.caller = self.authorize(self.uri.path())?;
+            // The time of a token in the file may have changed.
+            if let Some(connection) = self.peer.as_ref().and_then(|it| it.connection.as_ref())
+                && !self.caller.identity.is_anonymous()
+            {
+                connection.note_credential(self.caller.expire_time);
+            }
             self.by_method.clear();
             self.version = version;
         }

@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     budget::{
         Limit,
-        kept_calls::{self, CallCounts, KEPT_CALLS_MAX},
+        kept_calls::{self, CallCounts, KEPT_CALLS_MAX, KEPT_CALLS_OF_NOBODY_MAX, Keeping},
         share::{Budget, Exhausted, Maxima, Share},
     },
     domain::ids::Identity,
@@ -48,7 +48,7 @@ const UNREAD_PERIOD: Duration = Duration::from_secs(10);
 /// comes next, so that none is counted in the place of another.
 const UNREAD_SLOTS: usize = 4;
 /// How long a connection stays after the last credential of its calls has expired: longer than a unary call may
-/// take. Its streams have ended before.
+/// take. Its streams have ended before, but for Watch of health, which has no other end.
 const EXPIRED_CREDENTIAL_GRACE: Duration = Duration::from_secs(330);
 /// How often connections are checked for what is too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -207,7 +207,7 @@ impl Connections {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             self.close_old(Instant::now());
             self.close_expired(SystemTime::now());
-            self.close_keeping();
+            self.close_excess_kept();
             if Instant::now() >= next_period {
                 next_period += UNREAD_PERIOD;
                 self.begin_period();
@@ -228,14 +228,45 @@ impl Connections {
             expire_time.is_some_and(|time| time + EXPIRED_CERTIFICATE_GRACE <= now)
                 || it.credentials_expired_before(now - EXPIRED_CREDENTIAL_GRACE)
         };
-        self.matching(is_expired).iter().for_each(|connection| connection.close());
+        let expired = self.matching(is_expired);
+        expired.iter().for_each(|connection| connection.close());
+        if let Some(first) = expired.first() {
+            tracing::info!(
+                connections = expired.len(),
+                peer = ?first.address,
+                "closing connections whose credentials have expired"
+            );
+        }
     }
 
-    /// Closes connections that keep too many calls.
-    fn close_keeping(&self) {
+    /// Closes connections that keep too many calls. Those without a credential close only each other.
+    pub(super) fn close_excess_kept(&self) {
         let open = self.matching(|it| it.calls.kept() > 0);
-        let kept = open.iter().map(|it| (it.owner(), it.calls.kept(), it));
-        kept_calls::excess(kept, KEPT_CALLS_MAX).iter().for_each(|it| it.close());
+        let (provisional, of_callers): (Vec<_>, Vec<_>) =
+            open.iter().partition(|it| self.is_provisional(it));
+        for (those, max) in [(provisional, KEPT_CALLS_OF_NOBODY_MAX), (of_callers, KEPT_CALLS_MAX)]
+        {
+            let keeping = those.into_iter().map(|connection| Keeping {
+                owner: connection.owner(),
+                is_idle: connection.calls.is_idle(),
+                kept: connection.calls.kept(),
+                connection,
+            });
+            let excess = kept_calls::excess(keeping, max);
+            excess.iter().for_each(|connection| connection.close());
+            if let Some(first) = excess.first() {
+                tracing::info!(
+                    connections = excess.len(),
+                    peer = ?first.address,
+                    "closing connections that had many more calls than they have"
+                );
+            }
+        }
+    }
+
+    /// Whether it still lacks a credential, and needs one.
+    fn is_provisional(&self, connection: &Connection) -> bool {
+        self.established.is_some() && connection.established.get().is_none()
     }
 
     /// Begins the next period. What is unread since the oldest one is too late.
@@ -271,16 +302,21 @@ impl Connection {
         if identity.is_anonymous() {
             return Ok(());
         }
-        let second = expire_time.map_or(u64::MAX, second_of);
-        if self.credential_expire_second.load(Ordering::Relaxed) < second {
-            self.credential_expire_second.fetch_max(second, Ordering::Relaxed);
-        }
+        self.note_credential(expire_time);
         if self.established.get().is_none() {
             let share = budget.take_one(identity)?;
             // Another call was faster: the share is returned.
             let _ = self.established.set(share);
         }
         Ok(())
+    }
+
+    /// A credential of a call was accepted that expires at this time; None: never.
+    pub fn note_credential(&self, expire_time: Option<SystemTime>) {
+        let second = expire_time.map_or(u64::MAX, second_of);
+        if self.credential_expire_second.load(Ordering::Relaxed) < second {
+            self.credential_expire_second.fetch_max(second, Ordering::Relaxed);
+        }
     }
 
     fn credentials_expired_before(&self, time: SystemTime) -> bool {

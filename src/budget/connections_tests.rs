@@ -103,7 +103,10 @@ fn a_connection_ends_some_minutes_after_its_last_credential() {
     assert_eq!(closed_after(328), [false, false, false]);
     assert_eq!(closed_after(330), [false, true, false]);
     assert_eq!(closed_after(3600), [false, true, false]);
-    assert_eq!(closed_after(3930), [true, true, false]);
+    // A stream was authorized again: its token in the file now has a later time.
+    renewed.note_credential(Some(now + Duration::from_secs(7200)));
+    assert_eq!(closed_after(3930), [false, true, false]);
+    assert_eq!(closed_after(7530), [true, true, false]);
 }
 
 #[test]
@@ -114,4 +117,23 @@ fn connections_of_an_identity_that_was_removed_are_closed() {
     kept.establish(&named("kept"), None).unwrap();
     connections.close_those_of(|identity| *identity == named("gone"));
     assert!(gone.is_closing() && !kept.is_closing());
+}
+
+#[test]
+fn peers_without_a_credential_that_had_many_calls_close_no_caller() {
+    let connections = Connections::new(4000, true);
+    let caller = connections.open(address(1));
+    caller.establish(&named("caller"), None).unwrap();
+    caller.note_read(60_000);
+    let of_nobody: Vec<_> = (2..42).map(|last| connections.open(address(last))).collect();
+    // As many as one read can have.
+    of_nobody.iter().for_each(|connection| connection.note_read(630));
+    connections.close_excess_kept();
+    assert!(!caller.is_closing());
+    assert_eq!(of_nobody.iter().filter(|it| it.is_closing()).count(), 14);
+    let other = connections.open(address(1));
+    other.establish(&named("other"), None).unwrap();
+    other.note_read(6_000);
+    connections.close_excess_kept();
+    assert!(caller.is_closing() && !other.is_closing());
 }

@@ -293,6 +293,7 @@ impl AsyncRead for Connection {
         }
         if self.unread.is_some() {
             self.read_waits = true;
+            self.calls_read = 0;
             return Poll::Pending;
         }
         if self.calls_read >= CALLS_AT_A_TIME {
@@ -306,10 +307,12 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.io).poll_read(context, buffer);
         let received = buffer.filled().len() - before;
-        self.calls_read += self.frames.count_calls(&buffer.filled()[before..]);
-        self.connection.note_read(self.calls_read);
-        if read.is_pending() {
-            // Its calls run before there is more to read.
+        let calls = self.frames.count_calls(&buffer.filled()[before..]);
+        if calls > 0 {
+            self.calls_read += calls;
+            self.connection.note_read(self.calls_read);
+        } else if read.is_pending() {
+            // Mostly, its calls run before there is more to read.
             self.calls_read = 0;
         }
         self.check_headers(context)?;

@@ -10,6 +10,7 @@ mod control_calls;
 mod elements;
 mod floods;
 mod http2_abuse;
+mod names;
 mod pages;
 mod records;
 mod request_streams;
