@@ -129,10 +129,22 @@ async fn only_their_owner_may_read_the_files_that_commands_create() {
     let url = format!("sqlite://{}?mode=rwc", path("ledger.db"));
     let server = Server::start_by(&["--database-url", &url]).await;
     open(&server.client(), "a").await;
-    passbook(&["export", "--database-url", &url, "--output", &path("export")]).await.must_succeed();
-    passbook(&["token", "create", "--identity", "a", "--append", &path("tokens.toml")])
-        .await
-        .must_succeed();
+    // With a umask that takes no right from anybody.
+    let without_umask = tempfile::tempdir().expect("a folder");
+    let script = without_umask.path().join("passbook");
+    let text = format!("#!/bin/sh\numask 0\nexec '{}' \"$@\"\n", program().display());
+    std::fs::write(&script, text).expect("written");
+    std::fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("set");
+    let (other, key) = (format!("sqlite://{}?mode=rwc", path("other.db")), path("witness.pem"));
+    for arguments in [
+        &["migrate", "up", "--database-url", &other][..],
+        &["export", "--database-url", &url, "--output", &path("export")],
+        &["token", "create", "--identity", "a", "--append", &path("tokens.toml")],
+        &["heads", "create-key", "--key", &key],
+        &["heads", "sign", "--database-url", &url, "--key", &key, "--output", &path("heads")],
+    ] {
+        passbook_of(&script, arguments).await.must_succeed();
+    }
     let mut names = Vec::new();
     for file in std::fs::read_dir(folder.path()).expect("the folder") {
         let file = file.expect("a file");
@@ -140,7 +152,7 @@ async fn only_their_owner_may_read_the_files_that_commands_create() {
         assert_eq!(mode, 0o600, "{file:?}");
         names.push(file.file_name());
     }
-    assert!(names.len() >= 3, "{names:?}");
+    assert!(names.len() >= 7, "{names:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
