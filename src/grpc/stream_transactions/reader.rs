@@ -97,7 +97,7 @@ impl Reader {
             // An error means that the server has ended: a reason to stop as well.
             _ = stopping.wait_for(|stop| *stop) => Err(Error::ShuttingDown.into()),
             () = results.closed() => Ok(None),
-            // Also of a stream without requests, which has the place of another one.
+            // Without this, a stream without requests would keep its place.
             status = denied => Err(status),
             () = deadline.passed_for_stream() => {
                 Err(Error::DeadlineExceeded(Some(Outcome::NotApplied)).into())

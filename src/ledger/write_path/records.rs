@@ -18,14 +18,14 @@ pub fn count(command: &Command, result: &Result<CommandResult, Error>, lines: u3
         Ok(CommandResult::Request(_)) if command.is_dry_run() => 0,
         Ok(CommandResult::Request(result)) => {
             let transaction = result.effects.transaction.as_deref();
-            let in_vain = transaction.filter(|it| !it.changes_a_balance());
-            let entries = in_vain.map_or(0, |it| of_number(it.entries.len()) + lines);
-            entries + u32::from(command.changes_a_hold()) + of_number(command.text_bytes() / 1024)
+            let without_effect = transaction.filter(|it| !it.changes_a_balance());
+            let entries = without_effect.map_or(0, |it| saturated(it.entries.len()) + lines);
+            entries + u32::from(command.changes_a_hold()) + saturated(command.text_bytes() / 1024)
         }
         Ok(CommandResult::Account { account, has_changed: true }) => {
             // A change keeps those before it, too. As many are a good guess.
             let copies = if matches!(command, Command::UpdateAccount(_)) { 2 } else { 1 };
-            copies * of_number(label_bytes(&account.labels) / 1024)
+            copies * saturated(label_bytes(&account.labels) / 1024)
         }
         Ok(CommandResult::Account { .. } | CommandResult::Record(_)) => 0,
     }
@@ -33,10 +33,10 @@ pub fn count(command: &Command, result: &Result<CommandResult, Error>, lines: u3
 
 /// The records of lines of this length in the audit log: one for each KiB that has begun.
 pub fn of_lines(bytes: usize) -> u32 {
-    of_number(bytes.div_ceil(1024))
+    saturated(bytes.div_ceil(1024))
 }
 
-/// Far below the highest number, so that some of them can be added.
-fn of_number(number: usize) -> u32 {
+/// At most an eighth of the highest number, so that some of them can be added.
+fn saturated(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX).min(u32::MAX / 8)
 }
