@@ -74,7 +74,11 @@ async fn call(
     let mut random = fastrand::Rng::with_seed(seed());
     let mut history = History::new();
     while !*stopped.borrow() {
-        let change = random_change(&mut random, &accounts);
+        let change = match random_change(&mut random, &accounts) {
+            // The version before takes no other requests in a stream than postings.
+            Change::InStream(change) => *change,
+            change => change,
+        };
         let result = match change.send(&client, PATIENCE).await {
             Ok(answer) => RequestResult::Applied(answer),
             Err(status) if request::is_definite(&status) => RequestResult::Rejected(status),
