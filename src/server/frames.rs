@@ -32,6 +32,11 @@ impl Frames {
         }
     }
 
+    /// How many bytes are to come of the present frame: there is no call in them.
+    pub fn payload_left(&self) -> usize {
+        self.payload_left
+    }
+
     /// Whether a block of headers needs one more frame. h2 keeps what it has decoded of it.
     pub fn is_continued(&self) -> bool {
         self.is_continued

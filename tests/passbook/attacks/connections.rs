@@ -336,3 +336,44 @@ async fn headers_of_calls_that_stay_are_not_kept() {
     eventually("all are there", async || watchers().await >= CALLS as f64).await;
     target.withstands("4000 watchers with large headers", 96).await;
 }
+
+/// Opens connections, each with a call first if there is a credential, then has as many calls on all of them as
+/// one read can have. Each call is denied at once, when it runs.
+async fn burst(target: &Target, authorization: &str, connections: usize) -> Vec<Raw> {
+    const CALLS: usize = 620;
+    let mut raws = Vec::new();
+    for _ in 0..connections {
+        let address = target.server.address;
+        let mut raw = Raw::connect(address, authorization).await.expect("connected");
+        if !authorization.is_empty() {
+            let get = raw.unary(GET_ACCOUNT, &missing_account());
+            raw.write(&get).await.expect("written");
+            raw.answer(1).await.expect("an answer");
+        }
+        raws.push(raw);
+    }
+    for raw in &mut raws {
+        let calls: Vec<u8> = (0..CALLS).flat_map(|_| http2::smallest_call(raw.open())).collect();
+        // Fails if the connection keeps too many calls.
+        let _ = raw.write(&calls).await;
+    }
+    raws
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_of_the_smallest_calls_of_nobody_are_bounded() {
+    let target = Target::start(&[]).await;
+    let _connections = burst(&target, "", 500).await;
+    tokio::time::sleep(seconds(1)).await;
+    target.withstands("310,000 small calls of nobody", NOBODY_MIB_MAX).await;
+    target.assert_memory("310,000 small calls of nobody", NOBODY_MIB_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bursts_of_the_smallest_calls_of_one_identity_are_bounded() {
+    let target = Target::start(&[]).await;
+    let _connections = burst(&target, "Bearer a-token", 1000).await;
+    tokio::time::sleep(seconds(1)).await;
+    target.withstands("620,000 small calls of one identity", IDENTITY_MIB_MAX).await;
+    target.assert_memory("620,000 small calls of one identity", IDENTITY_MIB_MAX);
+}
