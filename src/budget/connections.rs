@@ -5,6 +5,7 @@
 //! keep callers out: when the place is full, the oldest one of the network with the most goes.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::{
@@ -175,7 +176,7 @@ impl Connections {
 
     /// The provisional connections that are not being closed, oldest first.
     fn provisional(&self) -> Vec<Arc<Connection>> {
-        self.matching(|connection| connection.established.get().is_none())
+        self.matching(|connection| self.is_provisional(connection))
     }
 
     /// The connections that are not being closed, oldest first, of which this is true.
@@ -216,10 +217,8 @@ impl Connections {
     }
 
     pub(super) fn close_old(&self, now: Instant) {
-        if self.established.is_some() {
-            let is_old = |it: &Connection| now.duration_since(it.opened) > PROVISIONAL_AGE_MAX;
-            self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
-        }
+        let is_old = |it: &Connection| now.duration_since(it.opened) > PROVISIONAL_AGE_MAX;
+        self.provisional().iter().filter(|it| is_old(it)).for_each(|it| it.close());
     }
 
     pub(super) fn close_expired(&self, now: SystemTime) {
@@ -229,14 +228,7 @@ impl Connections {
                 || it.credentials_expired_before(now - EXPIRED_CREDENTIAL_GRACE)
         };
         let expired = self.matching(is_expired);
-        expired.iter().for_each(|connection| connection.close());
-        if let Some(first) = expired.first() {
-            tracing::info!(
-                connections = expired.len(),
-                peer = ?first.address,
-                "closing connections whose credentials have expired"
-            );
-        }
+        close_together(&expired, "closing connections whose credentials have expired");
     }
 
     /// Closes connections that keep too many calls. Those without a credential close only each other.
@@ -253,14 +245,8 @@ impl Connections {
                 connection,
             });
             let excess = kept_calls::excess(keeping, max);
-            excess.iter().for_each(|connection| connection.close());
-            if let Some(first) = excess.first() {
-                tracing::info!(
-                    connections = excess.len(),
-                    peer = ?first.address,
-                    "closing connections that had many more calls than they have"
-                );
-            }
+            let message = "closing connections that had many more calls than they have";
+            close_together(&excess, message);
         }
     }
 
@@ -275,15 +261,16 @@ impl Connections {
         let slot = oldest as usize % UNREAD_SLOTS;
         let is_late = |it: &Connection| it.unread[slot].load(Ordering::Relaxed) > 0;
         let late = self.matching(is_late);
-        late.iter().for_each(|connection| connection.close());
-        // One line, because peers decide how many these are.
-        if let Some(first) = late.first() {
-            tracing::info!(
-                connections = late.len(),
-                peer = ?first.address,
-                "closing connections that do not read their responses"
-            );
-        }
+        close_together(&late, "closing connections that do not read their responses");
+    }
+}
+
+/// Closes these connections with one line in the log, because peers decide how many they are.
+fn close_together(connections: &[impl Borrow<Arc<Connection>>], message: &str) {
+    connections.iter().for_each(|connection| connection.borrow().close());
+    if let Some(first) = connections.first() {
+        let peer = first.borrow().address;
+        tracing::info!(connections = connections.len(), ?peer, "{message}");
     }
 }
 
