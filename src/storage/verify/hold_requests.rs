@@ -136,15 +136,13 @@ pub async fn verify(connection: &DatabaseTransaction) -> Result<(), VerifyError>
         .await?;
         return Err(first_fault(holds.iter().map(|(id, requests)| (id, requests.fault()))));
     }
-    if let (true, Some((hold_id, request_id))) = (terms.is_empty(), &unlike) {
+    if terms.is_empty() {
+        let Some((hold_id, request_id)) = &unlike else { return Ok(()) };
         let description = format!(
             "a request with the fingerprint of another account, amount, expire time, description or labels \
              left it so: {request_id}"
         );
         return Err(first_fault([(hold_id, Some(description))].into_iter()));
-    }
-    if terms.is_empty() {
-        return Ok(());
     }
     let mut changed = Vec::new();
     records::for_each_hold(connection, |hold| {
