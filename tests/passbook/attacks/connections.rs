@@ -19,6 +19,16 @@ const NOBODY_CALLS_MAX: f64 = 512.0;
 const NOBODY_STREAMS_MAX: f64 = 64.0;
 const CONNECTION_STREAMS_MAX: usize = 8;
 
+/// A connection whose first call was answered.
+async fn connect_and_call(target: &Target, authorization: &str) -> Raw {
+    let address = target.server.address;
+    let mut raw = Raw::connect(address, authorization).await.expect("connected");
+    let get = raw.unary(GET_ACCOUNT, &missing_account());
+    raw.write(&get).await.expect("written");
+    raw.answer(1).await.expect("an answer");
+    raw
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_watches_health_beyond_a_small_budget() {
     const CONNECTIONS: usize = 9;
@@ -161,12 +171,7 @@ async fn one_identity_leaves_connections_to_others() {
     let target = Target::start(&["--connections-max", "40"]).await;
     let mut connections = Vec::new();
     for _ in 0..25 {
-        let mut raw =
-            Raw::connect(target.server.address, "Bearer a-token").await.expect("connected");
-        let get = raw.unary(GET_ACCOUNT, &missing_account());
-        raw.write(&get).await.expect("written");
-        raw.answer(1).await.expect("an answer");
-        connections.push(raw);
+        connections.push(connect_and_call(&target, "Bearer a-token").await);
     }
     target.withstands("25 connections of one identity, of 40", IDENTITY_MIB_MAX).await;
     // 30 of the 40 are for callers, half of them for one identity.
@@ -307,11 +312,7 @@ async fn connections_of_one_identity_take_little_memory() {
     let target = Target::start(&[]).await;
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        let address = target.server.address;
-        let mut raw = Raw::connect(address, "Bearer a-token").await.expect("connected");
-        let get = raw.unary(GET_ACCOUNT, &missing_account());
-        raw.write(&get).await.expect("written");
-        raw.answer(1).await.expect("an answer");
+        let mut raw = connect_and_call(&target, "Bearer a-token").await;
         let frame = http2::unknown(FRAME_LENGTH);
         raw.write(&frame[..frame.len() - 1]).await.expect("written");
         connections.push(raw);
@@ -343,14 +344,10 @@ async fn burst(target: &Target, authorization: &str, connections: usize) -> Vec<
     const CALLS: usize = 620;
     let mut raws = Vec::new();
     for _ in 0..connections {
-        let address = target.server.address;
-        let mut raw = Raw::connect(address, authorization).await.expect("connected");
-        if !authorization.is_empty() {
-            let get = raw.unary(GET_ACCOUNT, &missing_account());
-            raw.write(&get).await.expect("written");
-            raw.answer(1).await.expect("an answer");
-        }
-        raws.push(raw);
+        raws.push(match authorization {
+            "" => Raw::connect(target.server.address, "").await.expect("connected"),
+            _ => connect_and_call(target, authorization).await,
+        });
     }
     for raw in &mut raws {
         let calls: Vec<u8> = (0..CALLS).flat_map(|_| http2::smallest_call(raw.open())).collect();

@@ -207,26 +207,34 @@ impl Change {
     /// Sends it to one server after another until the answer is certain, as the contract asks
     /// callers to do.
     pub async fn settle(&self, clients: &[Client]) -> RequestResult {
-        let end = tokio::time::Instant::now() + PATIENCE;
-        let first = fastrand::usize(..clients.len());
-        let mut last = String::new();
-        for attempt in 0.. {
-            if tokio::time::Instant::now() > end {
-                panic!(
-                    "no result for {} within {PATIENCE:?}; the last answer: {last}",
-                    self.request_id()
-                );
-            }
-            let client = &clients[(first + attempt) % clients.len()];
-            match self.send(client, Duration::from_secs(5)).await {
-                Ok(answer) => return RequestResult::Applied(answer),
-                Err(status) if is_definite(&status) => return RequestResult::Rejected(status),
-                Err(status) => last = format!("{status:?}"),
-            }
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
+        let send = |client| async move { self.send(&client, Duration::from_secs(5)).await };
+        match settle(self.request_id(), clients, send).await {
+            Ok(answer) => RequestResult::Applied(answer),
+            Err(status) => RequestResult::Rejected(status),
         }
-        unreachable!("the loop ends by return or panic")
     }
+}
+
+/// Makes a call that may be repeated, on one client after the other, until its result is definite.
+pub async fn settle<T, Call: Future<Output = Result<T, Status>>>(
+    name: &str,
+    clients: &[Client],
+    call: impl Fn(Client) -> Call,
+) -> Result<T, Status> {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    let first = fastrand::usize(..clients.len());
+    let mut last = String::new();
+    for attempt in 0.. {
+        if tokio::time::Instant::now() > end {
+            panic!("no result for {name} within {PATIENCE:?}; the last answer: {last}");
+        }
+        match call(clients[(first + attempt) % clients.len()].clone()).await {
+            Err(status) if !is_definite(&status) => last = format!("{status:?}"),
+            result => return result,
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(2..40))).await;
+    }
+    unreachable!("the loop ends by return or panic")
 }
 
 fn posted(result: Option<PostTransactionResult>) -> Result<Answer, Status> {

@@ -2,12 +2,11 @@
 //! updated, frozen and unfrozen.
 
 use passbook::proto::{AccountState, PlaceHoldRequest, UpdateAccountRequest};
-use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tonic::Status;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::harness::{
-    Change, Client, PATIENCE, capture, capture_and_keep, from_now, hold_named, hold_update, labels,
-    mask, ms, open_funded, release, request::is_definite, set_state, update_of,
+    Change, Client, capture, capture_and_keep, from_now, hold_named, hold_update, labels, mask, ms,
+    open_funded, release, request::settle, set_state, update_of,
 };
 
 /// A load in the background.
@@ -77,32 +76,16 @@ async fn change_account(account_id: &str, round: usize, clients: &[Client]) {
             update_mask: mask(&["labels"]),
             ..update_of(account_id)
         };
-        settle(clients, |client| {
+        let update = |client: Client| {
             let update = update.clone();
-            async move { client.update_account(update).await.map(drop) }
-        })
-        .await;
+            async move { client.update_account(update).await }
+        };
+        // A rejection is a result as well.
+        let _ = settle(account_id, clients, update).await;
         return;
     }
     for state in [AccountState::Frozen, AccountState::Open] {
-        settle(clients, |client| async move {
-            set_state(&client, account_id, state, "", None).await.map(drop)
-        })
-        .await;
-    }
-}
-
-/// Makes a call that may be repeated, until its outcome is certain.
-async fn settle<Call: Future<Output = Result<(), Status>>>(
-    clients: &[Client],
-    call: impl Fn(Client) -> Call,
-) {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match call(clients[fastrand::usize(..clients.len())].clone()).await {
-            Err(status) if !is_definite(&status) => assert!(Instant::now() < end, "{status:?}"),
-            _ => return,
-        }
-        tokio::time::sleep(ms(20)).await;
+        let set = |client| async move { set_state(&client, account_id, state, "", None).await };
+        let _ = settle(account_id, clients, set).await;
     }
 }
