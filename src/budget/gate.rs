@@ -50,9 +50,15 @@ impl Gate {
 
     /// Waits until one more of this identity may enter.
     pub async fn enter(&self, identity: &Identity) -> GatePermit {
+        self.enter_as(identity, 1).await
+    }
+
+    /// The same for one that counts as so many, or as all.
+    pub async fn enter_as(&self, identity: &Identity, count: usize) -> GatePermit {
         let Some(max) = self.identity_max else { return GatePermit(None) };
+        let count = u32::try_from(count.min(max)).unwrap_or(u32::MAX);
         // None only if the semaphore were closed, which nothing does.
-        GatePermit(self.permits_of(identity, max).acquire_owned().await.ok())
+        GatePermit(self.permits_of(identity, max).acquire_many_owned(count).await.ok())
     }
 
     /// Lets another one in, after this time if `paused_from` or more of the same identity wait while
@@ -100,6 +106,22 @@ mod tests {
         gate.enter(&other).await;
         drop(first);
         third.await;
+    }
+
+    #[tokio::test]
+    async fn one_may_count_as_many() {
+        let gate = Gate::new(Some(3));
+        let one = Identity::from_stored("one");
+        let large = gate.enter_as(&one, 2).await;
+        let small = gate.enter(&one).await;
+        let mut another = std::pin::pin!(gate.enter(&one));
+        assert!((&mut another).now_or_never().is_none());
+        drop(large);
+        let (another, last) = (another.await, gate.enter(&one).await);
+        let mut largest = std::pin::pin!(gate.enter_as(&one, 1000));
+        assert!((&mut largest).now_or_never().is_none());
+        drop((small, another, last));
+        largest.await;
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ use crate::{
         unit_of_work::{CommandResult, RequestRecord, RequestResult},
     },
     ledger::{
-        CallContext, Error, Ledger, Outcome,
+        CallContext, Error, IDENTITY_STREAMS_PART, Ledger, Outcome,
         write_path::job::{self, Completion, Job, Permits},
     },
     storage::StorageError,
@@ -240,11 +240,16 @@ impl Ledger {
         Ok(self.budgets.records.check(&context.caller.identity, Instant::now())?)
     }
 
-    /// Waits until the streams of this caller may have one more request.
-    pub async fn stream_permit(&self, caller: &Caller) -> StreamPermit {
-        let own = self.stream_gate.enter(&caller.identity).await;
+    /// Waits until the streams of this caller may have one more request, which counts as so many.
+    pub async fn stream_permit(&self, caller: &Caller, count: usize) -> StreamPermit {
+        let count = count.min(self.budgets.queue.capacity() / IDENTITY_STREAMS_PART).max(1);
+        let own = self.stream_gate.enter_as(&caller.identity, count).await;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
         // None only if the semaphore were closed, which nothing does.
-        StreamPermit { _own: own, _all: self.stream_permits.clone().acquire_owned().await.ok() }
+        StreamPermit {
+            _own: own,
+            _all: self.stream_permits.clone().acquire_many_owned(count).await.ok(),
+        }
     }
 
     /// Makes sure that a request which has no record yet is never applied, and returns the record.

@@ -27,7 +27,7 @@ pub use queries::{
 pub use streamed::streamed;
 
 /// The most legs of one transaction.
-const LEGS_MAX: usize = 100;
+pub const LEGS_MAX: usize = 100;
 /// The most requests in one batch.
 pub const BATCH_MAX: usize = 1000;
 /// The most legs in one BatchPostTransactions: their entries must fit into a response of 4 MiB,

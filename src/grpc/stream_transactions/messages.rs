@@ -2,19 +2,30 @@
 
 use std::{mem, time::Duration, vec};
 
+use prost::Message;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::{
     budget::Share,
     domain::ids::ID_LENGTH_MAX,
-    grpc::{decode::BATCH_MAX, error::invalid::Invalid, middleware::deadline::Deadline},
+    grpc::{
+        decode::{BATCH_MAX, LEGS_MAX},
+        error::invalid::Invalid,
+        middleware::deadline::Deadline,
+    },
     ledger::Error,
     proto::{
         self, ErrorReason, ResultOrder, StreamTransactionsRequest, StreamedRequest,
         streamed_request::Request,
     },
 };
+
+/// What one permit of a stream stands for, in bytes of a result in memory. More, and results that are not
+/// read take more memory; less, and requests with a few legs take two permits.
+const PERMIT_BYTES: usize = 4 * 1024;
+/// About the memory of an entry in a result, in bytes.
+const ENTRY_BYTES: usize = 300;
 
 /// One request of a stream, as it was sent.
 pub struct StreamedItem {
@@ -67,6 +78,11 @@ impl Requests {
             self.rest = items.into_iter();
         }
         Ok(true)
+    }
+
+    /// How many permits the next request takes.
+    pub fn permits(&self) -> usize {
+        self.rest.as_slice().first().map_or(1, |item| permits(item.request.as_ref()))
     }
 
     /// Takes the next request, if it is there.
@@ -152,6 +168,25 @@ impl ReplyForm {
         let is_allowed = request_id.len() <= ID_LENGTH_MAX;
         Self::Listed { request_id: if is_allowed { request_id.to_owned() } else { String::new() } }
     }
+}
+
+/// How many permits a request takes: one for each part of its result, which has its texts and an entry
+/// for each leg.
+fn permits(request: Option<&Request>) -> usize {
+    let Some(request) = request else { return 1 };
+    let (size, entries) = match request {
+        Request::PostTransaction(it) => (it.encoded_len(), it.legs.len()),
+        // How many entries the transaction has is not known yet.
+        Request::ReverseTransaction(it) => (it.encoded_len(), LEGS_MAX),
+        Request::Deposit(it) => (it.encoded_len(), 2),
+        Request::Withdraw(it) => (it.encoded_len(), 2),
+        Request::Transfer(it) => (it.encoded_len(), 2),
+        Request::PlaceHold(it) => (it.encoded_len(), 0),
+        Request::UpdateHold(it) => (it.encoded_len(), 0),
+        Request::CaptureHold(it) => (it.encoded_len(), 2),
+        Request::ReleaseHold(it) => (it.encoded_len(), 0),
+    };
+    1 + (size + entries * ENTRY_BYTES) / PERMIT_BYTES
 }
 
 /// The method of AccountService whose right the request needs beside that of the stream. None: a

@@ -85,7 +85,7 @@ impl Reader {
             if !requests.fill(*deadline).await? {
                 return Ok(None);
             }
-            let permits = (of_stream, ledger.stream_permit(&call.caller).await);
+            let permits = (of_stream, ledger.stream_permit(&call.caller, requests.permits()).await);
             // Credentials may have changed since the last request.
             call.caller = authorization.caller()?.clone();
             Ok(requests.take().map(|request| (request, permits)))

@@ -1,8 +1,14 @@
 //! Peers that do not read: what is kept for them is bounded, and dropped in time although they stay.
 
+use tokio_stream::StreamExt;
+use tonic::transport::Endpoint;
+
 use crate::{
     attacks::*,
-    harness::http2::{self, Raw},
+    harness::{
+        credentials::bearer,
+        http2::{self, Raw},
+    },
 };
 
 const PAGES: usize = 240;
@@ -189,6 +195,42 @@ async fn unread_results_of_streams_are_bounded() {
     let result = results.message().await.expect("no error").expect("a result");
     made(&result.result.expect("a result"));
     assert_eq!(closed(&target), 0, "the stream of b has waited for the end of those of a");
+}
+
+/// A large result counts as several.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_results_with_many_entries_are_fewer() {
+    const STREAMS: usize = 16;
+    const REQUESTS: usize = 150;
+    let target = Target::start(&[]).await;
+    open(&target.client("a"), "alice").await;
+    let endpoint = Endpoint::from_shared(format!("http://{}", target.server.address));
+    let endpoint = endpoint.expect("an address").initial_stream_window_size(1);
+    let client = Client::over(endpoint.connect_lazy(), bearer("a-token"));
+    let request = || {
+        let posting = post(&vec![leg("alice", "1"); 100]);
+        one_posting(PostTransactionRequest { labels: largest_labels(), ..posting })
+    };
+    let mut unread = Vec::new();
+    for _ in 0..STREAMS {
+        let requests: Vec<_> = (0..REQUESTS).map(|_| request()).collect();
+        let requests = tokio_stream::iter(requests).chain(tokio_stream::pending());
+        unread.push(client.stream_transactions(requests).await.expect("a stream"));
+    }
+    let mut version = 1;
+    eventually("no more requests are applied", async || {
+        let before = version;
+        tokio::time::sleep(seconds(1)).await;
+        version = get(&target.client("a"), "alice").await.version;
+        version > 1 && version == before
+    })
+    .await;
+    let applied = version - 1;
+    println!("{applied} of {} requests were applied", STREAMS * REQUESTS);
+    assert!(applied < 400, "{applied} of {} requests were applied", STREAMS * REQUESTS);
+    target.withstands("16 streams with large unread results", 48).await;
+    target.assert_memory("16 streams with large unread results", 64);
+    drop(unread);
 }
 
 /// A batch with one request that waits, and errors that wait with it.
