@@ -170,46 +170,41 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::{self, Write},
-        sync::{Arc, Mutex},
-    };
+    use std::{env, process::Command, thread};
 
     use super::*;
-    use crate::lock::lock;
 
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    const FORMAT: &str = "PASSBOOK_TEST_LOG_FORMAT";
 
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            lock(&self.0).write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
+    #[test]
+    #[ignore = "a process of its own, which the next test starts"]
+    fn a_process_panics() {
+        let format = match env::var(FORMAT).as_deref() {
+            Ok("json") => LogFormat::Json,
+            Ok("console") => LogFormat::Console,
+            other => panic!("{other:?} is no format"),
+        };
+        start(EnvFilter::new("info"), format);
+        assert!(thread::spawn(|| panic!("two\nlines")).join().is_err());
     }
 
     #[test]
     fn a_panic_is_a_line_with_its_text_and_its_place() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let json = tracing_subscriber::fmt().json().flatten_event(true);
-        let subscriber = json.with_writer(move || writer.clone()).finish();
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(log_panic));
-        let panicked = tracing::subscriber::with_default(subscriber, || {
-            std::panic::catch_unwind(|| panic!("two\nlines"))
-        });
-        std::panic::set_hook(before);
-        assert!(panicked.is_err());
-        let text = String::from_utf8(lock(&lines.0).clone()).unwrap();
-        assert_eq!(text.lines().count(), 1, "{text}");
-        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let panic_in = |format: &str| {
+            let mut process = Command::new(env::current_exe().unwrap());
+            process.args(["--exact", "telemetry::log::tests::a_process_panics", "--ignored"]);
+            let output = process.env(FORMAT, format).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(text.lines().count(), 1, "{text}");
+            text
+        };
+        let line: serde_json::Value = serde_json::from_str(&panic_in("json")).unwrap();
         let field = |name: &str| line[name].as_str().unwrap_or_default();
         assert_eq!((field("level"), field("message")), ("ERROR", "panicked"));
         assert_eq!(field("panic"), "two\nlines");
         assert!(field("location").starts_with("src/telemetry/log.rs:"), "{line}");
+        let line = panic_in("console");
+        assert!(line.contains("ERROR") && line.contains(r#"panic="two\nlines""#), "{line}");
     }
 }
