@@ -59,10 +59,13 @@ const fn pgbench(name: &'static str, accounts: u32, clients: u32) -> Figure {
     Figure { name, subject: Subject::Pgbench { accounts, clients } }
 }
 
+/// Calls that touch no ledger: the way to the server and back.
+const NO_LEDGER: &str = "stats";
 const HOT: Load = load("hot", "unary", 512);
 const UNIFORM: Load = load("uniform", "unary", 512);
 
 pub const FIGURES: &[Figure] = &[
+    passbook("no ledger 512", load(NO_LEDGER, "unary", 512)),
     passbook("hot 512", HOT),
     plain("hot 512, lock per request", HOT),
     pgbench("hot, pgbench 32", 1, 32),
@@ -71,6 +74,8 @@ pub const FIGURES: &[Figure] = &[
         name: "hot 512, three servers",
         subject: Subject::Passbook { database: Database::Postgres, load: HOT, servers: 3 },
     },
+    passbook("hot 32", load("hot", "unary", 32)),
+    passbook("no ledger 32", load(NO_LEDGER, "unary", 32)),
     passbook("uniform 512", UNIFORM),
     plain("uniform 512, lock per request", UNIFORM),
     pgbench("uniform, pgbench 32", ACCOUNTS, 32),

@@ -37,6 +37,9 @@ struct Compare {
     /// hour.
     #[arg(long)]
     no_growth: bool,
+    /// The program of an earlier version, of which each rate is measured right after that of this one.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// Measure only one, two and three servers, and write only their section of the page.
     #[arg(long, conflicts_with = "only")]
     servers: bool,
@@ -54,7 +57,7 @@ type Values = BTreeMap<&'static str, Vec<f64>>;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let compare = Compare::parse();
-    let lab = Lab::open(Duration::from_secs(compare.seconds))?;
+    let lab = Lab::open(Duration::from_secs(compare.seconds), compare.before.clone())?;
     let chosen: Vec<&Figure> = FIGURES
         .iter()
         .filter(|_| !compare.servers)
@@ -67,13 +70,17 @@ async fn main() -> anyhow::Result<()> {
     let cases = if compare.only.is_none() { servers::cases() } else { Vec::new() };
     let bar = ProgressBar::new(((chosen.len() + cases.len()) * compare.rounds) as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?);
-    let (mut values, mut runs) = (Values::new(), Runs::new());
+    let (mut values, mut before, mut runs) = (Values::new(), Values::new(), Runs::new());
     for _ in 0..compare.rounds {
         for figure in &chosen {
             bar.set_message(figure.name);
             for (name, value) in lab.measure(figure).await? {
                 bar.suspend(|| println!("{name:42} {value:10.2}"));
                 values.entry(name).or_default().push(value);
+            }
+            if let Some(value) = lab.measure_before(figure).await? {
+                bar.suspend(|| println!("{:42} {value:10.2}  (before)", figure.name));
+                before.entry(figure.name).or_default().push(value);
             }
             bar.inc(1);
         }
@@ -88,17 +95,17 @@ async fn main() -> anyhow::Result<()> {
     let about = lab.about().await?;
     lab.close().await?;
     let page = compare.docs.join("benchmarks.md");
-    let before = std::fs::read_to_string(&page).unwrap_or_default();
+    let old_text = std::fs::read_to_string(&page).unwrap_or_default();
     let mut text = if compare.servers {
-        before.split(servers::TITLE).next().unwrap_or_default().to_owned()
+        old_text.split(servers::TITLE).next().unwrap_or_default().to_owned()
     } else {
-        report::markdown(&values, &about, compare.rounds, compare.seconds) + "\n"
+        report::markdown(&values, &before, &about, compare.rounds, compare.seconds) + "\n"
     };
     if !runs.is_empty() {
         text += &servers::section(&runs, &about, compare.rounds, compare.seconds);
     }
-    if let Some(clients) = before.find(CLIENTS_TITLE) {
-        text = format!("{}\n\n{}", text.trim_end(), &before[clients..]);
+    if let Some(clients) = old_text.find(CLIENTS_TITLE) {
+        text = format!("{}\n\n{}", text.trim_end(), &old_text[clients..]);
     }
     println!("{text}");
     if compare.only.is_none() {

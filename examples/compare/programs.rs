@@ -28,6 +28,8 @@ const GROWN_DATABASE: &str = "passbook_grown";
 /// The programs, the PostgreSQL server and the parameters of a comparison.
 pub struct Lab {
     passbook: PathBuf,
+    /// An earlier version of it.
+    before: Option<PathBuf>,
     lock_per_request: PathBuf,
     pgbench: PathBuf,
     pub psql: PathBuf,
@@ -44,7 +46,7 @@ pub struct Server {
 }
 
 impl Lab {
-    pub fn open(duration: Duration) -> anyhow::Result<Self> {
+    pub fn open(duration: Duration, before: Option<PathBuf>) -> anyhow::Result<Self> {
         let examples = std::env::current_exe()?;
         let examples = examples.parent().context("no folder")?;
         let url = std::env::var("PASSBOOK_TEST_POSTGRES_URL")
@@ -53,6 +55,7 @@ impl Lab {
         let (postgres, _) = url.rsplit_once('/').context("a URL without a database")?;
         let lab = Self {
             passbook: examples.join("../passbook"),
+            before,
             lock_per_request: examples.join("lock_per_request"),
             pgbench: Path::new(&psql).with_file_name("pgbench"),
             psql: psql.into(),
@@ -72,7 +75,7 @@ impl Lab {
         let name = figure.name;
         let value = match figure.subject {
             Subject::Passbook { database, load, servers } => {
-                self.passbook_rate(database, load, servers).await?
+                self.passbook_rate(&self.passbook, database, load, servers).await?
             }
             Subject::LockPerRequest { database, load } => self.plain_rate(database, load).await?,
             Subject::Pgbench { accounts, clients } => self.pgbench_rate(accounts, clients).await?,
@@ -90,8 +93,20 @@ impl Lab {
         Ok(vec![(name, value)])
     }
 
+    /// Measures the same figure with the earlier version. None: there is none, or the figure is not one
+    /// of Passbook.
+    pub async fn measure_before(&self, figure: &Figure) -> anyhow::Result<Option<f64>> {
+        let (Some(before), Subject::Passbook { database, load, servers }) =
+            (&self.before, figure.subject)
+        else {
+            return Ok(None);
+        };
+        self.passbook_rate(before, database, load, servers).await.map(Some)
+    }
+
     async fn passbook_rate(
         &self,
+        program: &Path,
         database: Database,
         load: Load,
         servers: u32,
@@ -102,7 +117,8 @@ impl Lab {
             Database::Postgres => Some(self.database().await?),
         };
         let url = new.as_ref().map(|it| it.url.as_str());
-        let report = self.bench(load, &["--servers", &servers], url, self.duration).await?;
+        let arguments = ["--servers", &servers];
+        let report = self.bench_by(program, load, &arguments, url, self.duration).await?;
         if let Some(new) = new {
             self.drop(new).await?;
         }
@@ -137,8 +153,19 @@ impl Lab {
         url: Option<&str>,
         duration: Duration,
     ) -> anyhow::Result<Value> {
+        self.bench_by(&self.passbook, load, arguments, url, duration).await
+    }
+
+    async fn bench_by(
+        &self,
+        program: &Path,
+        load: Load,
+        arguments: &[&str],
+        url: Option<&str>,
+        duration: Duration,
+    ) -> anyhow::Result<Value> {
         let json = self.directory.path().join("bench.json");
-        let mut command = Command::new(&self.passbook);
+        let mut command = Command::new(program);
         command
             .args(["bench", "--workload", load.workload, "--mode", load.mode, "--warmup", "1s"])
             .args(["--in-flight", &load.in_flight.to_string()])
@@ -255,6 +282,9 @@ impl Lab {
             about.push((format!("PostgreSQL {name}"), value));
         }
         about.push(("SQLite".to_owned(), "bundled, WAL, synchronous=FULL".to_owned()));
+        if let Some(before) = self.before.as_ref().and_then(|it| it.file_name()) {
+            about.push(("the earlier version".to_owned(), before.to_string_lossy().into_owned()));
+        }
         let commit = run(Command::new("git").args(["rev-parse", "--short", "HEAD"])).await;
         about.push(("commit".to_owned(), commit.unwrap_or_default().trim().to_owned()));
         Ok(about)

@@ -43,6 +43,18 @@ const ROWS: &[Row] = &[
         AtLeast(10.0),
     ),
     row(
+        "hot account, unary, 512 in flight : calls without the ledger",
+        "hot 512",
+        "no ledger 512",
+        AtLeast(0.55),
+    ),
+    row(
+        "hot account, unary, 32 in flight : calls without the ledger",
+        "hot 32",
+        "no ledger 32",
+        AtLeast(0.4),
+    ),
+    row(
         "10,000 accounts, unary, 512 in flight : lock per request",
         "uniform 512",
         "uniform 512, lock per request",
@@ -141,23 +153,32 @@ const MEMORY: &[(&str, &str, &str)] = &[
 ];
 
 fn median(values: &Values, name: &str) -> Option<f64> {
-    let mut sorted = values.get(name)?.clone();
+    median_of(values.get(name)?)
+}
+
+fn median_of(rounds: &[f64]) -> Option<f64> {
+    let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// The ratio of the medians, then the smallest and the largest ratio of a round.
 fn ratio(values: &Values, row: &Row) -> Option<(f64, f64, f64)> {
-    let ratio = median(values, row.figure)? / median(values, row.to)?;
-    let rounds = values.get(row.figure)?.iter().zip(values.get(row.to)?).map(|(a, b)| a / b);
+    ratio_of(values.get(row.figure)?, values.get(row.to)?)
+}
+
+/// The ratio of the medians, then the smallest and the largest ratio of a round.
+fn ratio_of(these: &[f64], those: &[f64]) -> Option<(f64, f64, f64)> {
+    let ratio = median_of(these)? / median_of(those)?;
+    let rounds = these.iter().zip(those).map(|(a, b)| a / b);
     let (mut low, mut high) = (f64::INFINITY, 0.0_f64);
     rounds.for_each(|it| (low, high) = (low.min(it), high.max(it)));
     Some((ratio, low, high))
 }
 
-/// The text of the page.
+/// The text of the page. `before` has the rates of an earlier version, if there is one.
 pub fn markdown(
     values: &Values,
+    before: &Values,
     about: &[(String, String)],
     rounds: usize,
     seconds: u64,
@@ -195,6 +216,16 @@ pub fn markdown(
             "| {} | {ratio:.2} ({low:.2}-{high:.2}) | {wanted} | {reached} |",
             row.what
         );
+    }
+    if !before.is_empty() {
+        text.push_str("\n## Against an earlier version\n\n| what | ratio |\n|---|---|\n");
+    }
+    for (name, rates) in before {
+        let Some((ratio, low, high)) = values.get(name).and_then(|these| ratio_of(these, rates))
+        else {
+            continue;
+        };
+        let _ = writeln!(text, "| {name} | {ratio:.2} ({low:.2}-{high:.2}) |");
     }
     text.push_str("\n## Memory of the server\n\n| what | median | at most |\n|---|---|---|\n");
     for (what, name, bound) in MEMORY {
