@@ -1,7 +1,5 @@
 //! The admin port answers whatever silent or slow clients do.
 
-use std::time::Duration;
-
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -25,7 +23,7 @@ async fn silent_and_slow_clients_keep_no_probe_waiting() {
         }
         let start = Instant::now();
         assert_eq!(admin.get("/livez").await, (200, "alive\n".to_owned()));
-        assert!(start.elapsed() < seconds(1), "{:?}", start.elapsed());
+        times::soon("a probe", start.elapsed());
     }
 }
 
@@ -39,6 +37,5 @@ async fn a_client_that_does_not_send_its_request_is_cut_off() {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, slow.read_to_end(&mut answer)).await.expect("it ends");
     assert!(read.is_err() || !answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
-    let limit = seconds(1) + if times::count() { Duration::ZERO } else { seconds(2) };
-    assert!(start.elapsed() < limit, "{:?}", start.elapsed());
+    times::soon("a client without a request", start.elapsed());
 }
