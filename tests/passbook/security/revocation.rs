@@ -210,8 +210,8 @@ async fn a_stream_without_requests_ends_with_its_token() {
 async fn a_stream_ends_when_its_token_expires() {
     let callers = Callers::new(&TOKENS, &policy(&east()));
     let (_database, server) = start(&callers).await;
-    let expire_time = SystemTime::now() + seconds(6);
-    let text = humantime::format_rfc3339_millis(expire_time).to_string();
+    let text = humantime::format_rfc3339_millis(SystemTime::now() + seconds(6)).to_string();
+    let expire_time = humantime::parse_rfc3339(&text).expect("a time");
     let more = entry_until("east", "short-token", &text);
     callers.set_tokens(&(entry("east", "east-token") + &more + &entry("other", "other-token")));
     let client = server.client_of("short-token");
