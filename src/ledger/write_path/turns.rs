@@ -110,6 +110,10 @@ fn decrease(number: &AtomicUsize) {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn turns() -> Turns {
@@ -163,6 +167,24 @@ mod tests {
         assert!(are_taken(&turns).await);
         turns.stop();
         assert!(!are_taken(&turns).await);
+    }
+
+    #[tokio::test]
+    async fn while_a_worker_has_the_turn_the_other_one_waits_for_it() {
+        let turns = turns();
+        collide_until_turns(&turns);
+        let turn = turns.claim().await;
+        let mut other = pin!(turns.claim());
+        assert!((&mut other).now_or_never().is_none(), "a worker has the turn");
+        drop(turn);
+        let turn = other.now_or_never().expect("no worker has it").expect("turns are taken");
+
+        let mut other = pin!(turns.claim());
+        assert!((&mut other).now_or_never().is_none(), "a worker has the turn");
+        turns.stop();
+        drop(turn);
+        let turn = other.now_or_never().expect("no worker has it");
+        assert!(turn.is_none(), "turns have ended during the wait");
     }
 
     #[tokio::test]
