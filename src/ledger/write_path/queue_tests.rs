@@ -3,6 +3,7 @@
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::{
@@ -22,8 +23,11 @@ use crate::{
                 AccountLease, CommandQueue, DequeuedBatch, SECOND_BATCH_JOBS_MIN,
                 SECOND_BATCH_WAIT_MAX,
             },
+            shared::WritePath,
+            transaction::LeftOut,
         },
     },
+    storage::Store,
 };
 
 /// The most cost of each identity in a batch of several.
@@ -244,6 +248,25 @@ async fn of_the_jobs_left_out_for_an_account_one_comes_first_again() {
     let places = [0, 2, 1, 3].map(|place| &jobs[place]);
     let now = [0, 1, 4, 5].map(|place| &again.jobs[place]);
     assert!(places.iter().zip(now).all(|(before, now)| Arc::ptr_eq(before, now)));
+}
+
+#[tokio::test]
+async fn a_job_whose_row_a_peer_has_locked_comes_after_all_that_wait() {
+    let directory = TempDir::new().unwrap();
+    let store = Arc::new(Store::for_tests(&directory).await);
+    let queue = queue("ab");
+    let path = Arc::new(WritePath::new(store, queue.clone(), Arc::default(), 10));
+    let batch = take(&queue, 10).await;
+    "ac".chars().for_each(|account_id| queue.enqueue(job(&account_id.to_string())));
+    let by_peers = vec![(batch.jobs[0].clone(), id("a"))];
+    let left_out = LeftOut { by_peers, elsewhere: Vec::new(), with_expired_holds: Vec::new() };
+    let left_out_job = batch.jobs[0].clone();
+    path.set_aside(left_out, Some(batch));
+    let again = take(&queue, 10).await;
+    assert_eq!(letters(&again.jobs), "aca");
+    assert!(Arc::ptr_eq(&again.jobs[2], &left_out_job));
+    let contended = queue.contention.most_contended(1);
+    assert_eq!((&contended[0].account_id, contended[0].waits), (&id("a"), 2.0));
 }
 
 #[tokio::test]

@@ -43,6 +43,16 @@ impl WritePath {
         stats: Arc<WritePathMetrics>,
         batch_size_max: usize,
     ) {
+        Arc::new(Self::new(store, queue, stats, batch_size_max)).spawn_workers();
+    }
+
+    /// Without workers.
+    pub(super) fn new(
+        store: Arc<Store>,
+        queue: Arc<CommandQueue>,
+        stats: Arc<WritePathMetrics>,
+        batch_size_max: usize,
+    ) -> Self {
         let turns = Turns::new(store.kind());
         let retry_permits = Arc::new(Semaphore::new(store.connection_counts().retries as usize));
         let of_each = match store.kind() {
@@ -50,8 +60,7 @@ impl WritePath {
             DatabaseKind::Postgres => POSTGRES_SHARED_COST_MAX,
         };
         let cost_max = CostMax { of_all: batch_size_max, of_each };
-        let path = Self { store, queue, stats, turns, retry_permits, cost_max };
-        Arc::new(path).spawn_workers();
+        Self { store, queue, stats, turns, retry_permits, cost_max }
     }
 
     /// The most expired holds that the next transaction records.
