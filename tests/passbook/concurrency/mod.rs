@@ -1,5 +1,6 @@
 //! Promises that must hold under concurrent changes: locks, exactly once, order, cost.
 
+mod collisions;
 mod effective_time_plans;
 mod exactly_once;
 mod external_row_lock;

@@ -26,7 +26,8 @@ const TRANSACTIONS_MAX: i64 = 800;
 const ROUND_TRIPS_MAX: usize = 2_000;
 
 /// The statement that takes the turn of a ledger.
-const TAKE_TURN: &str = "SELECT pg_advisory_lock(1885434739, 'accounts'::regclass::oid::integer)";
+pub const TAKE_TURN: &str =
+    "SELECT pg_advisory_lock(1885434739, 'accounts'::regclass::oid::integer)";
 
 /// Transactions that these servers have committed.
 async fn transactions(servers: &[Server]) -> i64 {
