@@ -51,6 +51,10 @@ fn has_parked(server: &Server) -> bool {
     server.log().contains("its requests are parked")
 }
 
+fn takes_turns(server: &Server) -> bool {
+    server.log().contains("servers take turns")
+}
+
 /// How often attempts failed for these causes.
 async fn failures<const COUNT: usize>(admin: Admin, causes: [&str; COUNT]) -> [f64; COUNT] {
     let metrics = admin.metrics().await;
@@ -180,4 +184,79 @@ async fn after_a_turn_that_is_not_granted_the_next_batch_leaves_out_locked_rows_
     other.execute_unprepared("ROLLBACK").await.expect("the row is free");
     waiting.await.expect("no panic").expect("applied without the turn");
     assert_eq!(attempted(&database).await, [IN_A_TURN, WITHOUT_A_TURN]);
+}
+
+/// The batch meets the locked row, then without it the repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_tried_again_for_a_repeat_still_leaves_out_the_locked_row() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let (server, admin) = Server::start_with_admin(&database, &ONE_WORKER).await;
+    let client = server.client();
+    open_all(&client, &["locked", "free"]).await;
+    let repeat = post(&[leg("free", "1")]);
+    posted(&client, repeat.clone()).await;
+    let program = database.lock_account("locked").await;
+
+    let requests = vec![post(&[leg("locked", "1")]), repeat];
+    let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
+    let waiting = tokio::spawn(async move { client.batch_post_transactions(batch).await });
+    eventually("one is parked", async || has_parked(&server)).await;
+    program.execute_unprepared("ROLLBACK").await.expect("the row is free");
+    let answer = waiting.await.expect("no panic").expect("two results");
+
+    let replayed: Vec<_> = answer.results.iter().map(|it| it.replayed).collect();
+    assert_eq!(replayed, [false, true]);
+    assert_eq!(failures(admin, ["repeat", "lock_timeout"]).await, [1.0, 1.0]);
+    assert!(!takes_turns(&server), "that was one collision");
+}
+
+/// Makes the next session that records a request see its own views instead of those of PostgreSQL:
+/// while the gate is shut, the question who has locked a row waits, and no transaction is ever old.
+const OWN_VIEWS: &str = "
+    CREATE FUNCTION pass_gate() RETURNS boolean LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN
+        PERFORM pg_advisory_xact_lock_shared(1); RETURN true; END $$;
+    CREATE FUNCTION add_views() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        CREATE TEMP VIEW pg_locks AS SELECT * FROM pg_catalog.pg_locks WHERE pass_gate();
+        CREATE TEMP VIEW pg_stat_activity AS
+            SELECT pid, application_name, clock_timestamp() AS xact_start
+            FROM pg_catalog.pg_stat_activity;
+        RETURN NULL; END $$;
+    CREATE TRIGGER add_views AFTER INSERT ON requests EXECUTE FUNCTION add_views()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_freed_before_its_owner_is_looked_up_counts_as_free_or_as_a_peer_s() {
+    let database = TestDatabase::create(Kind::Postgres).await;
+    let server = Server::start_with(&database, &ONE_WORKER).await;
+    let client = server.client();
+    open_all(&client, &["freed", "taken"]).await;
+    database.execute(OWN_VIEWS).await;
+    deposited(&client, "freed", "1").await;
+    database.execute("DROP TRIGGER add_views ON requests").await;
+    let gate = database.connect().await;
+    gate.execute_unprepared("SELECT pg_advisory_lock(1)").await.expect("it is shut");
+    let programs = [database.lock_account("freed").await, database.lock_account("taken").await];
+
+    let requests = vec![post(&[leg("freed", "1")]), post(&[leg("taken", "1")])];
+    let batch = within(PATIENCE, BatchPostTransactionsRequest { requests });
+    let waiting = {
+        let client = client.clone();
+        tokio::spawn(async move { client.batch_post_transactions(batch).await })
+    };
+    let looks = "pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+    eventually("the owners are looked up", async || database.count(looks).await == 1).await;
+    for program in programs {
+        program.execute_unprepared("ROLLBACK").await.expect("its row is free");
+    }
+    let peer = database.lock_account("taken").await;
+    let name = "SET application_name = 'passbook'";
+    peer.execute_unprepared(name).await.expect("it looks like a server");
+    gate.execute_unprepared("SELECT pg_advisory_unlock(1)").await.expect("it is open");
+
+    eventually("one is applied", async || balance(&client, "freed").await == "2.00").await;
+    assert!(!waiting.is_finished(), "the peer still has the other row");
+    peer.execute_unprepared("ROLLBACK").await.expect("its row is free");
+    let answer = waiting.await.expect("no panic").expect("two results");
+    assert_eq!(answer.results.len(), 2);
+    assert_eq!(balance(&client, "taken").await, "1.00");
+    assert!(!has_parked(&server), "no other program had a row by then");
 }
