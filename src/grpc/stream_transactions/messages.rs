@@ -8,7 +8,10 @@ use tonic::{Status, Streaming};
 
 use crate::{
     budget::Share,
-    domain::ids::ID_LENGTH_MAX,
+    domain::{
+        ids::ID_LENGTH_MAX,
+        text::{LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX, TEXT_LENGTH_MAX},
+    },
     grpc::{
         decode::{BATCH_MAX, LEGS_MAX},
         error::invalid::Invalid,
@@ -26,6 +29,9 @@ use crate::{
 const PERMIT_BYTES: usize = 4 * 1024;
 /// About the memory of an entry in a result, in bytes.
 const ENTRY_BYTES: usize = 300;
+/// The most bytes of the labels and the description that a hold may have.
+const HOLD_TEXTS_MAX: usize =
+    LABELS_MAX * (LABEL_KEY_LENGTH_MAX + LABEL_VALUE_LENGTH_MAX) + TEXT_LENGTH_MAX;
 
 /// One request of a stream, as it was sent.
 pub struct StreamedItem {
@@ -182,9 +188,10 @@ fn permits(request: Option<&Request>) -> usize {
         Request::Withdraw(it) => (it.encoded_len(), 2),
         Request::Transfer(it) => (it.encoded_len(), 2),
         Request::PlaceHold(it) => (it.encoded_len(), 0),
-        Request::UpdateHold(it) => (it.encoded_len(), 0),
-        Request::CaptureHold(it) => (it.encoded_len(), 2),
-        Request::ReleaseHold(it) => (it.encoded_len(), 0),
+        // The result has the texts of the hold.
+        Request::UpdateHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 0),
+        Request::CaptureHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 2),
+        Request::ReleaseHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 0),
     };
     1 + (size + entries * ENTRY_BYTES) / PERMIT_BYTES
 }
