@@ -34,6 +34,11 @@ use crate::{
 /// reflection repeats it in each response.
 const CONTROL_MESSAGE_SIZE_MAX: u32 = 4 * 1024;
 
+/// The fields of headers that honest calls have.
+const COMMON_FIELDS: usize = 16;
+/// The memory of each field beyond them, in bytes, beside what HTTP/2 counts for it.
+const FIELD_BYTES: usize = 256;
+
 /// The sizes that a single request may have.
 #[derive(Clone, Copy, Debug)]
 pub struct SizeLimits {
@@ -150,6 +155,8 @@ where
         if let Some(status) = layer.too_large(header_size) {
             return Box::pin(async move { Ok(status.into_http()) });
         }
+        let many_fields = request.headers().len().saturating_sub(COMMON_FIELDS);
+        let header_bytes = header_size + many_fields * FIELD_BYTES;
         let caller = auth::caller(request.extensions());
         let peer = request.extensions().get::<Peer>();
         let connection = peer.and_then(|it| it.connection.clone());
@@ -172,7 +179,7 @@ where
             let has_one_request = method.is_none_or(Method::has_one_request);
             let receive_until = has_one_request.then(|| deadline.receive_until());
             let size_max = message_size_max as usize;
-            RequestBody::wrap(body, header_size, size_max, receive_until, received)
+            RequestBody::wrap(body, header_bytes, size_max, receive_until, received)
         });
         let budget = layer.budgets.response_bytes.clone();
         let recipient = Recipient { budget, identity, connection };
