@@ -52,6 +52,8 @@ use crate::{
 /// Connections at the same time, one request each. One more ends another one, so that silent clients
 /// keep no probe waiting. A server has one or two scrapers and a probe.
 const ADMIN_CONNECTIONS_MAX: usize = 32;
+/// Bytes of the headers of a request: hyper would keep some 400 KiB.
+const ADMIN_HEADER_SIZE_MAX: usize = 32 * 1024;
 /// How long a connection may take, from accept to the end of the response. A client that takes
 /// longer does not send, or does not read.
 const ADMIN_CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
@@ -177,6 +179,7 @@ impl AdminHandler {
             .keep_alive(false)
             .timer(TokioTimer::new())
             .header_read_timeout(ADMIN_REQUEST_TIME_MAX)
+            .max_buf_size(ADMIN_HEADER_SIZE_MAX)
             .serve_connection(TokioIo::new(stream), service);
         if let Err(error) = connection.await {
             tracing::debug!(%error, "admin connection ended with an error");

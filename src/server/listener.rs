@@ -27,18 +27,19 @@ use crate::{
     auth::Peer,
     budget::{self, Connections},
     server::{
-        frames::Frames,
+        frames::{Begun, Frames},
         tls::{self, Tls},
     },
 };
 
 /// The length of the connection preface of HTTP/2, in bytes (RFC 9113, 3.4).
 const PREFACE_LENGTH: usize = 24;
-/// Calls that are read from a connection before they run. h2 keeps room for as many calls as were ever
-/// open at the same time, for as long as the connection lives: without this bound, a burst of calls that
-/// are denied at once costs as much as calls in flight. More calls take more room; with fewer, a busy
-/// connection is polled more often.
-const CALLS_AT_A_TIME: usize = 128;
+/// What is read from a connection before its calls run, as [`Frames`] counts it: some hundred calls, or fewer
+/// with many headers. h2 keeps room for as many calls, and as many frames of bodies, as were ever there at the
+/// same time, for as long as the connection lives: without this bound, a burst of calls that are denied at
+/// once costs as much as calls in flight. More of them take more room; with fewer, a busy connection is polled
+/// more often.
+const COST_AT_A_TIME: usize = 1024;
 /// Tasks that wait for a processor: with more, a connection goes behind them before it reads, and reads little at a
 /// time. Each call is a task, and one read can have 600 calls of 13 bytes: 500 connections would have 300,000
 /// of them before the first one has run. With a lower number, bursts of calls are read in small parts.
@@ -76,6 +77,8 @@ pub struct Connection {
     has_waited: bool,
     /// Calls that were read since this task last went behind them, or had nothing to read.
     calls_read: usize,
+    /// What was read since then, as [`Frames`] counts it.
+    cost_read: usize,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
@@ -208,6 +211,7 @@ impl Acceptor {
             runtime: Handle::current().metrics(),
             has_waited: false,
             calls_read: 0,
+            cost_read: 0,
             linger: None,
             _permit: permit,
         })
@@ -320,11 +324,11 @@ impl AsyncRead for Connection {
         }
         if self.unread.is_some() {
             self.read_waits = true;
-            self.calls_read = 0;
+            (self.calls_read, self.cost_read) = (0, 0);
             return Poll::Pending;
         }
-        if self.calls_read >= CALLS_AT_A_TIME {
-            self.calls_read = 0;
+        if self.cost_read >= COST_AT_A_TIME {
+            (self.calls_read, self.cost_read) = (0, 0);
             yield_to_calls(context);
         }
         // Otherwise TLS would hand out what it has decrypted already.
@@ -343,13 +347,17 @@ impl AsyncRead for Connection {
             false => Pin::new(&mut self.io).poll_read(context, buffer),
         };
         let received = buffer.filled().len() - before;
-        let calls = self.frames.count_calls(&buffer.filled()[before..]);
+        let Begun { calls, cost } = self.frames.count(&buffer.filled()[before..]);
+        self.cost_read += cost;
         if calls > 0 {
             self.calls_read += calls;
             self.connection.note_read(self.calls_read);
         } else if read.is_pending() {
             // Mostly, its calls run before there is more to read.
-            self.calls_read = 0;
+            (self.calls_read, self.cost_read) = (0, 0);
+        }
+        if self.frames.has_too_many_tiny_frames() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         self.check_headers(context)?;
         let Some(timer) = &mut self.preface_timer else { return read };

@@ -9,6 +9,7 @@ mod connections;
 mod control_calls;
 mod elements;
 mod floods;
+mod frames;
 mod http2_abuse;
 mod names;
 mod pages;

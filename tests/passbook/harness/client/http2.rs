@@ -184,6 +184,14 @@ impl Raw {
         frame(HEADERS, END_HEADERS, stream, &self.block(path))
     }
 
+    /// The same with so many fields `x` without a value, each in one byte.
+    pub fn call_with_fields(&self, stream: u32, path: &str, count: usize) -> Vec<u8> {
+        let mut block = self.block(path);
+        block.extend(KEPT_FIELD);
+        block.resize(block.len() + count, FIRST_DYNAMIC);
+        frame(HEADERS, END_HEADERS, stream, &block)
+    }
+
     /// Calls a method with this one message, on a new stream.
     pub fn unary(&mut self, path: &str, message: &impl Message) -> Vec<u8> {
         let stream = self.open();
@@ -224,6 +232,11 @@ impl Raw {
     }
 }
 
+/// The first entry behind the static table (RFC 7541, 6.1).
+const FIRST_DYNAMIC: u8 = 0x80 | 62;
+/// A literal with incremental indexing and a new name (RFC 7541, 6.2.1): `x`, with an empty value.
+const KEPT_FIELD: [u8; 4] = [0x40, 1, b'x', 0];
+
 /// A CONTINUATION frame without END_HEADERS.
 pub fn more_headers(stream: u32, length: usize) -> Vec<u8> {
     let mut block = Vec::new();
@@ -236,15 +249,12 @@ pub fn more_headers(stream: u32, length: usize) -> Vec<u8> {
 /// A CONTINUATION frame without END_HEADERS: the field that the block before has added to the dynamic table,
 /// so many times. Each takes one byte here, and some hundred where it is decoded.
 pub fn same_header(stream: u32, count: usize) -> Vec<u8> {
-    // The first entry behind the static table (RFC 7541, 6.1).
-    const FIRST_DYNAMIC: u8 = 0x80 | 62;
     frame(CONTINUATION, 0, stream, &vec![FIRST_DYNAMIC; count])
 }
 
 /// A CONTINUATION frame without END_HEADERS that adds a field to the dynamic table.
 pub fn kept_header(stream: u32) -> Vec<u8> {
-    // A literal with incremental indexing and a new name (RFC 7541, 6.2.1): `x`, with an empty value.
-    frame(CONTINUATION, 0, stream, &[0x40, 1, b'x', 0])
+    frame(CONTINUATION, 0, stream, &KEPT_FIELD)
 }
 
 pub fn data(stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -260,7 +270,7 @@ pub fn end(stream: u32) -> Vec<u8> {
 pub fn trailers(stream: u32, fields: usize) -> Vec<u8> {
     // A literal that is added to the table (RFC 7541, 6.2.1), then the first entry of the table.
     let mut block = vec![0x40, 1, b'x', 1, b'y'];
-    block.resize(block.len() + fields, 0x80 | 62);
+    block.resize(block.len() + fields, FIRST_DYNAMIC);
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
 }
 
