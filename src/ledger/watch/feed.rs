@@ -20,7 +20,7 @@ use crate::{
     },
     ledger::{
         Error,
-        watch::{catch_up::CatchUp, outage::Outage, page::Page, read::read},
+        watch::{catch_up::CatchUp, outage::Outage, page::Page, read::read, room::Room},
     },
     lock::lock,
     restart::spawn_restarting,
@@ -67,6 +67,7 @@ pub struct EntryFeed {
     subscriptions: Mutex<HashMap<AccountId, Subscription>>,
     subscribed: Notify,
     catch_up: CatchUp,
+    room: Room,
 }
 
 impl EntryFeed {
@@ -77,6 +78,7 @@ impl EntryFeed {
             store,
             subscriptions: Mutex::default(),
             subscribed: Notify::new(),
+            room: Room::default(),
         });
         let running = feed.clone();
         spawn_restarting("entry feed", move || {
@@ -195,7 +197,7 @@ impl EntryFeed {
     ) -> Option<WatchedAccount> {
         let update = match entries {
             Ok(entries) if entries.is_empty() => return Some(account),
-            Ok(entries) => Ok(Page::new(entries)),
+            Ok(entries) => Ok(self.room.page(entries)),
             Err(error) => Err(Error::from_read(error)),
         };
         let mut subscriptions = self.subscriptions();

@@ -29,6 +29,7 @@ mod feed;
 mod outage;
 mod page;
 mod read;
+mod room;
 mod shared;
 #[cfg(test)]
 mod tests;

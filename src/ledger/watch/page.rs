@@ -2,7 +2,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -21,6 +24,21 @@ pub struct Page {
 struct Run {
     entries: Vec<Entry>,
     encoded: OnceLock<Encoded>,
+    /// Of a page of the feed.
+    _kept: Option<KeptEntries>,
+}
+
+/// The entries of a page in the number of those that are kept, until its last watcher has it.
+#[derive(Debug)]
+struct KeptEntries {
+    all: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Drop for KeptEntries {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.count, Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -33,8 +51,19 @@ struct Encoded {
 impl Page {
     /// A page of these entries, which follow on each other.
     pub fn new(entries: Vec<Entry>) -> Self {
+        Self::of(entries, None)
+    }
+
+    /// The same, counted among all entries that are kept.
+    pub fn kept(entries: Vec<Entry>, all: &Arc<AtomicUsize>) -> Self {
+        let count = entries.len();
+        all.fetch_add(count, Relaxed);
+        Self::of(entries, Some(KeptEntries { all: all.clone(), count }))
+    }
+
+    fn of(entries: Vec<Entry>, _kept: Option<KeptEntries>) -> Self {
         let range = 0..entries.len();
-        Self { run: Arc::new(Run { entries, encoded: OnceLock::new() }), range }
+        Self { run: Arc::new(Run { entries, encoded: OnceLock::new(), _kept }), range }
     }
 
     /// Takes the first entries out of the page: as many as have at most `size_max` bytes when they are
@@ -51,7 +80,7 @@ impl Page {
         if self.range.is_empty() {
             return None;
         }
-        let Run { entries, encoded } = &*self.run;
+        let Run { entries, encoded, .. } = &*self.run;
         let Encoded { bytes, bounds } = encoded.get_or_init(|| Encoded::of(entries, encode));
         let begin = bounds[self.range.start];
         let fitting = bounds.partition_point(|bound| *bound <= begin.saturating_add(size_max));

@@ -1,0 +1,73 @@
+//! The room for the pages that the feed keeps for watchers that are slower than the feed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use crate::{
+    domain::transaction::Entry,
+    ledger::watch::{catch_up::WATCHER_PAGE_SIZE, page::Page},
+};
+
+/// Entries that all pages of the feed keep together, some 350 bytes each. Small pages, which accounts with
+/// few changes have, may have as many again. With more, slow watchers take more memory; with fewer, watchers
+/// read the database while many others are slow.
+const ENTRIES_KEPT_MAX: usize = 50_000;
+
+/// See the module.
+pub struct Room {
+    kept: Arc<AtomicUsize>,
+    max: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { kept: Arc::default(), max: ENTRIES_KEPT_MAX }
+    }
+}
+
+impl Room {
+    /// A page of these entries, of which there is at least one. If there is no room for them, it has only
+    /// the last one: watchers find that entries are missing, and read the database.
+    pub fn page(&self, mut entries: Vec<Entry>) -> Page {
+        let is_small = entries.len() <= WATCHER_PAGE_SIZE;
+        let max = if is_small { 2 * self.max } else { self.max };
+        if self.kept.load(Relaxed) + entries.len() > max {
+            entries = entries.split_off(entries.len().saturating_sub(1));
+        }
+        Page::kept(entries, &self.kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+
+    use super::*;
+    use crate::domain::{
+        fixtures::{transaction, usd},
+        transaction::TransactionKind,
+    };
+
+    fn entry(sequence: i64) -> Entry {
+        let posting = transaction(TransactionKind::Posting, &usd(), &[("a", "1.00")]);
+        Entry { sequence, ..posting.entries[0].clone() }
+    }
+
+    #[test]
+    fn pages_without_room_have_only_their_last_entry() {
+        let room = Room { kept: Arc::default(), max: 100 };
+        let page = |sequences: RangeInclusive<i64>| room.page(sequences.map(entry).collect());
+        let large = page(1..=60);
+        let second = page(61..=120);
+        assert!(second.clone().after(60).is_none(), "entries are missing");
+        assert_eq!(second.clone().after(119).and_then(|it| it.last_sequence()), Some(120));
+        let small = page(121..=130);
+        assert!(small.clone().after(120).is_some(), "a small page has more room");
+        drop((large.clone(), second, small));
+        assert!(page(121..=180).after(120).is_none(), "the first page is kept");
+        drop(large);
+        assert!(page(121..=180).after(120).is_some());
+    }
+}
