@@ -2,10 +2,6 @@
 //! cost the server more than the peer: blocks of headers that have no end yet or many fields, and DATA frames
 //! of a few bytes.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
-
 /// The length of a frame's header, in bytes: length, type, flags and stream (RFC 9113, 4.1).
 const HEADER_LENGTH: usize = 9;
 /// The type of a frame with a part of a body (RFC 9113, 6.1).
@@ -16,24 +12,16 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 /// The flag of the last frame of a block of headers.
 const END_HEADERS: u8 = 4;
-/// The flag of the last frame of a request.
-const END_STREAM: u8 = 1;
 
 /// What a call costs beside its headers, as much as so many small frames.
 const CALL_COST: usize = 8;
-/// The bytes of headers that cost nothing more: those of most calls, after the first. Beyond them each byte costs
-/// as much as a small frame, because it may be a field that the peer has sent before, which takes some 300
-/// bytes again.
+/// The bytes of headers that cost nothing more: those of most calls, after the first. Beyond them four bytes cost
+/// as much as a small frame, because each may be a field that the peer has sent before, which takes some 300
+/// bytes again. Most are those of long tokens, which take no more than they have.
 const CHEAP_HEADERS: usize = 64;
+const HEADER_BYTES_OF_COST: usize = 4;
 /// A DATA frame with fewer bytes is a small one: h2 keeps more for it than what it brings.
 const SMALL_DATA: usize = 256;
-/// A DATA frame with fewer bytes is tiny: not even the smallest request of a stream fits into it.
-const TINY_DATA: usize = 24;
-/// Tiny DATA frames of a connection in [`TINY_FRAMES_TIME`], beyond two for each call, which may have a short
-/// message and an end. h2 keeps some 170 bytes for each until its stream reads it. With fewer, a proxy that
-/// cuts messages into pieces could be closed.
-const TINY_FRAMES_MAX: usize = 1024;
-const TINY_FRAMES_TIME: Duration = Duration::from_secs(10);
 
 /// Where in its frames a connection is.
 pub struct Frames {
@@ -44,9 +32,6 @@ pub struct Frames {
     payload_left: usize,
     /// The last frame that had headers was not the last one of its block.
     is_continued: bool,
-    tiny_frames: usize,
-    /// Since when they are counted.
-    tiny_frames_since: Instant,
 }
 
 /// What begins in some bytes of a connection.
@@ -65,14 +50,7 @@ impl Frames {
             header_received: 0,
             payload_left: preface_length,
             is_continued: false,
-            tiny_frames: 0,
-            tiny_frames_since: Instant::now(),
         }
-    }
-
-    /// Whether the peer sends tiny frames only to have them kept.
-    pub fn has_too_many_tiny_frames(&self) -> bool {
-        self.tiny_frames > TINY_FRAMES_MAX
     }
 
     /// How many bytes are to come of the present frame: there is no call in them.
@@ -114,28 +92,17 @@ impl Frames {
             match kind {
                 HEADERS | CONTINUATION => {
                     self.is_continued = flags & END_HEADERS == 0;
-                    begun.cost += self.payload_left.saturating_sub(CHEAP_HEADERS);
+                    let more = self.payload_left.saturating_sub(CHEAP_HEADERS);
+                    begun.cost += more / HEADER_BYTES_OF_COST;
                 }
                 DATA if self.payload_left < SMALL_DATA => begun.cost += 1,
                 _ => {}
             }
-            match kind {
-                HEADERS => {
-                    begun.calls += 1;
-                    begun.cost += CALL_COST;
-                    self.tiny_frames = self.tiny_frames.saturating_sub(2);
-                }
-                DATA if self.payload_left < TINY_DATA => self.note_tiny_frame(flags),
-                _ => {}
+            if kind == HEADERS {
+                begun.calls += 1;
+                begun.cost += CALL_COST;
             }
         }
-    }
-
-    fn note_tiny_frame(&mut self, flags: u8) {
-        if self.tiny_frames_since.elapsed() > TINY_FRAMES_TIME {
-            (self.tiny_frames, self.tiny_frames_since) = (0, Instant::now());
-        }
-        self.tiny_frames += usize::from(flags & END_STREAM == 0);
     }
 }
 
@@ -163,30 +130,9 @@ mod tests {
     #[test]
     fn headers_with_many_fields_and_small_frames_cost_more() {
         let cost = |kind: u8, length: u8| Frames::after(0).count(&frame(kind, length)).cost;
-        assert_eq!([cost(HEADERS, 20), cost(HEADERS, 64), cost(HEADERS, 164)], [8, 8, 108]);
-        assert_eq!([cost(CONTINUATION, 64), cost(CONTINUATION, 164)], [0, 100]);
+        assert_eq!([cost(HEADERS, 20), cost(HEADERS, 64), cost(HEADERS, 164)], [8, 8, 33]);
+        assert_eq!([cost(CONTINUATION, 64), cost(CONTINUATION, 164)], [0, 25]);
         assert_eq!([cost(DATA, 0), cost(DATA, 255), cost(4, 6)], [1, 1, 0]);
-    }
-
-    #[test]
-    fn tiny_frames_are_few() {
-        let send = |frames: &mut Frames, frame: &[u8], count: usize| {
-            (0..count).for_each(|_| _ = frames.count(frame));
-            frames.has_too_many_tiny_frames()
-        };
-        let tiny = frame(DATA, 23);
-        let mut frames = Frames::after(0);
-        assert!(!send(&mut frames, &frame(DATA, 24), 5 * TINY_FRAMES_MAX));
-        assert!(!send(&mut frames, &tiny, TINY_FRAMES_MAX));
-        assert!(send(&mut frames, &tiny, 1));
-        assert!(!send(&mut frames, &frame(HEADERS, 9), 1), "a call may have two");
-        assert!(send(&mut frames, &tiny, 2));
-        frames.tiny_frames_since -= TINY_FRAMES_TIME;
-        assert!(!send(&mut frames, &tiny, TINY_FRAMES_MAX), "they are counted anew");
-        assert!(send(&mut frames, &tiny, 1));
-        let mut end = tiny;
-        end[4] = END_STREAM;
-        assert!(!send(&mut Frames::after(0), &end, 2 * TINY_FRAMES_MAX), "each ends a request");
     }
 
     #[test]

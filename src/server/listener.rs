@@ -356,9 +356,6 @@ impl AsyncRead for Connection {
             // Mostly, its calls run before there is more to read.
             (self.calls_read, self.cost_read) = (0, 0);
         }
-        if self.frames.has_too_many_tiny_frames() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
         self.check_headers(context)?;
         let Some(timer) = &mut self.preface_timer else { return read };
         timer.received += received;

@@ -64,7 +64,7 @@ const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 /// Bytes beyond `header_size_max` that headers may have and still get a gRPC status. Larger headers
 /// get 431 or the end of the connection from h2, which callers cannot interpret. Higher, and headers of many
 /// short fields, which take eight times their size, cost more memory before they are rejected.
-const HEADER_SIZE_ANSWERED: u32 = 4 * 1024;
+const HEADER_SIZE_ANSWERED: u32 = 128 * 1024;
 
 // A longer one would count as TIMEOUT_MAX, without a word.
 const _: () = assert!(DEFAULT_DEADLINE_MAX.as_nanos() <= grpc::TIMEOUT_MAX.as_nanos());

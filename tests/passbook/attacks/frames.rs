@@ -28,34 +28,6 @@ async fn frames_of_one_byte_are_read_in_small_parts() {
     drop(peers);
 }
 
-/// A field that was sent before takes one byte, and 300 where it is decoded.
-#[tokio::test(flavor = "multi_thread")]
-async fn headers_of_many_fields_take_little_memory_before_they_are_rejected() {
-    const CONNECTIONS: usize = 64;
-    const CALLS: usize = 64;
-    /// With 33 bytes each, 3 KiB less than headers had to have before HTTP/2 itself rejects them.
-    const FIELDS: usize = 4300;
-    let target = Target::start(&[]).await;
-    let mut peers = JoinSet::new();
-    for _ in 0..CONNECTIONS {
-        let mut raw = Raw::connect(target.server.address, "").await.expect("connected");
-        peers.spawn(async move {
-            let mut calls = Vec::new();
-            for _ in 0..CALLS {
-                let stream = raw.open();
-                calls.extend(raw.call_with_fields(stream, GET_ACCOUNT, FIELDS));
-            }
-            // Fails if the server closes the connection.
-            let _ = raw.write(&calls).await;
-            raw
-        });
-    }
-    let peers = peers.join_all().await;
-    target.withstands("64 x 64 calls with 4,300 fields", NOBODY_MIB_MAX / 2).await;
-    target.assert_memory("64 x 64 calls with 4,300 fields", NOBODY_MIB_MAX / 2);
-    drop(peers);
-}
-
 /// Their size is below `header_size_max`, and their memory eight times as large.
 #[tokio::test(flavor = "multi_thread")]
 async fn fields_of_headers_are_charged_with_their_memory() {
