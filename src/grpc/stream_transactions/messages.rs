@@ -29,6 +29,8 @@ use crate::{
 const PERMIT_BYTES: usize = 4 * 1024;
 /// About the memory of an entry in a result, in bytes.
 const ENTRY_BYTES: usize = 300;
+/// No valid request has more bytes: the texts below, ids, and 100 legs.
+const REQUEST_SIZE_MAX: usize = 64 * 1024;
 /// The most bytes of the labels and the description that a hold may have.
 const HOLD_TEXTS_MAX: usize =
     LABELS_MAX * (LABEL_KEY_LENGTH_MAX + LABEL_VALUE_LENGTH_MAX) + TEXT_LENGTH_MAX;
@@ -193,6 +195,10 @@ fn permits(request: Option<&Request>) -> usize {
         Request::CaptureHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 2),
         Request::ReleaseHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 0),
     };
+    // The result of an invalid request is a small error.
+    if size > REQUEST_SIZE_MAX || entries > LEGS_MAX {
+        return 1;
+    }
     1 + (size + entries * ENTRY_BYTES) / PERMIT_BYTES
 }
 
