@@ -38,7 +38,7 @@ struct Compare {
     #[arg(long)]
     no_growth: bool,
     /// The program of an earlier version, of which each rate is measured right after that of this one.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "servers")]
     before: Option<PathBuf>,
     /// Measure only one, two and three servers, and write only their section of the page.
     #[arg(long, conflicts_with = "only")]

@@ -93,14 +93,18 @@ impl Lab {
         Ok(vec![(name, value)])
     }
 
-    /// Measures the same figure with the earlier version. None: there is none, or the figure is not one
-    /// of Passbook.
+    /// Measures the same figure with the earlier version. None: there is none, or it does not know the
+    /// workload, or the figure is not one of Passbook.
     pub async fn measure_before(&self, figure: &Figure) -> anyhow::Result<Option<f64>> {
         let (Some(before), Subject::Passbook { database, load, servers }) =
             (&self.before, figure.subject)
         else {
             return Ok(None);
         };
+        let help = run(Command::new(before).args(["bench", "--help"])).await?;
+        if !help.contains(&format!("- {}:", load.workload)) {
+            return Ok(None);
+        }
         self.passbook_rate(before, database, load, servers).await.map(Some)
     }
 

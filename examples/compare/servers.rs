@@ -40,8 +40,9 @@ pub struct Run {
 
 pub type Runs = BTreeMap<Case, Vec<Run>>;
 
-/// The least rate of three servers to that of one that is wanted, with 512 in flight and with 64.
+/// The least rate of three servers to that of one that is wanted, with 512 in flight.
 const BUSY_RATE_MIN: f64 = 0.8;
+/// The same with fewer.
 const RATE_MIN: f64 = 0.75;
 /// The same for six servers.
 const SIX_RATE_MIN: f64 = 0.7;
