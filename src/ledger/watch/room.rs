@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// Entries that all pages of the feed keep together, some 350 bytes each. Small pages, which accounts with
-/// few changes have, may have as many again. With more, slow watchers take more memory; with fewer, watchers
+/// few changes have, may have as many again. Beside them each page without room keeps one.
+/// With more, slow watchers take more memory; with fewer, watchers
 /// read the database while many others are slow.
 const ENTRIES_KEPT_MAX: usize = 50_000;
 
