@@ -2,13 +2,11 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::domain::transaction::Entry;
 
@@ -24,21 +22,8 @@ pub struct Page {
 struct Run {
     entries: Vec<Entry>,
     encoded: OnceLock<Encoded>,
-    /// Of a page of the feed.
-    _kept: Option<KeptEntries>,
-}
-
-/// The entries of a page in the number of those that are kept, until its last watcher has it.
-#[derive(Debug)]
-struct KeptEntries {
-    all: Arc<AtomicUsize>,
-    count: usize,
-}
-
-impl Drop for KeptEntries {
-    fn drop(&mut self) {
-        self.all.fetch_sub(self.count, Relaxed);
-    }
+    /// Of a page of the feed: returned when its last watcher has it.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -51,19 +36,13 @@ struct Encoded {
 impl Page {
     /// A page of these entries, which follow on each other.
     pub fn new(entries: Vec<Entry>) -> Self {
-        Self::of(entries, None)
+        Self::with_room(entries, None)
     }
 
-    /// The same, counted among all entries that are kept.
-    pub fn kept(entries: Vec<Entry>, all: &Arc<AtomicUsize>) -> Self {
-        let count = entries.len();
-        all.fetch_add(count, Relaxed);
-        Self::of(entries, Some(KeptEntries { all: all.clone(), count }))
-    }
-
-    fn of(entries: Vec<Entry>, _kept: Option<KeptEntries>) -> Self {
+    /// The same with its share of the room for pages of the feed.
+    pub fn with_room(entries: Vec<Entry>, _room: Option<OwnedSemaphorePermit>) -> Self {
         let range = 0..entries.len();
-        Self { run: Arc::new(Run { entries, encoded: OnceLock::new(), _kept }), range }
+        Self { run: Arc::new(Run { entries, encoded: OnceLock::new(), _room }), range }
     }
 
     /// Takes the first entries out of the page: as many as have at most `size_max` bytes when they are
