@@ -75,10 +75,8 @@ pub struct Connection {
     runtime: RuntimeMetrics,
     /// This task has gone behind those that wait, and may read a little.
     has_waited: bool,
-    /// Calls that were read since this task last went behind them, or had nothing to read.
-    calls_read: usize,
-    /// What was read since then, as [`Frames`] counts it.
-    cost_read: usize,
+    /// What was read since this task last went behind its calls, or had nothing to read.
+    read: Begun,
     /// The server has ended the connection, and waits for the peer to do the same. See `poll_shutdown`.
     linger: Option<Pin<Box<Sleep>>>,
     /// Returned when the connection ends.
@@ -210,8 +208,7 @@ impl Acceptor {
             headers: None,
             runtime: Handle::current().metrics(),
             has_waited: false,
-            calls_read: 0,
-            cost_read: 0,
+            read: Begun::default(),
             linger: None,
             _permit: permit,
         })
@@ -324,11 +321,11 @@ impl AsyncRead for Connection {
         }
         if self.unread.is_some() {
             self.read_waits = true;
-            (self.calls_read, self.cost_read) = (0, 0);
+            self.read = Begun::default();
             return Poll::Pending;
         }
-        if self.cost_read >= COST_AT_A_TIME {
-            (self.calls_read, self.cost_read) = (0, 0);
+        if self.read.cost >= COST_AT_A_TIME {
+            self.read = Begun::default();
             yield_to_calls(context);
         }
         // Otherwise TLS would hand out what it has decrypted already.
@@ -348,13 +345,13 @@ impl AsyncRead for Connection {
         };
         let received = buffer.filled().len() - before;
         let Begun { calls, cost } = self.frames.count(&buffer.filled()[before..]);
-        self.cost_read += cost;
+        self.read.cost += cost;
         if calls > 0 {
-            self.calls_read += calls;
-            self.connection.note_read(self.calls_read);
+            self.read.calls += calls;
+            self.connection.note_read(self.read.calls);
         } else if read.is_pending() {
             // Mostly, its calls run before there is more to read.
-            (self.calls_read, self.cost_read) = (0, 0);
+            self.read = Begun::default();
         }
         self.check_headers(context)?;
         let Some(timer) = &mut self.preface_timer else { return read };
