@@ -12,6 +12,8 @@ pub const LABELS_MAX: usize = 32;
 pub const LABEL_KEY_LENGTH_MAX: usize = 63;
 /// The longest value of a label, in bytes.
 pub const LABEL_VALUE_LENGTH_MAX: usize = 256;
+/// The most bytes of all keys and values of labels together.
+pub const LABELS_SIZE_MAX: usize = LABELS_MAX * (LABEL_KEY_LENGTH_MAX + LABEL_VALUE_LENGTH_MAX);
 
 /// Unicode's characters of formatting (Cf), as of version 17. They change how other characters look, or
 /// their order, and are not seen themselves.

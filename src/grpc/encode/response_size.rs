@@ -8,7 +8,7 @@ use tonic_types::pb;
 use crate::{
     domain::{
         account::Account,
-        text::{LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX},
+        text::{LABELS_MAX, LABELS_SIZE_MAX},
     },
     grpc::{encode::accounts, error},
     proto::{
@@ -68,8 +68,7 @@ pub fn check_room<M: Message>(
 }
 
 /// The most bytes of an account: its labels, each with three tags and lengths, and the rest.
-const ACCOUNT_SIZE_MAX: usize =
-    LABELS_MAX * (LABEL_KEY_LENGTH_MAX + LABEL_VALUE_LENGTH_MAX + 8) + RESULT_SIZE_MORE;
+const ACCOUNT_SIZE_MAX: usize = LABELS_SIZE_MAX + LABELS_MAX * 8 + RESULT_SIZE_MORE;
 
 /// The most bytes of a response with so many accounts that exist already: their labels may have grown.
 pub fn of_existing_accounts(count: usize) -> usize {

@@ -2,7 +2,6 @@
 
 use std::{mem, time::Duration, vec};
 
-use prost::Message;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
@@ -10,7 +9,7 @@ use crate::{
     budget::Share,
     domain::{
         ids::ID_LENGTH_MAX,
-        text::{LABEL_KEY_LENGTH_MAX, LABEL_VALUE_LENGTH_MAX, LABELS_MAX, TEXT_LENGTH_MAX},
+        text::{LABELS_SIZE_MAX, TEXT_LENGTH_MAX},
     },
     grpc::{
         decode::{BATCH_MAX, LEGS_MAX},
@@ -32,8 +31,7 @@ const ENTRY_BYTES: usize = 300;
 /// No valid request has more bytes: the texts below, ids, and 100 legs.
 const REQUEST_SIZE_MAX: usize = 64 * 1024;
 /// The most bytes of the labels and the description that a hold may have.
-const HOLD_TEXTS_MAX: usize =
-    LABELS_MAX * (LABEL_KEY_LENGTH_MAX + LABEL_VALUE_LENGTH_MAX) + TEXT_LENGTH_MAX;
+const HOLD_TEXTS_MAX: usize = LABELS_SIZE_MAX + TEXT_LENGTH_MAX;
 
 /// One request of a stream, as it was sent.
 pub struct StreamedItem {
@@ -182,19 +180,17 @@ impl ReplyForm {
 /// for each leg.
 fn permits(request: Option<&Request>) -> usize {
     let Some(request) = request else { return 1 };
-    let (size, entries) = match request {
-        Request::PostTransaction(it) => (it.encoded_len(), it.legs.len()),
+    let (texts, entries) = match request {
+        Request::PostTransaction(it) => (0, it.legs.len()),
         // How many entries the transaction has is not known yet.
-        Request::ReverseTransaction(it) => (it.encoded_len(), LEGS_MAX),
-        Request::Deposit(it) => (it.encoded_len(), 2),
-        Request::Withdraw(it) => (it.encoded_len(), 2),
-        Request::Transfer(it) => (it.encoded_len(), 2),
-        Request::PlaceHold(it) => (it.encoded_len(), 0),
+        Request::ReverseTransaction(_) => (0, LEGS_MAX),
+        Request::Deposit(_) | Request::Withdraw(_) | Request::Transfer(_) => (0, 2),
+        Request::PlaceHold(_) => (0, 0),
         // The result has the texts of the hold.
-        Request::UpdateHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 0),
-        Request::CaptureHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 2),
-        Request::ReleaseHold(it) => (it.encoded_len() + HOLD_TEXTS_MAX, 0),
+        Request::UpdateHold(_) | Request::ReleaseHold(_) => (HOLD_TEXTS_MAX, 0),
+        Request::CaptureHold(_) => (HOLD_TEXTS_MAX, 2),
     };
+    let size = request.encoded_len() + texts;
     // The result of an invalid request is a small error.
     if size > REQUEST_SIZE_MAX || entries > LEGS_MAX {
         return 1;
