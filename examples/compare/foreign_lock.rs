@@ -23,8 +23,8 @@ pub async fn measure(lab: &Lab) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let server = lab.serve(&database.url).await?;
     let arguments = ["--target", server.target.as_str(), "--existing", "locked"];
     // The first run fills the caches, the second measures without the lock.
-    lab.bench(LOAD, &arguments, None, MEASURED).await?;
-    let free = lab.bench(LOAD, &arguments, None, MEASURED).await?;
+    lab.bench(&lab.passbook, LOAD, &arguments, None, MEASURED).await?;
+    let free = lab.bench(&lab.passbook, LOAD, &arguments, None, MEASURED).await?;
     let mut psql = Command::new(&lab.psql)
         .arg(&database.url)
         .args(["-q", "-c", "BEGIN"])
@@ -34,7 +34,7 @@ pub async fn measure(lab: &Lab) -> anyhow::Result<Vec<(&'static str, f64)>> {
         .kill_on_drop(true)
         .spawn()
         .context("psql")?;
-    let locked = lab.bench(LOAD, &arguments, None, MEASURED).await?;
+    let locked = lab.bench(&lab.passbook, LOAD, &arguments, None, MEASURED).await?;
     psql.wait().await?;
     drop(server);
     lab.drop(database).await?;

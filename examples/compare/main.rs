@@ -6,6 +6,7 @@ mod figures;
 mod foreign_lock;
 mod memory;
 mod programs;
+mod ratio;
 mod report;
 mod servers;
 mod wall;

@@ -33,7 +33,7 @@ pub async fn measure(lab: &Lab) -> anyhow::Result<Vec<(&'static str, f64)>> {
     let server = lab.serve(&database.url).await?;
     let load = Load { workload: "uniform", mode: "unary", in_flight: 512 };
     let arguments = ["--target", server.target.as_str(), "--existing", "memory"];
-    lab.bench(load, &arguments, None, MEASURED).await?;
+    lab.bench(&lab.passbook, load, &arguments, None, MEASURED).await?;
     let loaded = peak(&server)?;
 
     let mut unread = Vec::new();

@@ -27,7 +27,7 @@ const GROWN_DATABASE: &str = "passbook_grown";
 
 /// The programs, the PostgreSQL server and the parameters of a comparison.
 pub struct Lab {
-    passbook: PathBuf,
+    pub passbook: PathBuf,
     /// An earlier version of it.
     before: Option<PathBuf>,
     lock_per_request: PathBuf,
@@ -122,7 +122,7 @@ impl Lab {
         };
         let url = new.as_ref().map(|it| it.url.as_str());
         let arguments = ["--servers", &servers];
-        let report = self.bench_by(program, load, &arguments, url, self.duration).await?;
+        let report = self.bench(program, load, &arguments, url, self.duration).await?;
         if let Some(new) = new {
             self.drop(new).await?;
         }
@@ -140,7 +140,9 @@ impl Lab {
             None => format!("sqlite://{}?mode=rwc", file.display()),
         };
         let server = start(&self.lock_per_request, &[], &url).await?;
-        let report = self.bench(load, &["--target", &server.target], None, self.duration).await?;
+        let report = self
+            .bench(&self.passbook, load, &["--target", &server.target], None, self.duration)
+            .await?;
         drop(server);
         match new {
             Some(new) => self.drop(new).await?,
@@ -149,18 +151,8 @@ impl Lab {
         rate(&report)
     }
 
-    /// Runs `passbook bench` and returns its JSON.
+    /// Runs `bench` of this program and returns its JSON.
     pub async fn bench(
-        &self,
-        load: Load,
-        arguments: &[&str],
-        url: Option<&str>,
-        duration: Duration,
-    ) -> anyhow::Result<Value> {
-        self.bench_by(&self.passbook, load, arguments, url, duration).await
-    }
-
-    async fn bench_by(
         &self,
         program: &Path,
         load: Load,
@@ -217,11 +209,12 @@ impl Lab {
             let url = format!("{}/{GROWN_DATABASE}", self.postgres);
             let accounts = GROWN_ACCOUNTS.to_string();
             let arguments = ["--existing", "grown", "--accounts", &accounts];
-            let report = self.bench(load, &arguments, Some(&url), duration).await?;
+            let report = self.bench(&self.passbook, load, &arguments, Some(&url), duration).await?;
             (report, ["growth, full", "growth, full p99"])
         } else {
             let database = self.database().await?;
-            let report = self.bench(load, &[], Some(&database.url), duration).await?;
+            let report =
+                self.bench(&self.passbook, load, &[], Some(&database.url), duration).await?;
             self.drop(database).await?;
             (report, ["growth, empty", "growth, empty p99"])
         };

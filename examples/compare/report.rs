@@ -5,7 +5,10 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::anyhow;
 use plotters::prelude::*;
 
-use crate::Values;
+use crate::{
+    Values,
+    ratio::{Ratio, median},
+};
 
 /// A ratio of two figures, and its bound.
 struct Row {
@@ -152,27 +155,8 @@ const MEMORY: &[(&str, &str, &str)] = &[
     ("requests sent on them until then", "memory flooded, requests", ""),
 ];
 
-fn median(values: &Values, name: &str) -> Option<f64> {
-    median_of(values.get(name)?)
-}
-
-fn median_of(rounds: &[f64]) -> Option<f64> {
-    let mut sorted = rounds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
-}
-
-fn ratio(values: &Values, row: &Row) -> Option<(f64, f64, f64)> {
-    ratio_of(values.get(row.figure)?, values.get(row.to)?)
-}
-
-/// The ratio of the medians, then the smallest and the largest ratio of a round.
-fn ratio_of(these: &[f64], those: &[f64]) -> Option<(f64, f64, f64)> {
-    let ratio = median_of(these)? / median_of(those)?;
-    let rounds = these.iter().zip(those).map(|(a, b)| a / b);
-    let (mut low, mut high) = (f64::INFINITY, 0.0_f64);
-    rounds.for_each(|it| (low, high) = (low.min(it), high.max(it)));
-    Some((ratio, low, high))
+fn median_of(values: &Values, name: &str) -> Option<f64> {
+    median(values.get(name)?)
 }
 
 /// The text of the page. `before` has the rates of an earlier version, if there is one.
@@ -205,38 +189,35 @@ pub fn markdown(
     text.push_str("\n![changes a second](benchmarks.svg)\n\n## Ratios\n\n");
     text.push_str("| what | ratio | wanted | |\n|---|---|---|---|\n");
     for row in ROWS {
-        let Some((ratio, low, high)) = ratio(values, row) else { continue };
+        let (Some(these), Some(those)) = (values.get(row.figure), values.get(row.to)) else {
+            continue;
+        };
+        let Some(ratio) = Ratio::of(these, those) else { continue };
         let (wanted, reached) = match row.bound {
-            AtLeast(bound) => (format!("at least {bound}"), ratio >= bound),
-            AtMost(bound) => (format!("at most {bound}"), ratio <= bound),
+            AtLeast(bound) => (format!("at least {bound}"), ratio.of_medians >= bound),
+            AtMost(bound) => (format!("at most {bound}"), ratio.of_medians <= bound),
         };
         let reached = if reached { "reached" } else { "**not reached**" };
-        let _ = writeln!(
-            text,
-            "| {} | {ratio:.2} ({low:.2}-{high:.2}) | {wanted} | {reached} |",
-            row.what
-        );
+        let _ = writeln!(text, "| {} | {ratio} | {wanted} | {reached} |", row.what);
     }
     if !before.is_empty() {
         text.push_str("\n## Against an earlier version\n\n| what | ratio |\n|---|---|\n");
     }
     for (name, rates) in before {
-        let Some((ratio, low, high)) = values.get(name).and_then(|these| ratio_of(these, rates))
-        else {
-            continue;
-        };
-        let _ = writeln!(text, "| {name} | {ratio:.2} ({low:.2}-{high:.2}) |");
+        if let Some(ratio) = values.get(name).and_then(|these| Ratio::of(these, rates)) {
+            let _ = writeln!(text, "| {name} | {ratio} |");
+        }
     }
     text.push_str("\n## Memory of the server\n\n| what | median | at most |\n|---|---|---|\n");
     for (what, name, bound) in MEMORY {
-        if let Some(value) = median(values, name) {
+        if let Some(value) = median_of(values, name) {
             let _ = writeln!(text, "| {what} | {value:.0} | {bound} |");
         }
     }
     text.push_str("\n## Figures\n\nChanges a second; p99 in milliseconds; memory in MiB.\n\n");
     text.push_str("| figure | median | rounds |\n|---|---|---|\n");
     for (name, rounds) in values {
-        let median = median(values, name).unwrap_or_default();
+        let median = median_of(values, name).unwrap_or_default();
         let rounds: Vec<_> = rounds.iter().map(|it| format!("{it:.0}")).collect();
         let _ = writeln!(text, "| {name} | {median:.0} | {} |", rounds.join(", "));
     }
@@ -260,7 +241,7 @@ const BARS: &[(&str, &str)] = &[
 /// Draws the medians as bars.
 pub fn draw(values: &Values, path: &Path) -> anyhow::Result<()> {
     let bars: Vec<_> =
-        BARS.iter().filter_map(|(label, name)| Some((label, median(values, name)?))).collect();
+        BARS.iter().filter_map(|(label, name)| Some((label, median_of(values, name)?))).collect();
     let top = bars.iter().map(|bar| bar.1).fold(1.0, f64::max);
     let height = 40 + 30 * bars.len() as u32;
     let root = SVGBackend::new(path, (900, height)).into_drawing_area();

@@ -9,6 +9,7 @@ use crate::{
     delay,
     figures::Load,
     programs::{Lab, number, rate},
+    ratio::{self, Ratio},
 };
 
 /// The delay of each packet between a server and the distant database, in each direction.
@@ -106,7 +107,7 @@ pub async fn measure(lab: &Lab, case: Case, duration: Duration) -> anyhow::Resul
         arguments.extend(["--first-share", share.as_str()]);
     }
     let load = Load { workload, mode: "unary", in_flight };
-    let report = lab.bench(load, &arguments, Some(&url), duration).await?;
+    let report = lab.bench(&lab.passbook, load, &arguments, Some(&url), duration).await?;
     lab.drop(database).await?;
     let each = report["p99_ms_by_server"].as_array().context("no p99 by server")?;
     Ok(Run {
@@ -146,35 +147,34 @@ pub fn section(runs: &Runs, about: &[(String, String)], rounds: usize, seconds: 
                 (median(of(servers), |it| it.rate), median(of(servers), |it| it.p99_ms));
             format!("{rate:.0} ({p99:.0})")
         };
-        let rate = median(of(3), |it| it.rate) / median(of(1), |it| it.rate);
+        let Some(rate) = ratio(of(3), of(1)) else { continue };
         let p99 = median(of(3), |it| it.p99_ms) / median(of(1), |it| it.p99_ms);
-        let is_reached = rate >= case.rate_min() && p99 <= P99_RATIO_MAX;
+        let is_reached = rate.of_medians >= case.rate_min() && p99 <= P99_RATIO_MAX;
         let reached = if is_reached { "reached" } else { "**not reached**" };
         let far = if case.is_far { ", database 2 ms away" } else { "" };
         let _ = writeln!(
             text,
-            "| {}{far} | {} | {} | {} | {} | {} | {p99:.2} | {reached} |",
+            "| {}{far} | {} | {} | {} | {} | {rate} | {p99:.2} | {reached} |",
             case.load(),
             case.in_flight,
             cell(1),
             cell(2),
             cell(3),
-            ratio(of(3), of(1)),
         );
     }
     for (case, six) in runs.iter().filter(|(it, _)| it.servers == 6) {
         let one = runs.get(&Case { servers: 1, ..*case });
+        let Some(rate) = ratio(Some(six), one) else { continue };
         let _ = writeln!(
             text,
             "\nSix servers, {} over {} accounts, {} in flight: {:.0} requests/s (p99 {:.0} ms, the \
-             longest {:.0} ms), {} of\none server's rate; at least {SIX_RATE_MIN} is wanted.",
+             longest {:.0} ms), {rate} of\none server's rate; at least {SIX_RATE_MIN} is wanted.",
             case.workload,
             case.accounts,
             case.in_flight,
             median(Some(six), |it| it.rate),
             median(Some(six), |it| it.p99_ms),
             six.iter().map(|it| it.max_ms).fold(0.0, f64::max),
-            ratio(Some(six), one),
         );
     }
     for (case, run) in runs.iter().filter(|(it, _)| it.first_share.is_some()) {
@@ -198,17 +198,14 @@ pub fn section(runs: &Runs, about: &[(String, String)], rounds: usize, seconds: 
 }
 
 fn median(runs: Option<&Vec<Run>>, value: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<_> = runs.into_iter().flatten().map(value).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    ratio::median(&values(runs, value)).unwrap_or_default()
 }
 
-/// The ratio of the median rates, then the smallest and the largest ratio of a round, as text.
-fn ratio(these: Option<&Vec<Run>>, those: Option<&Vec<Run>>) -> String {
-    let ratio = median(these, |it| it.rate) / median(those, |it| it.rate);
-    let rounds = these.into_iter().flatten().zip(those.into_iter().flatten());
-    let rounds: Vec<_> = rounds.map(|(these, those)| these.rate / those.rate).collect();
-    let low = rounds.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = rounds.iter().copied().fold(0.0, f64::max);
-    format!("{ratio:.2} ({low:.2}-{high:.2})")
+fn values(runs: Option<&Vec<Run>>, value: impl Fn(&Run) -> f64) -> Vec<f64> {
+    runs.into_iter().flatten().map(value).collect()
+}
+
+/// The ratio of the rates.
+fn ratio(these: Option<&Vec<Run>>, those: Option<&Vec<Run>>) -> Option<Ratio> {
+    Ratio::of(&values(these, |it| it.rate), &values(those, |it| it.rate))
 }
